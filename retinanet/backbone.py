@@ -1,0 +1,166 @@
+"""ResNet (He et al., 2016) without its classifier: C3, C4 and C5; torchvision's names and weights."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from retinanet.errors import DataError
+
+# Blocks in layer1 to layer4, by depth.
+LAYERS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+
+# torchvision's IMAGENET1K_V1, whose names end in the first eight digits of the file's SHA-256.
+IMAGENET_URLS = {
+    18: "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+    34: "https://download.pytorch.org/models/resnet34-b627a593.pth",
+    50: "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+    101: "https://download.pytorch.org/models/resnet101-63fe2227.pth",
+    152: "https://download.pytorch.org/models/resnet152-394f9c45.pth",
+}
+
+
+def conv_bn(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d) -> Tensor:
+    """Convolution and batch norm in one pass over the activations.
+
+    With frozen statistics batch norm is an affine map of each channel, so it is folded into the
+    convolution: its gain scales the weight, its shift becomes the bias. The gradient reaches gain,
+    shift and weight through that product; no activation is touched or kept for it.
+
+    Args:
+        x: [B, C, H, W].
+        conv: a convolution without bias.
+        bn: its batch norm; in training mode (before `freeze_bn`) it is applied as it is.
+
+    Returns:
+        [B, C', H', W'].
+    """
+    if bn.training or bn.running_var is None or bn.running_mean is None:
+        return bn(conv(x))
+    gain = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
+    shift = bn.bias - bn.running_mean * gain
+    weight = conv.weight * gain.view(-1, 1, 1, 1)
+    return F.conv2d(x, weight, shift, conv.stride, conv.padding)
+
+
+def _downsample(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
+    """The shortcut's projection, where the block changes the shape."""
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+    )
+
+
+def _add_shortcut(out: Tensor, x: Tensor, downsample: nn.Sequential | None) -> Tensor:
+    """The block's end: add its input, projected where shapes differ, then ReLU, in place."""
+    shortcut = x if downsample is None else conv_bn(x, downsample[0], downsample[1])  # type: ignore[arg-type]
+    return F.relu_(out.add_(shortcut))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions: the block of ResNet-18 and 34."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = _downsample(in_channels, channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, channels, H / stride, W / stride]."""
+        out = F.relu_(conv_bn(x, self.conv1, self.bn1))
+        return _add_shortcut(conv_bn(out, self.conv2, self.bn2), x, self.downsample)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (which takes the stride), 1x1: the block of ResNet-50, 101 and 152."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, 4 * channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * channels)
+        self.downsample = _downsample(in_channels, 4 * channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, 4 * channels, H / stride, W / stride]."""
+        out = F.relu_(conv_bn(x, self.conv1, self.bn1))
+        out = F.relu_(conv_bn(out, self.conv2, self.bn2))
+        return _add_shortcut(conv_bn(out, self.conv3, self.bn3), x, self.downsample)
+
+
+def make_layers(depth: int) -> tuple[list[nn.Sequential], list[int]]:
+    """The four stages of a ResNet and how many channels each one gives.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+
+    Returns:
+        layer1 to layer4 (strides 4, 8, 16, 32 of the image), and their channels.
+    """
+    block = BasicBlock if depth < 50 else Bottleneck
+    stages, widths = [], []
+    in_channels = 64
+    for stage, count in enumerate(LAYERS[depth]):
+        channels = 64 * 2**stage
+        blocks = nn.Sequential()
+        for i in range(count):
+            blocks.append(block(in_channels, channels, stride=2 if stage > 0 and i == 0 else 1))
+            in_channels = channels * block.expansion
+        stages.append(blocks)
+        widths.append(in_channels)
+    return stages, widths
+
+
+def imagenet_weights(depth: int) -> dict[str, Tensor]:
+    """torchvision's ImageNet weights, from torch.hub's cache or downloaded into it.
+
+    The file's hash is checked each time, a cached file's too.
+
+    Args:
+        depth: of the ResNet.
+
+    Returns:
+        The state dict, with the classifier `fc`.
+
+    Raises:
+        DataError: there is no such file and no network, or the file is not the published one.
+    """
+    url = IMAGENET_URLS[depth]
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    digits = file.stem.rsplit("-", 1)[1]
+    way_out = f"place the file of {url} there, or pass --weights none or --weights FILE"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(file), hash_prefix=digits)
+        except (OSError, RuntimeError) as error:
+            raise DataError(
+                f"{file}: the ImageNet weights are not here and could not be fetched"
+                f" ({str(error).splitlines()[0]}); {way_out}"
+            ) from error
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if not digest.startswith(digits):
+        raise DataError(
+            f"{file}: its SHA-256 begins with {digest[:8]}, the published file's with {digits};"
+            f" {way_out}"
+        )
+    return torch.load(file, map_location="cpu", weights_only=True)

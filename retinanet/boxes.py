@@ -1,0 +1,85 @@
+"""Box arithmetic on tensors: overlap, encoding against anchors, clipping. Boxes are xyxy pixels."""
+
+import math
+
+import torch
+from torch import Tensor
+
+# Targets are divided by these, so that all four have about unit variance (the original's choice).
+BOX_STD = (0.1, 0.1, 0.2, 0.2)
+
+# An exponent from wild logits must not overflow: no box grows more than 1000 px from a 16 px anchor.
+MAX_LOG_RATIO = math.log(1000 / 16)
+
+
+def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union of every box with every other one.
+
+    Args:
+        boxes: [..., M, 4] xyxy.
+        others: [N, 4] xyxy.
+
+    Returns:
+        [..., M, N] in 0..1; 0 where both boxes are empty.
+    """
+    x1, y1, x2, y2 = boxes.unsqueeze(-2).unbind(-1)  # each [..., M, 1]
+    left, top, right, bottom = others.unbind(-1)
+    width = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)  # [..., M, N]
+    height = (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp_(min=0)
+    intersection = width.mul_(height)
+    areas = (x2 - x1) * (y2 - y1) + (right - left) * (bottom - top)
+    return intersection.div_(areas.sub_(intersection).clamp_(min=1e-8))
+
+
+def encode_boxes(anchors: Tensor, boxes: Tensor) -> Tensor:
+    """Say boxes as offsets from their anchors (R-CNN, appendix C).
+
+    A box thinner than a pixel counts as one pixel in the logarithms, but keeps its own centre.
+
+    Args:
+        anchors: [N, 4] xyxy.
+        boxes: [..., N, 4] xyxy, the box of each anchor.
+
+    Returns:
+        [..., N, 4] (dx, dy, dw, dh) in units of `BOX_STD`; dx, dy relative to the anchor's size.
+    """
+    anchor_sizes = anchors[:, 2:] - anchors[:, :2]
+    anchor_centers = anchors[:, :2] + 0.5 * anchor_sizes
+    sizes = boxes[..., 2:] - boxes[..., :2]
+    centers = boxes[..., :2] + 0.5 * sizes
+    shifts = (centers - anchor_centers) / anchor_sizes
+    log_ratios = torch.log(sizes.clamp(min=1) / anchor_sizes)
+    return torch.cat((shifts, log_ratios), dim=-1) / anchors.new_tensor(BOX_STD)
+
+
+def decode_boxes(anchors: Tensor, deltas: Tensor) -> Tensor:
+    """Move anchors by predicted offsets: the inverse of `encode_boxes`.
+
+    Args:
+        anchors: [N, 4] xyxy.
+        deltas: [..., N, 4] (dx, dy, dw, dh) in units of `BOX_STD`.
+
+    Returns:
+        [..., N, 4] xyxy, unclipped, in at least float32 whatever the dtype of `deltas`.
+    """
+    shifts, log_ratios = (deltas * anchors.new_tensor(BOX_STD)).split(2, dim=-1)
+    anchor_sizes = anchors[:, 2:] - anchors[:, :2]
+    anchor_centers = anchors[:, :2] + 0.5 * anchor_sizes
+    centers = anchor_centers + shifts * anchor_sizes
+    half_sizes = 0.5 * anchor_sizes * torch.exp(log_ratios.clamp(max=MAX_LOG_RATIO))
+    return torch.cat((centers - half_sizes, centers + half_sizes), dim=-1)
+
+
+def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Move every corner into the picture.
+
+    Args:
+        boxes: [..., 4] xyxy.
+        height: of the picture, pixels.
+        width: of the picture, pixels.
+
+    Returns:
+        [..., 4] with 0 <= x <= width and 0 <= y <= height at both ends.
+    """
+    limit = boxes.new_tensor((width, height, width, height))
+    return boxes.clamp(min=0).minimum(limit)

@@ -1,0 +1,290 @@
+"""RetinaNet: a ResNet, a feature pyramid, and two towers shared over its levels (paper, section 4).
+
+Attribute names are the keys of the state dict and frozen: published weights load key for key.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from retinanet.anchors import RATIOS, SCALES, SIZES, Anchors, level_shapes
+from retinanet.backbone import LAYERS, conv_bn, imagenet_weights, make_layers
+from retinanet.losses import FocalLoss
+from retinanet.postprocess import (
+    CANDIDATES_PER_LEVEL,
+    MAX_DETECTIONS,
+    NMS_THRESHOLD,
+    SCORE_THRESHOLD,
+    Detections,
+    detect_image,
+)
+
+PRIOR = 0.01  # what an untrained model thinks of every anchor and class (paper, section 3.3)
+CHANNELS = 256  # of the pyramid and the towers
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that decides the shapes and the meaning of a model's weights; kept in its checkpoint."""
+
+    num_classes: int
+    depth: int = 50
+    """Of the ResNet: 18, 34, 50, 101 or 152."""
+    anchor_sizes: tuple[float, ...] = SIZES
+    """Side of the square anchor of scale 1 on P3 to P7, pixels of the network's input."""
+    anchor_ratios: tuple[float, ...] = RATIOS
+    """Height / width."""
+    anchor_scales: tuple[float, ...] = SCALES
+
+    def __post_init__(self) -> None:
+        if self.depth not in LAYERS:
+            raise ValueError(
+                f"depth is {self.depth}; expected one of {', '.join(map(str, LAYERS))}"
+            )
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes is {self.num_classes}; expected at least 1")
+
+    @property
+    def anchors_per_cell(self) -> int:
+        """A, 9 by default."""
+        return len(self.anchor_ratios) * len(self.anchor_scales)
+
+
+class PyramidFeatures(nn.Module):
+    """Feature pyramid P3 to P7 from C3, C4 and C5 (Lin et al., 2017; P6 from C5 as in the paper).
+
+    Args:
+        C3: channels of the stage of stride 8.
+        C4: of stride 16.
+        C5: of stride 32.
+    """
+
+    def __init__(self, C3: int, C4: int, C5: int) -> None:
+        super().__init__()
+        self.P5_1 = nn.Conv2d(C5, CHANNELS, 1)
+        self.P5_2 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+        self.P4_1 = nn.Conv2d(C4, CHANNELS, 1)
+        self.P4_2 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+        self.P3_1 = nn.Conv2d(C3, CHANNELS, 1)
+        self.P3_2 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+        self.P6 = nn.Conv2d(C5, CHANNELS, 3, stride=2, padding=1)
+        self.P7_2 = nn.Conv2d(CHANNELS, CHANNELS, 3, stride=2, padding=1)
+
+    def forward(self, C3: Tensor, C4: Tensor, C5: Tensor) -> list[Tensor]:
+        """P3 to P7: [B, 256, H / 2^l, W / 2^l] each, sizes rounded up."""
+        lateral5 = self.P5_1(C5)
+        lateral4 = _add_upsampled(self.P4_1(C4), lateral5)
+        lateral3 = _add_upsampled(self.P3_1(C3), lateral4)
+        P6 = self.P6(C5)
+        P7 = self.P7_2(F.relu(P6))
+        return [self.P3_2(lateral3), self.P4_2(lateral4), self.P5_2(lateral5), P6, P7]
+
+
+def _add_upsampled(lateral: Tensor, top: Tensor) -> Tensor:
+    """Add the coarser map, each cell repeated, in place; sizes that are odd are cut."""
+    return lateral.add_(F.interpolate(top, size=lateral.shape[-2:], mode="nearest"))
+
+
+class Head(nn.Module):
+    """Four 3x3 convolutions with ReLU and an output, the same on every level.
+
+    Args:
+        anchors: per cell.
+        outputs: per anchor: classes, or 4 deltas.
+    """
+
+    def __init__(self, anchors: int, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.conv1 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+        self.conv2 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+        self.conv3 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+        self.conv4 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+        self.output = nn.Conv2d(CHANNELS, anchors * outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, 256, h, w] of one level to [B, h * w * A, outputs], in the order of the anchors."""
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            x = F.relu_(conv(x))
+        return self.output(x).permute(0, 2, 3, 1).reshape(len(x), -1, self.outputs)
+
+
+class RetinaNet(nn.Module):
+    """The detector: losses in training mode, detections in evaluation mode.
+
+    Images are float, normalised by ImageNet's mean and deviation (`transforms.Normalizer`). Any
+    size will do; a multiple of 32 wastes nothing.
+
+    Args:
+        config: the model's settings.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        stages, widths = make_layers(config.depth)
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.fpn = PyramidFeatures(*widths[1:])
+        self.regressionModel = Head(config.anchors_per_cell, 4)
+        self.classificationModel = Head(config.anchors_per_cell, config.num_classes)
+        self.anchors = Anchors(config.anchor_sizes, config.anchor_ratios, config.anchor_scales)
+        self.loss = FocalLoss()
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """He-normal convolutions; heads that say `PRIOR` and "no shift" for every anchor."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for head, bias in (
+            (self.classificationModel, -math.log((1 - PRIOR) / PRIOR)),
+            (self.regressionModel, 0.0),
+        ):
+            nn.init.zeros_(head.output.weight)
+            nn.init.constant_(head.output.bias, bias)  # type: ignore[arg-type]
+        self.freeze_bn()
+
+    def freeze_bn(self) -> None:
+        """Keep batch norm's statistics as they are (its weight and bias still learn).
+
+        To be called after every `train()`, which undoes it.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The pyramid P3 to P7 of images [B, 3, H, W]."""
+        x = images.contiguous(memory_format=torch.channels_last)
+        x = F.relu_(conv_bn(x, self.conv1, self.bn1))
+        x = self.layer1(F.max_pool2d(x, 3, stride=2, padding=1))
+        C3 = self.layer2(x)
+        C4 = self.layer3(C3)
+        C5 = self.layer4(C4)
+        return self.fpn(C3, C4, C5)
+
+    def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network says of every anchor.
+
+        Args:
+            images: [B, 3, H, W] float, normalised.
+
+        Returns:
+            Logits [B, N, K] and deltas [B, N, 4], in the order of `anchors(images)`.
+        """
+        if not images.is_floating_point():
+            raise ValueError(f"images are {images.dtype}; expected normalised floats")
+        levels = self.features(images)
+        logits = torch.cat([self.classificationModel(level) for level in levels], dim=1)
+        deltas = torch.cat([self.regressionModel(level) for level in levels], dim=1)
+        return logits, deltas
+
+    def forward(self, inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor] | list[Tensor]:
+        """Losses of a batch in training mode, detections of one image in evaluation mode.
+
+        Args:
+            inputs: in training mode (images [B, 3, H, W], annotations [B, M, 5] padded with rows
+                of -1); in evaluation mode one image [1, 3, H, W].
+
+        Returns:
+            The classification loss [1] and the regression loss [1]; or scores [D], labels [D] and
+            boxes [D, 4] of everything above the thresholds, best first.
+        """
+        if self.training:
+            images, annotations = inputs
+            logits, deltas = self.predict(images)
+            return self.loss(logits, deltas, self.anchors(images), annotations)
+        assert isinstance(inputs, Tensor)
+        if len(inputs) != 1:
+            raise ValueError(
+                f"model(images) takes one image in evaluation mode, not {len(inputs)};"
+                " use model.detect(images, sizes) for a batch"
+            )
+        H, W = inputs.shape[-2:]
+        return list(
+            self.detect(inputs, [(H, W)], candidates_per_level=None, max_detections=None)[0]
+        )
+
+    def detect(
+        self,
+        images: Tensor,
+        sizes: Sequence[tuple[int, int]],
+        *,
+        score_threshold: float = SCORE_THRESHOLD,
+        nms_threshold: float = NMS_THRESHOLD,
+        candidates_per_level: int | None = CANDIDATES_PER_LEVEL,
+        max_detections: int | None = MAX_DETECTIONS,
+    ) -> list[Detections]:
+        """Detections of each image of a batch.
+
+        Args:
+            images: [B, 3, H, W] float, normalised, padded with zeros.
+            sizes: (height, width) of the picture inside each image, to which its boxes are clipped.
+            score_threshold: scores at or below it are dropped.
+            nms_threshold: IoU with a better box of its class above which a box is dropped.
+            candidates_per_level: most pairs of anchor and class before suppression; None for all.
+            max_detections: most detections of an image; None for all.
+
+        Returns:
+            One `Detections` an image, in pixels of `images`.
+        """
+        logits, deltas = self.predict(images)
+        anchors = self.anchors(images)[0]
+        H, W = images.shape[-2:]
+        lengths = [h * w * self.config.anchors_per_cell for h, w in level_shapes(H, W)]
+        return [
+            detect_image(
+                *prediction,
+                anchors,
+                lengths,
+                size,
+                score_threshold=score_threshold,
+                nms_threshold=nms_threshold,
+                candidates_per_level=candidates_per_level,
+                max_detections=max_detections,
+            )
+            for *prediction, size in zip(logits, deltas, sizes, strict=True)
+        ]
+
+
+def build_model(config: ModelConfig, pretrained: bool = False) -> RetinaNet:
+    """A new model, its backbone trained on ImageNet if wanted.
+
+    Raises:
+        DataError: the ImageNet weights are not to be had.
+    """
+    weights = imagenet_weights(config.depth) if pretrained else {}
+    model = RetinaNet(config)
+    model.load_state_dict(weights, strict=False)
+    return model
+
+
+def resnet18(num_classes: int, pretrained: bool = False) -> RetinaNet:
+    """RetinaNet on ResNet-18; `pretrained` takes the backbone from ImageNet."""
+    return build_model(ModelConfig(num_classes, depth=18), pretrained)
+
+
+def resnet34(num_classes: int, pretrained: bool = False) -> RetinaNet:
+    """RetinaNet on ResNet-34; `pretrained` takes the backbone from ImageNet."""
+    return build_model(ModelConfig(num_classes, depth=34), pretrained)
+
+
+def resnet50(num_classes: int, pretrained: bool = False) -> RetinaNet:
+    """RetinaNet on ResNet-50; `pretrained` takes the backbone from ImageNet."""
+    return build_model(ModelConfig(num_classes, depth=50), pretrained)
+
+
+def resnet101(num_classes: int, pretrained: bool = False) -> RetinaNet:
+    """RetinaNet on ResNet-101; `pretrained` takes the backbone from ImageNet."""
+    return build_model(ModelConfig(num_classes, depth=101), pretrained)
+
+
+def resnet152(num_classes: int, pretrained: bool = False) -> RetinaNet:
+    """RetinaNet on ResNet-152; `pretrained` takes the backbone from ImageNet."""
+    return build_model(ModelConfig(num_classes, depth=152), pretrained)

@@ -1,0 +1,93 @@
+"""From logits and deltas to the detections of an image (paper, section 4, "Inference")."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from retinanet.boxes import clip_boxes, decode_boxes
+
+SCORE_THRESHOLD = 0.05
+NMS_THRESHOLD = 0.5
+CANDIDATES_PER_LEVEL = 1000
+MAX_DETECTIONS = 100
+
+
+class Detections(NamedTuple):
+    """What was found in one image, best first."""
+
+    scores: Tensor
+    """[D] probabilities."""
+    labels: Tensor
+    """[D] classes, int64."""
+    boxes: Tensor
+    """[D, 4] xyxy, pixels of the network's input, or of the file where a docstring says so."""
+
+
+def best_entries(logits: Tensor, threshold: float, limit: int | None) -> tuple[Tensor, Tensor]:
+    """The (anchor, class) pairs of one level above a threshold, at most `limit` of them.
+
+    The `limit` best pairs lie in the `limit` rows with the best maximum, so that whole rows are
+    ruled out before any pair is looked at.
+
+    Args:
+        logits: [N, K].
+        threshold: on the logits.
+        limit: most pairs to return; None for all.
+
+    Returns:
+        anchors [D] and classes [D], indices into `logits`.
+    """
+    if limit is None:
+        anchors, classes = (logits > threshold).nonzero(as_tuple=True)
+        return anchors, classes
+    N, K = logits.shape
+    rows = logits.amax(dim=1).topk(min(limit, N)).indices
+    values, pairs = logits[rows].flatten().topk(min(limit, len(rows) * K))
+    pairs = pairs[values > threshold]
+    return rows[pairs // K], pairs % K
+
+
+def detect_image(
+    logits: Tensor,
+    deltas: Tensor,
+    anchors: Tensor,
+    level_lengths: Sequence[int],
+    size: tuple[int, int],
+    *,
+    score_threshold: float = SCORE_THRESHOLD,
+    nms_threshold: float = NMS_THRESHOLD,
+    candidates_per_level: int | None = CANDIDATES_PER_LEVEL,
+    max_detections: int | None = MAX_DETECTIONS,
+) -> Detections:
+    """Detections of one image: threshold, decode, clip, non-maximum suppression within each class.
+
+    Args:
+        logits: [N, K].
+        deltas: [N, 4] in units of `boxes.BOX_STD`.
+        anchors: [N, 4] xyxy.
+        level_lengths: how many of the N belong to each pyramid level.
+        size: (height, width) of the picture, to which boxes are clipped.
+        score_threshold: scores at or below it are dropped.
+        nms_threshold: a box that overlaps a better one of its class by more IoU is dropped.
+        candidates_per_level: most pairs of anchor and class kept before suppression; None for all.
+        max_detections: most detections; None for all.
+
+    Returns:
+        Detections in pixels of the network's input.
+    """
+    threshold = math.log(score_threshold) - math.log1p(-score_threshold)
+    rows, classes, start = [], [], 0
+    for level in logits.split(list(level_lengths)):
+        anchor, label = best_entries(level, threshold, candidates_per_level)
+        rows.append(anchor + start)
+        classes.append(label)
+        start += len(level)
+    row, label = torch.cat(rows), torch.cat(classes)
+    scores = logits[row, label].float().sigmoid()
+    boxes = clip_boxes(decode_boxes(anchors[row], deltas[row]), *size)
+    keep = batched_nms(boxes, scores, label, nms_threshold)[:max_detections]
+    return Detections(scores[keep], label[keep], boxes[keep])
