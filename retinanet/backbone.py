@@ -1,4 +1,4 @@
-"""ResNet (He et al., 2016) without its classifier: C3, C4 and C5; torchvision's names and weights."""
+"""ResNet (He et al., 2016) without its classifier, in torchvision's names and with its weights."""
 
 import hashlib
 from pathlib import Path
@@ -131,7 +131,7 @@ def make_layers(depth: int) -> tuple[list[nn.Sequential], list[int]]:
 
 
 def imagenet_weights(depth: int) -> dict[str, Tensor]:
-    """torchvision's ImageNet weights, from torch.hub's cache or downloaded into it.
+    """ImageNet weights of torchvision, from torch.hub's cache or downloaded into it.
 
     The file's hash is checked each time, a cached file's too.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 # Targets are divided by these, so that all four have about unit variance (the original's choice).
 BOX_STD = (0.1, 0.1, 0.2, 0.2)
 
-# An exponent from wild logits must not overflow: no box grows more than 1000 px from a 16 px anchor.
+# Wild deltas must not overflow the exponential: a 16 px anchor grows to 1000 px at most.
 MAX_LOG_RATIO = math.log(1000 / 16)
 
 
@@ -62,7 +62,7 @@ def decode_boxes(anchors: Tensor, deltas: Tensor) -> Tensor:
     Returns:
         [..., N, 4] xyxy, unclipped, in at least float32 whatever the dtype of `deltas`.
     """
-    shifts, log_ratios = (deltas * anchors.new_tensor(BOX_STD)).split(2, dim=-1)
+    shifts, log_ratios = torch.split(deltas * anchors.new_tensor(BOX_STD), 2, dim=-1)
     anchor_sizes = anchors[:, 2:] - anchors[:, :2]
     anchor_centers = anchors[:, :2] + 0.5 * anchor_sizes
     centers = anchor_centers + shifts * anchor_sizes

@@ -1,4 +1,4 @@
-"""The loss of a batch: anchors matched to boxes, focal loss on logits, smooth L1 (paper, 3 and 4.1).
+"""The loss of a batch: anchors matched to boxes, focal loss on logits, smooth L1 (paper, 3 and 4).
 
 Nothing here waits for the device: every shape follows from the shapes of the arguments.
 """
@@ -51,7 +51,7 @@ def match_anchors(anchors: Tensor, annotations: Tensor) -> tuple[Tensor, Tensor]
     # A box of padding has no area, so its IoU is 0 with everything.
     chunks = [
         pairwise_iou(boxes, chunk).max(dim=1)  # over M
-        for chunk in anchors.split(max(1, _PAIRS_AT_ONCE // (B * M)))
+        for chunk in torch.split(anchors, max(1, _PAIRS_AT_ONCE // (B * M)))
     ]
     iou = torch.cat([chunk.values for chunk in chunks], dim=1)
     best = torch.cat([chunk.indices for chunk in chunks], dim=1)
@@ -123,7 +123,7 @@ class _FocalLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
         """The stored gradient, scaled."""
         (gradient,) = ctx.saved_tensors

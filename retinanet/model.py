@@ -240,7 +240,8 @@ class RetinaNet(nn.Module):
         lengths = [h * w * self.config.anchors_per_cell for h, w in level_shapes(H, W)]
         return [
             detect_image(
-                *prediction,
+                image_logits,
+                image_deltas,
                 anchors,
                 lengths,
                 size,
@@ -249,7 +250,7 @@ class RetinaNet(nn.Module):
                 candidates_per_level=candidates_per_level,
                 max_detections=max_detections,
             )
-            for *prediction, size in zip(logits, deltas, sizes, strict=True)
+            for image_logits, image_deltas, size in zip(logits, deltas, sizes, strict=True)
         ]
 
 

@@ -81,7 +81,7 @@ def detect_image(
     """
     threshold = math.log(score_threshold) - math.log1p(-score_threshold)
     rows, classes, start = [], [], 0
-    for level in logits.split(list(level_lengths)):
+    for level in torch.split(logits, list(level_lengths)):
         anchor, label = best_entries(level, threshold, candidates_per_level)
         rows.append(anchor + start)
         classes.append(label)
