@@ -68,8 +68,11 @@ def _focal_term(logits: Tensor) -> tuple[Tensor, Tensor]:
     that an entry which is sure and wrong is still pulled back.
     """
     p = torch.sigmoid(logits)
-    softplus = F.softplus(logits)
-    slope = (1 - p).mul_(softplus).mul_(2).add_(p).mul_(p).mul_(p)
+    q = torch.sigmoid(-logits).clamp_(min=torch.finfo(logits.dtype).tiny)  # 1 - p, never 0
+    # -log(1 - p) is the softplus; torch's own, and log1p, are not vectorised on a CPU: 7 times the
+    # time. What it loses is a relative 6e-8 / p of terms that weigh p^2.
+    softplus = torch.log(q).neg_()
+    slope = q.mul_(softplus).mul_(2).add_(p).mul_(p).mul_(p)
     clamped = p.clamp_(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     value = clamped.square_().mul_(softplus.clamp_(MIN_SOFTPLUS, MAX_SOFTPLUS))
     return value, slope

@@ -1,0 +1,64 @@
+"""What a model does well and badly, as pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from retinanet.dataloader import CocoDataset, CSVDataset, ImageFiles
+from retinanet.errors import DataError
+from retinanet.postprocess import Detections
+from retinanet.visualization import draw_boxes, draw_ground_truth
+
+
+def draw_image(
+    dataset: CocoDataset | CSVDataset | ImageFiles,
+    index: int,
+    detections: Detections,
+    class_names: Sequence[str],
+    *,
+    ground_truth: bool = False,
+) -> "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]":
+    """An image of a data set with its detections, and its annotations below them if wanted.
+
+    Returns:
+        [H, W, 3] RGB, the size of the file.
+    """
+    picture = dataset.load_image(index)
+    if ground_truth and not isinstance(dataset, ImageFiles):
+        annotations = dataset.load_annotations(index)
+        picture = draw_ground_truth(
+            picture, annotations[:, :4], annotations[:, 4], class_names=class_names
+        )
+    scores, labels, boxes = (column.numpy() for column in detections)
+    return draw_boxes(picture, boxes, labels, scores, class_names=class_names)
+
+
+def free_name(folder: Path, image: Path, taken: set[Path]) -> Path:
+    """Where to write the picture of `image`: its name, made unique, and never an input file.
+
+    Args:
+        folder: of the pictures.
+        image: the file it was drawn on.
+        taken: names given out before and input files; the new one is added.
+    """
+    path, number = folder / f"{image.stem}.jpg", 1
+    while path.resolve() in taken:
+        number += 1
+        path = folder / f"{image.stem}_{number}.jpg"
+    taken.add(path.resolve())
+    return path
+
+
+def save_picture(path: Path, picture: "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]") -> None:
+    """Write a JPEG, making its folder.
+
+    Raises:
+        DataError: the folder or the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path, quality=92)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error}); choose --output_dir") from error
