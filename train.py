@@ -252,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     claim_folder(folder, old_files)
     detections: list[Detections] = []
     for epoch in range(args.epochs):
-        log = LossLog(epoch, running, args.log_every, dataset_train.describe)
+        log = LossLog(epoch, running, args.log_every, dataset_train.image_path)
         mean_loss = train_one_epoch(wrapper, batches, optimizer, scaler, log, runtime.autocast)
         state = replace(state, weights=model.state_dict(), epoch=epoch, metrics={})
         file = folder / f"{args.dataset}_retinanet_{epoch}.pt"

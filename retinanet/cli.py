@@ -239,7 +239,10 @@ def evaluation_transform(min_side: int, max_side: int) -> Compose:
 def tell_notes(name: str, dataset: Data) -> None:
     """Say what a data set holds and what was noticed about it."""
     boxes = sum(len(dataset.load_annotations(i)) for i in range(len(dataset)))
-    say(f"{name}: {len(dataset)} images, {boxes} boxes, {dataset.num_classes()} classes")
+    say(
+        f"{name}: {len(dataset)} images below {dataset.images_root}, {boxes} boxes,"
+        f" {dataset.num_classes()} classes"
+    )
     for note in dataset.notes:
         say(f"  {note}")
 

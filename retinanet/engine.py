@@ -4,6 +4,7 @@ import collections
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +77,7 @@ class LossLog:
         epoch: its number, for the line.
         running: losses of the last steps, over epochs.
         log_every: steps between two lines.
-        where: says for image indices which files they are, for errors.
+        image_path: says for an index which file it is, for errors.
         skips_overflow: float16 may overflow now and then; the scaler sees to it.
     """
 
@@ -85,11 +86,12 @@ class LossLog:
         epoch: int,
         running: collections.deque[float],
         log_every: int,
-        where: Callable[[Sequence[int]], str],
+        image_path: Callable[[int], Path],
         *,
         skips_overflow: bool = False,
     ) -> None:
-        self.epoch, self.running, self.log_every, self.where = epoch, running, log_every, where
+        self.epoch, self.running, self.log_every = epoch, running, log_every
+        self.image_path = image_path
         self.skips_overflow = skips_overflow
         self.losses: list[float] = []
         self._pending: tuple[int, Tensor, Sequence[int]] | None = None
@@ -113,10 +115,11 @@ class LossLog:
         loss = classification + regression
         finite = math.isfinite(loss) and (math.isfinite(norm) or self.skips_overflow)
         if not finite:
+            names = ", ".join(str(self.image_path(index)) for index in images)
             raise DataError(
                 f"epoch {self.epoch}, iteration {step}: the numbers are not finite: classification"
                 f" loss {classification:g}, regression loss {regression:g}, gradient norm {norm:g};"
-                f" images: {self.where(images)}; this step changed no weights; try a lower --lr or"
+                f" images: {names}; this step changed no weights; try a lower --lr or"
                 " --precision fp32, and look at these images' boxes"
             )
         if loss == 0:

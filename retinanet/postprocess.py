@@ -1,6 +1,5 @@
 """From logits and deltas to the detections of an image (paper, section 4, "Inference")."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -79,7 +78,7 @@ def detect_image(
     Returns:
         Detections in pixels of the network's input.
     """
-    threshold = math.log(score_threshold) - math.log1p(-score_threshold)
+    threshold = torch.logit(torch.tensor(score_threshold)).item()
     rows, classes, start = [], [], 0
     for level in torch.split(logits, list(level_lengths)):
         anchor, label = best_entries(level, threshold, candidates_per_level)
