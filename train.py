@@ -35,7 +35,7 @@ from retinanet.inference import predict
 from retinanet.logger import say
 from retinanet.model import ModelConfig, RetinaNet
 from retinanet.postprocess import Detections
-from retinanet.report import draw_detections
+from retinanet.report import save_sheet
 from retinanet.runtime import Runtime, start_runtime, usable_workers
 from retinanet.sample_data import write_shapes
 
@@ -162,9 +162,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def open_data(args: argparse.Namespace) -> tuple[cli.Data, cli.Data | None]:
     """The data to train on and the data to evaluate on, as the flags say."""
-    training = Compose(
-        [Augmenter(args.seed), Resizer(args.min_side, args.max_side), Normalizer()]
-    )
+    training = Compose([Augmenter(args.seed), Resizer(args.min_side, args.max_side), Normalizer()])
     evaluation = cli.evaluation_transform(args.min_side, args.max_side)
     train: cli.Data
     val: cli.Data | None
@@ -239,9 +237,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     wrapper = parallel(model, runtime.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=3)
-    scaler = torch.amp.GradScaler(
-        runtime.device.type, enabled=runtime.autocast is torch.float16
-    )
+    scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.autocast is torch.float16)
     running = collections.deque[float](maxlen=RUNNING_LOSSES)
     state = Checkpoint(
         config, {}, dataset_train.class_names, min_side=args.min_side, max_side=args.max_side
@@ -265,8 +261,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     save_checkpoint(folder / "model_final.pt", state)
     say(f"Written: {folder / 'model_final.pt'}")
     if args.dataset == "shapes" and dataset_val and detections:
-        pictures = draw_detections(dataset_val, detections, folder / "shapes_detections")
-        say(f"Pictures of the validation set: {pictures}")
+        sheet = folder / "shapes_retinanet_detections.jpg"
+        save_sheet(sheet, dataset_val, detections, score_threshold=0.5)
+        say(f"Detections on the validation set, annotations dashed: {sheet}")
 
 
 if __name__ == "__main__":

@@ -93,7 +93,13 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 # What a run leaves in its folder; nothing else is ever removed.
-_RUN_FILES = ("coco_retinanet_*.pt", "csv_retinanet_*.pt", "shapes_retinanet_*.pt", "model_final.pt")
+_RUN_FILES = (
+    "coco_retinanet_*.pt",
+    "csv_retinanet_*.pt",
+    "shapes_retinanet_*.pt",
+    "shapes_retinanet_detections.jpg",
+    "model_final.pt",
+)
 
 
 def old_run_files(folder: Path, *, overwrite: bool) -> list[Path]:
@@ -121,7 +127,9 @@ def claim_folder(folder: Path, old_files: Sequence[Path]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}); choose --output_dir") from error
+        raise DataError(
+            f"{folder}: cannot be made ({error.strerror}); choose --output_dir"
+        ) from error
     if old_files:
         say(f"Removing the old run's files: {', '.join(map(str, old_files))}")
     for file in old_files:

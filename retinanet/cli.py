@@ -166,9 +166,7 @@ def add_data_flags(parser: Parser) -> None:
     group.add_argument(
         "--coco_path", metavar="DIR", help="COCO data: annotations/instances_SET.json and images/"
     )
-    group.add_argument(
-        "--coco_val_set", default="val2017", metavar="SET", help="its set (val2017)"
-    )
+    group.add_argument("--coco_val_set", default="val2017", metavar="SET", help="its set (val2017)")
     group.add_argument(
         "--csv_val",
         "--csv_annotations_path",

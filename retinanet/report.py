@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from retinanet.dataloader import CocoDataset, CSVDataset, ImageFiles
 from retinanet.errors import DataError
 from retinanet.postprocess import Detections
-from retinanet.visualization import draw_boxes, draw_ground_truth
+from retinanet.visualization import Picture, contact_sheet, draw_boxes, draw_ground_truth
 
 
 def draw_image(
@@ -19,7 +18,7 @@ def draw_image(
     class_names: Sequence[str],
     *,
     ground_truth: bool = False,
-) -> "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]":
+) -> Picture:
     """An image of a data set with its detections, and its annotations below them if wanted.
 
     Returns:
@@ -51,7 +50,7 @@ def free_name(folder: Path, image: Path, taken: set[Path]) -> Path:
     return path
 
 
-def save_picture(path: Path, picture: "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]") -> None:
+def save_picture(path: Path, picture: Picture) -> None:
     """Write a JPEG, making its folder.
 
     Raises:
@@ -62,3 +61,28 @@ def save_picture(path: Path, picture: "np.ndarray[tuple[int, int, int], np.dtype
         Image.fromarray(picture).save(path, quality=92)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error}); choose --output_dir") from error
+
+
+def save_sheet(
+    path: Path,
+    dataset: CocoDataset | CSVDataset,
+    detections: Sequence[Detections],
+    *,
+    score_threshold: float,
+    pictures: int = 12,
+) -> None:
+    """Draw the first images of a data set, detections over annotations, on one sheet.
+
+    Args:
+        path: the JPEG to write.
+        dataset: the images and annotations.
+        detections: one an image, in the order of the data set.
+        score_threshold: what is drawn.
+        pictures: how many.
+    """
+    drawn = []
+    for index, found in enumerate(detections[:pictures]):
+        sure = found.scores > score_threshold
+        kept = Detections(*(column[sure] for column in found))
+        drawn.append(draw_image(dataset, index, kept, dataset.class_names, ground_truth=True))
+    save_picture(path, contact_sheet(drawn, columns=4))

@@ -61,9 +61,11 @@ def test_csv_training_writes_these_files(run: Path) -> None:
 
 def test_coco_training_in_a_process(sample: SampleData, tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, ROOT / "train.py", "--dataset", "coco"]
-        + ["--coco-path", str(sample.coco_root), "--output-dir", str(tmp_path), *SMALL]
-        + ["--workers", "2"],
+        [
+            *(sys.executable, ROOT / "train.py", "--dataset", "coco"),
+            *("--coco-path", str(sample.coco_root), "--output-dir", str(tmp_path)),
+            *(*SMALL, "--workers", "2"),
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -294,8 +296,10 @@ def test_image_that_breaks_in_a_loader_worker_is_named(
     rows = tmp_path / "boxes.csv"
     rows.write_text("cut.jpg,10,10,60,60,ring\n")
     result = subprocess.run(
-        [sys.executable, ROOT / "validate.py", run / "model_final.pt", "--csv_val", rows]
-        + ["--workers", "2"],
+        [
+            *(sys.executable, ROOT / "validate.py", run / "model_final.pt"),
+            *("--csv_val", rows, "--workers", "2"),
+        ],
         capture_output=True,
         text=True,
         check=False,

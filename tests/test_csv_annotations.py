@@ -1,0 +1,265 @@
+"""The two CSV formats: what is read, what is put right, and what each error says."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from retinanet.annotations import Annotations
+from retinanet.csv_annotations import read_annotations, read_classes
+from retinanet.errors import DataError
+
+CLASSES = {"cat": 0, "dog": 1, "big, bad wolf": 2, "NA": 3}
+CAT = "a.jpg,1,2,30,40,cat\n"
+
+
+def annotations(folder: Path, text: str | bytes) -> Annotations:
+    path = folder / "train.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return read_annotations(path, CLASSES)
+
+
+def classes(folder: Path, text: str) -> dict[str, int]:
+    path = folder / "classes.csv"
+    path.write_bytes(text.encode())
+    return read_classes(path)
+
+
+# ---- classes ----
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cat,0\ndog,1\n",
+        "dog,1\ncat,0",  # in any order, the last line without an end
+        "\ufeffname,id\r\n cat , 0\r\n\r\ndog,1\r\n",  # byte order mark, header, CRLF, spaces
+        '"cat",0\r"dog","1"\r',  # quotes, the line ends of old Macs
+    ],
+)
+def test_classes(tmp_path: Path, text: str) -> None:
+    assert list(classes(tmp_path, text).items()) == [("cat", 0), ("dog", 1)]
+
+
+def test_class_names_may_hold_commas_and_umlauts(tmp_path: Path) -> None:
+    assert classes(tmp_path, '"big, bad wolf",0\nKäfer,1\n') == {"big, bad wolf": 0, "Käfer": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"classes\.csv: no classes; expected lines of name,id; add at least one"),
+        (
+            "cat\n",
+            r"classes\.csv:1: 1 fields; expected 2: name,id; quote a name that holds a comma",
+        ),
+        ("cat,0\nbig, bad wolf,1\n", r"classes\.csv:2: 3 fields; expected 2"),
+        ("cat,zero\n", r"classes\.csv:1: id 'zero'; expected a whole number from 0; correct it"),
+        ("cat,-1\n", r"classes\.csv:1: id '-1'; expected a whole number"),
+        ("cat,0\ncat,1\n", r"classes\.csv:2: class 'cat' a second time; expected each name once"),
+        (",0\n", r"classes\.csv:1: no name; expected name,id; add the name or remove the line"),
+        ('"cat,0\n', r"classes\.csv:1: a quote that is not closed; expected name,id; close it"),
+    ],
+)
+def test_class_errors(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        classes(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("dog,2\ncat,1\n", "1, 2"),  # from 1
+        ("cat,0\ndog,2\n", "0, 2"),  # a gap
+        ("cat,0\ndog,0\n", "0, 0"),  # one id for two classes
+    ],
+)
+def test_class_ids_are_renumbered_in_the_message(tmp_path: Path, text: str, found: str) -> None:
+    with pytest.raises(DataError) as error:
+        classes(tmp_path, text)
+    assert f"classes.csv: ids {found}; expected 0 to 1, each once" in str(error.value)
+    assert str(error.value).endswith("the file reads:\ncat,0\ndog,1")
+
+
+# ---- annotations: what is read ----
+
+
+def test_boxes_are_grouped_by_image_in_order_of_appearance(tmp_path: Path) -> None:
+    found = annotations(
+        tmp_path,
+        "b.jpg,1,2,3,4,dog\n"
+        "a.jpg,,,,,\n"
+        "c.jpg,5,6,7.5,8.25,cat\n"  # floats are fine
+        "b.jpg,0,0,9,9,cat\n",
+    )
+    assert found.names == ("b.jpg", "a.jpg", "c.jpg")
+    assert found.boxes_of(0).tolist() == [[1, 2, 3, 4, 1], [0, 0, 9, 9, 0]]
+    assert found.boxes_of(1).shape == (0, 5)
+    assert found.boxes_of(2).tolist() == [[5, 6, 7.5, 8.25, 0]] == found.boxes_of(-1).tolist()
+    assert found.boxes.dtype == np.float64
+    assert found.lines.tolist() == [1, 4, 3]
+    assert found.first_lines.tolist() == [1, 2, 3]
+    assert found.repaired == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "repaired"),
+    [
+        ("\ufeff" + CAT, {}),  # byte order mark
+        (CAT.replace("\n", "\r\n"), {}),
+        (CAT.replace("\n", "\r"), {}),
+        (CAT.rstrip(), {}),
+        (" a.jpg , 1 , 2\t, 30 , 40 , cat \n", {}),
+        ('"a.jpg","1","2","30","40","cat"\n', {}),
+        ('a.jpg, "1",2,30,40, "cat"\n', {}),
+        ("a.jpg,1.0,2e0,+30,4e1,cat\n", {}),
+        ("path,x1,y1,x2,y2,class_name\n" + CAT, {"header row": 1}),
+        ("\n  \n,,,,,\n" + CAT + "\n", {"blank line": 4}),
+        (CAT + CAT + "a.jpg,,,,,\n" + CAT, {"exact duplicate": 2}),
+    ],
+)
+def test_what_is_fine_or_put_right(tmp_path: Path, text: str, repaired: dict[str, int]) -> None:
+    found = annotations(tmp_path, text)
+    assert found.names == ("a.jpg",)
+    assert found.boxes.tolist() == [[1, 2, 30, 40, 0]]
+    assert found.repaired == repaired
+    assert found.notes("f.csv") == (
+        [f"f.csv: repaired ({next(iter(repaired))}: {next(iter(repaired.values()))})"]
+        if repaired
+        else []
+    )
+
+
+def test_quoted_commas_and_a_class_called_na(tmp_path: Path) -> None:
+    text = '"a, b.jpg",1,2,3,4,"big, bad wolf"\nnan,1,2,3,4,NA\n'
+    found = annotations(tmp_path, text)
+    assert found.names == ("a, b.jpg", "nan")
+    assert found.boxes[:, 4].tolist() == [2, 3]
+
+
+def test_lines_count_from_the_file_whatever_was_taken_out(tmp_path: Path) -> None:
+    found = annotations(tmp_path, "path,x1,y1,x2,y2,class\n\n" + CAT + "\nb.jpg,,,,,\n")
+    assert found.lines.tolist() == [3]
+    assert found.first_lines.tolist() == [3, 5]
+
+
+# ---- annotations: what stops ----
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("b.jpg", "1 fields; expected 6: path,x1,y1,x2,y2,class; complete the row, or write"),
+        ("b.jpg,1,2,3,cat", "5 fields; expected 6"),
+        ("b.jpg;1;2;3;4;cat", "1 fields; expected 6: .*; separate the fields by commas"),
+        ("b.jpg,1,2,3,4,big, bad wolf", "7 fields; .*; quote a field that holds a comma"),
+        ('"b, c.jpg",1,2,3', "4 fields; expected 6"),
+        ('"b, c.jpg",1,2,3,4', "class empty; expected a whole box"),  # five commas all the same
+        ('"b.jpg,1,2,3,4,cat', "a quote that is not closed; expected .*; close it"),
+        (",1,2,3,4,cat", "no path; expected path,.*; add it or remove the row"),
+        ("b.jpg,1,,3,4,cat", "y1 empty; expected a whole box; complete it, or write path,,,,,"),
+        ("b.jpg,,,,,cat", "x1, y1, x2, y2 empty; expected a whole box"),
+        ("b.jpg,1,2,3,4,", "class empty; expected a whole box"),
+        ("b.jpg,1,2,3,4,' '".replace("'", '"'), "class empty; expected a whole box"),
+        ("b.jpg,1,2,x,4,cat", "x2 is x; expected a number of pixels; correct it"),
+        ("b.jpg,nan,2,3,4,cat", "x1 is nan; expected a number of pixels"),
+        ("b.jpg,1,inf,3,4,cat", "y1 is inf; expected a number of pixels"),
+        ("b.jpg,True,2,3,4,cat", "x1 is True; expected a number of pixels"),
+        ("b.jpg,1,2,3,1e999,cat", "y2 is inf; expected a number of pixels"),
+        ("b.jpg,40,2,12,40,cat", r"x2 \(12\) is not greater than x1 \(40\); .* write x1 \+ width"),
+        ("b.jpg,4,20,12,20,cat", r"y2 \(20\) is not greater than y1 \(20\); .* exchange them back"),
+        ("b.jpg,1,2,3,4,cow", "class 'cow'; expected one of cat, dog, big, bad wolf, NA; correct"),
+    ],
+)
+def test_errors_name_file_and_line(tmp_path: Path, row: str, message: str) -> None:
+    with pytest.raises(DataError, match=rf"^[^\n]*train\.csv:3: {message}[^\n]*$"):
+        annotations(tmp_path, CAT + "\n" + row + "\n" + "c.jpg,,,,,\n")
+
+
+def test_every_value_may_be_of_the_wrong_type(tmp_path: Path) -> None:
+    # A column of nothing but truth values, which pandas would make 1 and 0.
+    with pytest.raises(DataError, match=r"train\.csv:1: x1 is False; expected a number"):
+        annotations(tmp_path, "b.jpg,False,2,3,4,cat\n")
+
+
+def test_all_problems_are_collected_the_first_20_shown(tmp_path: Path) -> None:
+    rows = ["a.jpg,1,2,3,4,cow", "a.jpg,9,2,3,4,cat", "a.jpg,1,2"] * 10
+    with pytest.raises(DataError) as error:
+        annotations(tmp_path, "\n".join(rows))
+    *shown, rest = str(error.value).split("\n")
+    assert [line.split(":")[1] for line in shown] == [str(k) for k in range(1, 21)]
+    assert rest.startswith("... and 10 more problems in ")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"train\.csv: no images; expected lines of path,x1,y1,x2,y2,class; add some"),
+        (b"path,x1,y1,x2,y2,class\n\n", "no images"),
+        (CAT.encode("utf-16"), r"train\.csv: UTF-16 text; expected UTF-8; save the file as UTF-8"),
+        (b"a\nK\xe4fer.jpg,,,,,\n", r"train\.csv:2: byte 0xe4; expected UTF-8 text; save it so"),
+        (b"a.jpg,,,,,\n\n\0\n", r"train\.csv:3: byte 0x00; expected UTF-8 text"),
+        # quotes in pairs, but across two lines
+        (b'a"b,1,2,3,4,"cat\na"b,1,2,3,4,"cat\n', r"expected path,.* on each line; fix the quotes"),
+        (b'b",2,",c,9,d\nb",2,",c,9,d\n', r"expected path,.* on each line; fix the quotes"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        annotations(tmp_path, content)
+
+
+def test_paths_that_are_no_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for read in (read_classes, lambda path: read_annotations(path, CLASSES)):
+        with pytest.raises(DataError, match=r"none\.csv: no such file; expected a CSV file"):
+            read(tmp_path / "none.csv")
+        for path in (tmp_path, tmp_path / "pipe"):
+            with pytest.raises(DataError, match="not a regular file; expected a CSV file"):
+                read(path)
+
+
+# ---- properties ----
+
+csv_like = st.text(st.sampled_from("a1,. \"\n\r-e\t'x\u2028\x1a"), max_size=80)
+field = st.sampled_from(
+    ["a.jpg", "1", "-1", "2.5", "nan", "inf", "", " ", "cat", '"', '"a,b"', "True"]
+)
+row_like = st.lists(st.lists(field, min_size=5, max_size=7).map(",".join)).map("\n".join)
+
+
+@given(st.one_of(st.binary(max_size=80), csv_like.map(str.encode), row_like.map(str.encode)))
+@example(b'a"b,1,2,3,4,"cat')
+@example(b'"","","","","",""')
+@example(b"a.jpg," + b"9" * 400 + b",2,3,4,cat")
+def test_the_parsers_raise_nothing_but_data_errors(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_bytes(content)
+    for read in (read_classes, lambda path: read_annotations(path, CLASSES)):
+        with contextlib.suppress(DataError):
+            assert read(path)
+
+
+corner = st.integers(0, 5000)
+boxes = st.tuples(corner, corner, st.integers(1, 500), st.integers(1, 500))
+rows = st.tuples(st.sampled_from(["a.jpg", "b.jpg", "c/d.jpg"]), boxes, st.sampled_from([*CLASSES]))
+
+
+@given(st.lists(rows, min_size=1, unique=True))
+def test_what_is_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[tuple[str, tuple[int, int, int, int], str]],
+) -> None:
+    expected: dict[str, list[list[float]]] = {}
+    lines = []
+    for name, (x, y, w, h), label in rows:
+        expected.setdefault(name, []).append([x, y, x + w, y + h, CLASSES[label]])
+        lines.append(f'{name},{x},{y},{x + w},{y + h},"{label}"')
+    found = annotations(tmp_path_factory.getbasetemp(), "\n".join(lines))
+    assert {name: found.boxes_of(k).tolist() for k, name in enumerate(found.names)} == expected
