@@ -58,6 +58,7 @@ SHAPES_DEFAULTS = DEFAULTS | {
     "min_side": 256,
     "max_side": 384,
 }
+SAMPLE_SIZE = {"train_images": 300, "val_images": 60}
 
 
 def parser() -> cli.Parser:
@@ -171,7 +172,7 @@ def open_data(args: argparse.Namespace) -> tuple[cli.Data, cli.Data | None]:
         val = CocoDataset(args.coco_path, args.coco_val_set, evaluation)
     else:
         if args.dataset == "shapes":
-            sample = write_shapes(Path(args.output_dir) / "shapes")
+            sample = write_shapes(Path(args.output_dir) / "shapes", **SAMPLE_SIZE)
             args.csv_train, args.csv_val = sample.csv_train, sample.csv_val
             args.csv_classes = sample.csv_classes
         train = CSVDataset(args.csv_train, args.csv_classes, training, args.csv_images_dir)

@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-# Targets are divided by these, so that all four have about unit variance (the original's choice).
-BOX_STD = (0.1, 0.1, 0.2, 0.2)
+# Deltas are in units of these, so that all four have about unit variance (the original's choice).
+CENTER_STD = 0.1  # dx, dy
+SIZE_STD = 0.2  # dw, dh
 
 # Wild deltas must not overflow the exponential: a 16 px anchor grows to 1000 px at most.
 MAX_LOG_RATIO = math.log(1000 / 16)
@@ -41,7 +42,8 @@ def encode_boxes(anchors: Tensor, boxes: Tensor) -> Tensor:
         boxes: [..., N, 4] xyxy, the box of each anchor.
 
     Returns:
-        [..., N, 4] (dx, dy, dw, dh) in units of `BOX_STD`; dx, dy relative to the anchor's size.
+        [..., N, 4] (dx, dy, dw, dh) in units of `CENTER_STD` and `SIZE_STD`;
+        dx, dy relative to the anchor's size.
     """
     anchor_sizes = anchors[:, 2:] - anchors[:, :2]
     anchor_centers = anchors[:, :2] + 0.5 * anchor_sizes
@@ -49,7 +51,7 @@ def encode_boxes(anchors: Tensor, boxes: Tensor) -> Tensor:
     centers = boxes[..., :2] + 0.5 * sizes
     shifts = (centers - anchor_centers) / anchor_sizes
     log_ratios = torch.log(sizes.clamp(min=1) / anchor_sizes)
-    return torch.cat((shifts, log_ratios), dim=-1) / anchors.new_tensor(BOX_STD)
+    return torch.cat((shifts / CENTER_STD, log_ratios / SIZE_STD), dim=-1)
 
 
 def decode_boxes(anchors: Tensor, deltas: Tensor) -> Tensor:
@@ -57,16 +59,16 @@ def decode_boxes(anchors: Tensor, deltas: Tensor) -> Tensor:
 
     Args:
         anchors: [N, 4] xyxy.
-        deltas: [..., N, 4] (dx, dy, dw, dh) in units of `BOX_STD`.
+        deltas: [..., N, 4] (dx, dy, dw, dh) in units of `CENTER_STD` and `SIZE_STD`.
 
     Returns:
-        [..., N, 4] xyxy, unclipped, in at least float32 whatever the dtype of `deltas`.
+        [..., N, 4] xyxy, unclipped, in the dtype of `anchors`.
     """
-    shifts, log_ratios = torch.split(deltas * anchors.new_tensor(BOX_STD), 2, dim=-1)
+    shifts, log_ratios = torch.split(deltas.to(anchors), 2, dim=-1)
     anchor_sizes = anchors[:, 2:] - anchors[:, :2]
     anchor_centers = anchors[:, :2] + 0.5 * anchor_sizes
-    centers = anchor_centers + shifts * anchor_sizes
-    half_sizes = 0.5 * anchor_sizes * torch.exp(log_ratios.clamp(max=MAX_LOG_RATIO))
+    centers = anchor_centers + CENTER_STD * shifts * anchor_sizes
+    half_sizes = 0.5 * anchor_sizes * torch.exp((SIZE_STD * log_ratios).clamp(max=MAX_LOG_RATIO))
     return torch.cat((centers - half_sizes, centers + half_sizes), dim=-1)
 
 

@@ -68,7 +68,7 @@ def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
     def run(argv: Sequence[str] | None = None) -> int:
         try:
             main(argv)
-        except DataError as error:
+        except (DataError, OSError) as error:  # OSError: no room, no permission
             sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {error}\n")
             return 1
         return 0

@@ -148,7 +148,7 @@ class FocalLoss(nn.Module):
 
         Args:
             logits: [B, N, K], before the sigmoid.
-            deltas: [B, N, 4] in units of `boxes.BOX_STD`.
+            deltas: [B, N, 4] as `boxes.encode_boxes` gives them.
             anchors: [N, 4] or [1, N, 4] xyxy.
             annotations: [B, M, 5] x1, y1, x2, y2, label; rows of -1 are padding.
 

@@ -200,11 +200,10 @@ class RetinaNet(nn.Module):
             images, annotations = inputs
             logits, deltas = self.predict(images)
             return self.loss(logits, deltas, self.anchors(images), annotations)
-        assert isinstance(inputs, Tensor)
-        if len(inputs) != 1:
+        if not isinstance(inputs, Tensor) or len(inputs) != 1:
             raise ValueError(
-                f"model(images) takes one image in evaluation mode, not {len(inputs)};"
-                " use model.detect(images, sizes) for a batch"
+                f"model(images) takes one image [1, 3, H, W] in evaluation mode, got {len(inputs)};"
+                " use model.detect(images, sizes) for a batch, model.train() for losses"
             )
         H, W = inputs.shape[-2:]
         return list(

@@ -66,7 +66,7 @@ def detect_image(
 
     Args:
         logits: [N, K].
-        deltas: [N, 4] in units of `boxes.BOX_STD`.
+        deltas: [N, 4] as `boxes.decode_boxes` takes them.
         anchors: [N, 4] xyxy.
         level_lengths: how many of the N belong to each pyramid level.
         size: (height, width) of the picture, to which boxes are clipped.

@@ -256,13 +256,13 @@ def shape_coverage(name: str, diameter: int, tilt: float) -> NDArray[np.float64]
     mask = np.zeros((side, side), bool)
     if name == "ring":
         for reach, inside in ((radius, True), (HOLE * radius, False)):
-            mask[draw.disk((center, center), reach)] = inside  # type: ignore[no-untyped-call]
+            mask[draw.disk((center, center), reach)] = inside
     else:
         reaches = radius * np.array(CORNERS[name])
         turns = tilt + np.linspace(0, 2 * math.pi, len(reaches), endpoint=False)
         # Rounded, because the last bits of a cosine differ between machines.
         rows, columns = center - (reaches * np.array((np.cos(turns), np.sin(turns)))).round(2)
-        mask[draw.polygon(rows, columns, mask.shape)] = True  # type: ignore[no-untyped-call]
+        mask[draw.polygon(rows, columns, mask.shape)] = True
     coverage: NDArray[np.float64] = mask.reshape(diameter, CELLS, diameter, CELLS).mean(axis=(1, 3))
     y, x = (np.flatnonzero((coverage >= 0.5).any(axis=axis)) for axis in (1, 0))
     return coverage[y[0] : y[-1] + 1, x[0] : x[-1] + 1]

@@ -98,7 +98,7 @@ def contact_sheet(images: Sequence[Picture], columns: int, *, side: int = 320) -
     """Put pictures side by side on white, row after row.
 
     Args:
-        images: [H, W, 3] RGB each, of any sizes.
+        images: [H, W, 3] RGB each, of any sizes; at least one.
         columns: pictures in a row.
         side: a picture with a longer one is made smaller, pixels.
 
@@ -136,10 +136,11 @@ def show(image: Picture, title: str) -> None:
 
     if pyplot.get_backend().lower() == "agg":
         raise DataError("no window can be opened here (no screen?); leave out --show")
-    pyplot.figure(title)
+    window = pyplot.figure(title)
     pyplot.imshow(image)
     pyplot.axis("off")
     pyplot.show()
+    pyplot.close(window)
 
 
 def _line_width(image: Picture) -> int:
@@ -207,7 +208,7 @@ def _letter_size(caption: str, width: int, height: int) -> int:
 
 def _caption_size(caption: str, size: int) -> tuple[int, int]:
     """Width and height of a caption with its ground, pixels."""
-    return math.ceil(_font(size).getlength(caption) + size / 2), math.ceil(1.25 * size)
+    return math.ceil(_font(size).getlength(caption) + size / 2), math.ceil(1.3 * size)
 
 
 @lru_cache(maxsize=64)

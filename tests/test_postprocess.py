@@ -1,0 +1,132 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.ops import nms
+
+from retinanet.anchors import image_anchors, level_shapes
+from retinanet.boxes import clip_boxes, decode_boxes
+from retinanet.postprocess import best_entries, detect_image
+
+SIZE = (96, 64)
+LENGTHS = [9 * rows * columns for rows, columns in level_shapes(*SIZE)]
+
+
+def predictions(K=3, seed=0, bias=-4.0):
+    """Logits [N, K], deltas [N, 4] and anchors [N, 4] of an image of `SIZE`."""
+    generator = torch.Generator().manual_seed(seed)
+    anchors = image_anchors(*SIZE)
+    logits = torch.randn(len(anchors), K, generator=generator) * 1.5 + bias
+    return logits, torch.randn(len(anchors), 4, generator=generator), anchors
+
+
+# ---- the best pairs of a level ----
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 60), st.floats(-2, 2), st.integers(0))
+def test_the_best_pairs_are_those_of_a_top_k_over_all(N, K, limit, threshold, seed):
+    generator = torch.Generator().manual_seed(seed % 2**63)
+    logits = torch.randperm(N * K, generator=generator).reshape(N, K) / (N * K) * 4 - 2
+    values, places = logits.flatten().topk(min(limit, N * K))
+    expected = {divmod(place, K) for place in places[values > threshold].tolist()}
+    anchors, classes = best_entries(logits, threshold, limit)
+    assert len(anchors) == len(expected)
+    assert set(zip(anchors.tolist(), classes.tolist(), strict=True)) == expected
+
+
+def test_without_a_limit_all_pairs_above_the_threshold():
+    logits = torch.tensor([[0.0, 2.0], [1.0, -1.0], [3.0, 1.5]])
+    anchors, classes = best_entries(logits, 1.0, None)  # 1.0 itself is not above
+    assert list(zip(anchors.tolist(), classes.tolist(), strict=True)) == [(0, 1), (2, 0), (2, 1)]
+
+
+# ---- detections of an image ----
+
+
+def plain_detections(logits, deltas, anchors, score_threshold, nms_threshold):
+    """The definition: class by class, on scores, in one sorted list of (score, label, box)."""
+    scores, boxes = logits.sigmoid(), clip_boxes(decode_boxes(anchors, deltas), *SIZE)
+    found = []
+    for label in range(logits.shape[1]):
+        rows = (scores[:, label] > score_threshold).nonzero().flatten()
+        kept = rows[nms(boxes[rows], scores[rows, label], nms_threshold)]
+        found += [(scores[row, label].item(), label, boxes[row].tolist()) for row in kept]
+    return sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("limit", [None, 10**6])
+@pytest.mark.parametrize(("score", "overlap"), [(0.05, 0.5), (0.3, 0.5), (0.05, 0.2), (0.5, 0.9)])
+def test_equals_the_plain_way(score, overlap, limit):
+    logits, deltas, anchors = predictions()
+    found = detect_image(
+        logits, deltas, anchors, LENGTHS, SIZE,
+        score_threshold=score, nms_threshold=overlap,
+        candidates_per_level=limit, max_detections=None,
+    )  # fmt: skip
+    expected = plain_detections(logits, deltas, anchors, score, overlap)
+    assert len(expected) > 10
+    assert found.labels.tolist() == [label for _, label, _ in expected]
+    torch.testing.assert_close(found.scores, torch.tensor([row[0] for row in expected]))
+    torch.testing.assert_close(found.boxes, torch.tensor([row[2] for row in expected]))
+
+
+def test_classes_do_not_suppress_each_other():
+    anchors = torch.tensor([[0.0, 0, 32, 32]])
+    found = detect_image(torch.tensor([[1.0, 2.0]]), torch.zeros(1, 4), anchors, [1], (32, 32))
+    assert found.labels.tolist() == [1, 0]
+    assert found.boxes.tolist() == [[0, 0, 32, 32]] * 2
+
+
+def test_candidates_are_limited_on_each_level_before_suppression():
+    # Two levels of three anchors, all apart; the two best of each level stay, the best first.
+    corner = torch.tensor([[0.0], [10], [20], [30], [40], [50]])
+    anchors = torch.cat((corner, corner, corner + 5, corner + 5), dim=1)
+    logits = torch.tensor([[3.0], [2.0], [1.0], [0.1], [0.3], [0.2]])
+    found = detect_image(
+        logits, torch.zeros(6, 4), anchors, [3, 3], (64, 64), candidates_per_level=2
+    )
+    assert found.boxes[:, 0].tolist() == [0, 10, 40, 50]
+    torch.testing.assert_close(found.scores, logits[[0, 1, 4, 5], 0].sigmoid())
+
+
+def test_the_best_are_kept_and_stand_first():
+    inputs = (*predictions(bias=0.0), LENGTHS, SIZE)
+    every = detect_image(*inputs, max_detections=None)
+    some = detect_image(*inputs, max_detections=7)
+    assert len(every.scores) > len(detect_image(*inputs).scores) == 100  # the default
+    assert (every.scores.diff() <= 0).all()
+    for all_of_them, first in zip(every, some, strict=True):
+        assert torch.equal(first, all_of_them[:7])
+
+
+@pytest.mark.parametrize("limit", [None, 1000])
+def test_a_score_at_the_threshold_is_dropped(limit):
+    threshold = 0.5  # the sigmoid of exactly 0
+    anchors = torch.tensor([[0.0, 0, 8, 8], [20, 20, 28, 28]])
+    found = detect_image(
+        torch.tensor([[0.0], [1e-3]]), torch.zeros(2, 4), anchors, [2], (32, 32),
+        score_threshold=threshold, candidates_per_level=limit,
+    )  # fmt: skip
+    assert found.boxes.tolist() == [[20, 20, 28, 28]]
+
+
+@pytest.mark.parametrize("limit", [None, 1000])
+def test_nothing_above_the_threshold(limit):
+    logits, deltas, anchors = predictions()
+    found = detect_image(
+        torch.full_like(logits, -math.inf), deltas, anchors, LENGTHS, SIZE,
+        candidates_per_level=limit,
+    )  # fmt: skip
+    assert [tuple(part.shape) for part in found] == [(0,), (0,), (0, 4)]
+    assert found.labels.dtype == torch.int64
+
+
+def test_boxes_are_clipped_to_the_picture_and_float32():
+    logits, deltas, anchors = predictions(bias=0.0)
+    found = detect_image(logits.bfloat16(), deltas.bfloat16(), anchors, LENGTHS, (50, 40))
+    assert found.scores.dtype == found.boxes.dtype == torch.float32
+    assert found.boxes.min() == 0
+    assert found.boxes.amax(dim=0).tolist() == [40, 50, 40, 50]

@@ -1,0 +1,78 @@
+"""What the README says is so: its commands run, its tables name every flag."""
+
+import os
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+import train
+import validate
+import visualize
+from retinanet.sample_data import write_shapes
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+SCRIPTS = {"train.py": train, "validate.py": validate, "visualize.py": visualize}
+COMMANDS = re.findall(r"^(?:.*&& )?python (\w+\.py .*)$", README, re.MULTILINE)
+# Appended to a training command, so that it takes seconds.
+QUICK = "--depth 18 --weights none --epochs 1 --min_side 64 --max_side 96 --workers 0".split()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the README's commands find what they name."""
+    root = tmp_path_factory.mktemp("home")
+    sample = write_shapes(root / "coco", train_images=4, val_images=2)
+    home = root / "work"
+    shutil.copytree(sample.coco_root / "images", home / "images")
+    shutil.copytree(home / "images/val2017", home / "photos")
+    for file in (sample.csv_train, sample.csv_val, sample.csv_classes):
+        shutil.copy(file, home)
+    return home
+
+
+def test_commands_are_found() -> None:
+    assert {command.split()[0] for command in COMMANDS} == set(SCRIPTS)
+    assert len(COMMANDS) >= 7
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS)))  # training, which saves, comes first
+def test_command_runs(command: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(train, "SAMPLE_SIZE", {"train_images": 4, "val_images": 2})
+    script, *flags = shlex.split(command)
+    if script == "train.py":
+        flags += [*QUICK, "--overwrite"]
+    else:
+        flags += ["--workers", "0"]
+    assert SCRIPTS[script].main(flags) == 0
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS))
+def test_every_flag_is_in_the_readme(script: str) -> None:
+    flags = {
+        name
+        for action in SCRIPTS[script].parser()._actions
+        for name in action.option_strings
+        if name.startswith("--") and name not in ("--help", "--dataset")
+    }
+    missing = [flag for flag in sorted(flags) if f"`{flag}`" not in README]
+    assert missing == []
+
+
+def test_every_flag_of_the_readme_exists() -> None:
+    known = {
+        name
+        for module in SCRIPTS.values()
+        for action in module.parser()._actions
+        for name in action.option_strings
+    }
+    named = set(re.findall(r"`(--\w+)`", README))
+    assert named - known == set()
+
+
+def test_pictures_are_there() -> None:
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert os.path.exists(Path(__file__).parent.parent / picture), picture
