@@ -66,6 +66,7 @@ class SampleIndex(int):
 class _ImageDataset(Dataset[Sample]):
     """What all data sets share; their constructors fill in the attributes."""
 
+    skip_unreadable = False  # give a sample that says what is wrong, instead of raising an error
     transform: Transform | None
     class_names: tuple[str, ...]  # by label
     images_root: Path  # the folder that the image names are relative to
@@ -93,7 +94,10 @@ class _ImageDataset(Dataset[Sample]):
         try:
             image = self.load_image(position)
         except DataError as error:
-            raise DataError(self._where(position) + str(error)) from error
+            message = self._where(position) + str(error)
+            if self.skip_unreadable:
+                return {"unreadable": message}
+            raise DataError(message) from error
         sample: Sample = {
             "img": torch.from_numpy(image),
             "annot": torch.from_numpy(self.load_annotations(position)).float(),
@@ -300,13 +304,16 @@ class AspectRatioBasedSampler(Sampler[list[int]]):
 
     The images are shuffled, sorted by aspect ratio in bins of 1/8 octave, and cut into batches,
     which are shuffled. Nothing is repeated. The epoch is the number of passes begun before, unless
-    `set_epoch` says otherwise.
+    `set_epoch` says otherwise. Processes that train together cut joint batches and take a share
+    each, which may be empty where the last batch is a small one.
 
     Args:
         data_source: a data set.
-        batch_size: images of a batch.
+        batch_size: images of a batch, of each process.
         drop_last: leave out, at random, the images that make no whole batch.
         seed: what the order depends on besides the epoch.
+        rank: which of the processes that train together this is.
+        world_size: how many they are.
     """
 
     def __init__(
@@ -315,35 +322,42 @@ class AspectRatioBasedSampler(Sampler[list[int]]):
         batch_size: int,
         drop_last: bool = False,
         seed: int = 0,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         if batch_size < 1:
             raise DataError(f"batch size {batch_size}; expected at least 1; correct --batch_size")
         ratios = [data_source.image_aspect_ratio(k) for k in range(len(data_source))]
         # Rounded, so that the common shapes (1:1, 4:3, 16:9) lie inside a bin and not on its edge.
         self._bins = np.rint(BINS_PER_OCTAVE * np.log2(ratios)).astype(int)
+        self._joint_size = batch_size * world_size
         self.batch_size = batch_size
         self.drop_last = drop_last
         self.seed = seed
-        self.epoch = 0
+        self.rank, self.world_size = rank, world_size
+        self.epoch, self.first_batch = 0, 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next pass is."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Say which epoch the next pass is, and with which of its batches it begins."""
+        self.epoch, self.first_batch = epoch, first_batch
 
     def __len__(self) -> int:
+        """Batches of a whole epoch."""
         count = len(self._bins)
-        return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
+        return count // self._joint_size if self.drop_last else -(-count // self._joint_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         # A generator: a loader with workers makes two iterators a pass, and begins one.
-        epoch = self.epoch
-        self.epoch += 1
+        epoch, first_batch = self.epoch, self.first_batch
+        self.set_epoch(epoch + 1)
         stream = random_stream("shuffle", self.seed, epoch)
-        order = stream.permutation(len(self._bins))[: len(self) * self.batch_size]
+        order = stream.permutation(len(self._bins))[: len(self) * self._joint_size]
         order = order[np.argsort(self._bins[order], kind="stable")]
-        for batch in stream.permutation(len(self)).tolist():
-            indices = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [SampleIndex(index, epoch) for index in indices.tolist()]
+        for batch in stream.permutation(len(self)).tolist()[first_batch:]:
+            joint = order[batch * self._joint_size : (batch + 1) * self._joint_size]
+            share = np.array_split(joint, self.world_size)[self.rank]
+            yield [SampleIndex(index, epoch) for index in share.tolist()]
 
 
 class Batch(TypedDict, total=False):
@@ -355,15 +369,18 @@ class Batch(TypedDict, total=False):
     size: list[tuple[int, int]]  # these three where all samples have them
     original_size: list[tuple[int, int]]
     index: list[int]
+    unreadable: list[str]  # what is wrong with images that were left out
 
 
 def collater(samples: Sequence[Sample]) -> Batch:
-    """Stack normalised samples: zeros right of and below each image, M at least 1."""
+    """Stack normalised samples: zeros right of and below each image, M at least 1, B perhaps 0."""
+    unreadable = [sample["unreadable"] for sample in samples if "unreadable" in sample]
+    samples = [sample for sample in samples if "unreadable" not in sample]
     images = [torch.as_tensor(sample["img"]) for sample in samples]
     annots = [torch.as_tensor(sample["annot"]) for sample in samples]
-    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    height, width = (max((image.shape[axis] for image in images), default=32) for axis in (0, 1))
     img = torch.zeros(len(images), height, width, 3)
-    annot = torch.full((len(annots), max(1, *map(len, annots)), 5), -1.0)
+    annot = torch.full((len(annots), max([1, *map(len, annots)]), 5), -1.0)
     for k, (image, boxes) in enumerate(zip(images, annots, strict=True)):
         img[k, : image.shape[0], : image.shape[1]] = image
         annot[k, : len(boxes)] = boxes
@@ -371,6 +388,7 @@ def collater(samples: Sequence[Sample]) -> Batch:
         "img": img.permute(0, 3, 1, 2),
         "annot": annot,
         "scale": [sample.get("scale", 1.0) for sample in samples],
+        "unreadable": unreadable,
     }
     more: dict[str, Any] = {
         key: [sample[key] for sample in samples]

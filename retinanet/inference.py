@@ -18,6 +18,7 @@ from retinanet.postprocess import (
     SCORE_THRESHOLD,
     Detections,
 )
+from retinanet.runtime import gather, peers
 from retinanet.transforms import Sample
 
 
@@ -44,6 +45,8 @@ def predict(
 ) -> list[Detections]:
     """Detect the objects in every sample of a data set, on the device of the model.
 
+    Under torchrun every process takes a part, and all get the whole result.
+
     A batch holds samples of one padded shape only, so that each image sees the same zeros beyond
     its border as it would alone.
 
@@ -66,7 +69,7 @@ def predict(
     """
     network = cast(RetinaNet, getattr(model, "module", model))
     device = next(network.parameters()).device
-    order = loading_order(dataset)
+    order = own_part(loading_order(dataset))
     loaded = load_samples(dataset, order, workers=workers, pin_memory=device.type == "cuda")
     if progress:
         loaded = progress_bar(loaded, total=len(order), desc="detect")
@@ -89,7 +92,15 @@ def predict(
                 )
             for (index, sample), detections in zip(group, batch, strict=True):
                 found[index] = to_original(detections, sample)
+    for part in gather(found):
+        found.update(part)
     return [found[index] for index in range(len(dataset))]
+
+
+def own_part(order: list[int]) -> list[int]:
+    """The stretch of an order that falls to this process, where several evaluate together."""
+    rank, world_size = peers()
+    return order[rank * len(order) // world_size : (rank + 1) * len(order) // world_size]
 
 
 def loading_order(dataset: Any) -> list[int]:

@@ -1,9 +1,17 @@
-"""The process: device, precision, seed. It knows nothing of models or data."""
+"""The process: device, precision, seed, its peers under torchrun, requests to stop.
+
+It knows nothing of models or data.
+"""
 
 import os
+import signal
 from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
 from retinanet.errors import DataError
 
@@ -17,6 +25,9 @@ class Runtime:
     device: torch.device
     autocast: torch.dtype | None
     """Of convolutions and activations; None is float32. Loss, decoding and NMS are float32."""
+    rank: int = 0
+    world_size: int = 1
+    """Processes that train together; 1 without torchrun."""
 
     @property
     def precision(self) -> str:
@@ -24,9 +35,14 @@ class Runtime:
         names = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
         return names[self.autocast]
 
+    @property
+    def is_main(self) -> bool:
+        """Whether this process speaks and writes files."""
+        return self.rank == 0
+
 
 def start_runtime(device: str, precision: str, seed: int | None = None) -> Runtime:
-    """Choose device and precision, and seed torch.
+    """Choose device and precision, seed torch, and meet the other processes under torchrun.
 
     Args:
         device: "auto", or any name that torch knows (cpu, cuda, cuda:1, mps).
@@ -36,8 +52,11 @@ def start_runtime(device: str, precision: str, seed: int | None = None) -> Runti
     Raises:
         DataError: there is no such device.
     """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and world_size > 1:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen)
@@ -45,12 +64,20 @@ def start_runtime(device: str, precision: str, seed: int | None = None) -> Runti
         reason = str(error).splitlines()[0]
         raise DataError(f"--device {device}: not to be had here ({reason}); try cpu") from error
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it
+    if chosen.type == "cuda" and chosen.index is not None:
+        torch.cuda.set_device(chosen)
+    if world_size > 1 and not dist.is_initialized():
+        # Tensors of the device go through nccl, small facts about a batch through gloo, which
+        # does not make the host wait for the device.
+        dist.init_process_group("cuda:nccl,cpu:gloo" if chosen.type == "cuda" else "gloo")
     if seed is not None:
         torch.manual_seed(seed)
     names = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision == "auto":
         precision = "bf16" if _multiplies_bf16(chosen) else "fp32"
-    return Runtime(chosen, names[precision])
+    return Runtime(
+        chosen, names[precision], rank=int(os.environ.get("RANK", "0")), world_size=world_size
+    )
 
 
 def _multiplies_bf16(device: torch.device) -> bool:
@@ -69,3 +96,112 @@ def usable_workers(wanted: int) -> int:
     if hasattr(os, "sched_getaffinity"):
         return min(wanted, len(os.sched_getaffinity(0)))
     return min(wanted, os.cpu_count() or 1)
+
+
+# ---- peers under torchrun ----
+
+
+class JointBatch(NamedTuple):
+    """What all processes together take in one step."""
+
+    height: int
+    """Of the largest image, pixels."""
+    width: int
+    images: int
+    """How many, over all processes."""
+    stop: bool
+    """Whether any process was asked to stop."""
+
+
+def peers() -> tuple[int, int]:
+    """This process's rank and how many there are; (0, 1) without torchrun."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def joint_batch(height: int, width: int, images: int, *, stop: bool) -> JointBatch:
+    """Agree on the size of a step's batch, and on whether to stop after it.
+
+    Args:
+        height: of this process's images, pixels.
+        width: of this process's images, pixels.
+        images: how many this process has.
+        stop: whether this process was asked to stop.
+
+    Returns:
+        The same for all processes; the arguments where there is only one.
+    """
+    if not dist.is_initialized():
+        return JointBatch(height, width, images, stop)
+    own = torch.tensor([height, width, images, int(stop)])
+    every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(every, own)
+    largest, total = torch.stack(every).amax(dim=0).tolist(), int(sum(x[2] for x in every))
+    return JointBatch(largest[0], largest[1], total, bool(largest[3]))
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """Add up a tensor over all processes, in place, without waiting for the device."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def gather(part: Any) -> list[Any]:
+    """What every process gives, in order of rank; `[part]` where there is only one."""
+    if not dist.is_initialized():
+        return [part]
+    parts = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, part)
+    return parts
+
+
+def wait_for_all() -> None:
+    """Go on when every process has come here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+# ---- requests to stop ----
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and has written its state."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
+
+
+class StopRequest:
+    """SIGINT and SIGTERM as a question that the training loop asks after every step.
+
+    The first signal is noted, or raises `Stopped` where nothing would be lost (`at_once`); the
+    second ends the process as if nothing were here.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self.at_once = True
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self.signal_number = number
+        for other in self._before:
+            signal.signal(other, signal.SIG_DFL)
+        if self.at_once:
+            raise Stopped(number)
+
+
+def ignore_interrupts(worker: int) -> None:
+    """A loader worker leaves Ctrl-C, which the terminal sends to all, to the main process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -28,6 +28,7 @@ class Sample(TypedDict, total=False):
     original_size: tuple[int, int]  # (height, width) of the file, upright
     index: int  # which sample,
     epoch: int  # and of which epoch: the key of its random choices
+    unreadable: str  # alone: why the image could not be read
 
 
 def random_stream(purpose: str, *key: int) -> np.random.Generator:

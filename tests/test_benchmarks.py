@@ -1,0 +1,251 @@
+"""The benchmarks compare equals, and every one of them runs. No test looks at a time."""
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks import (
+    __main__,
+    cases,
+    convolutions,
+    detection,
+    evaluation,
+    loss,
+    measure,
+    memory,
+    plain,
+    plain_detection,
+    profile,
+    sample,
+    startup,
+    step,
+)
+from benchmarks.measure import Row
+from retinanet.anchors import image_anchors
+from retinanet.cli import evaluation_transform
+from retinanet.dataloader import ImageFiles
+from retinanet.engine import train_step
+from retinanet.model import RetinaNet, resnet18, resnet50
+from tests.helpers import ruled_images, take_ruled_weights, worst_match
+
+TINY = ["--side", "64", "--depth", "18", "--repeats", "1"]
+BOXES = torch.tensor(
+    [
+        [[10.0, 12, 50, 60, 0], [30, 5, 90, 33, 2], [40, 40, 40.5, 70, 1]],  # one thinner than 1 px
+        [[-1.0] * 5] * 3,  # no box
+        [[20.0, 20, 28, 28, 1], [-1.0] * 5, [-1.0] * 5],  # too small for any anchor
+    ]
+)
+
+
+@pytest.fixture(params=[resnet18, resnet50], ids=["basic blocks", "bottlenecks"])
+def model(request: pytest.FixtureRequest) -> RetinaNet:
+    """A model with the weights of the reference values, which find many things."""
+    made = request.param(num_classes=3)
+    take_ruled_weights(made)
+    made.freeze_bn()
+    return made
+
+
+def pixels(count: int) -> Tensor:
+    """Images [count, 3, 64, 96]."""
+    return torch.cat((ruled_images(3, 64, 96), ruled_images(4, 64, 96)))[:count]
+
+
+# ---- the plain loop is equal to ours
+
+
+@pytest.mark.parametrize("size", [(64, 96), (65, 97)])
+def test_plain_anchors_are_ours(size):
+    assert np.allclose(plain.anchors(*size), image_anchors(*size).numpy(), atol=1e-4)
+
+
+def test_plain_losses_are_ours(model):
+    expected = plain.losses(plain.PlainRetinaNet(model), pixels(3), BOXES)
+    found = model([pixels(3), BOXES])
+    for ours, theirs in zip(found, expected, strict=True):
+        assert theirs > 0
+        assert ours.item() == pytest.approx(theirs.item(), rel=1e-4)
+
+
+def assert_same_values(
+    found: nn.Module, expected: nn.Module, of: Callable[[Tensor], Tensor]
+) -> None:
+    """Compare something of all parameters, relative to the largest value of each."""
+    pairs = zip(found.named_parameters(), expected.parameters(), strict=True)
+    for (name, ours), theirs in pairs:
+        scale = of(theirs).abs().max().item()
+        assert torch.allclose(of(ours), of(theirs), rtol=0, atol=1e-5 * scale), name
+
+
+# In float64: in float32 a unit whose sum is nearly 0 may pass its ReLU on one side only.
+def test_plain_gradients_are_ours(model):
+    plainly = plain.PlainRetinaNet(model.double())
+    sum(plain.losses(plainly, pixels(3).double(), BOXES)).backward()
+    sum(model([pixels(3).double(), BOXES])).backward()
+    assert_same_values(model, plainly.net, lambda parameter: parameter.grad)
+
+
+# By gradient descent: Adam's first step is the gradient's sign, and rounding has a sign too.
+def test_plain_step_is_ours(model):
+    plainly = plain.PlainRetinaNet(model.double())
+    images = pixels(3).double()
+    ours = torch.optim.SGD(model.parameters(), lr=1.0, fused=True)
+    theirs = torch.optim.SGD(plainly.parameters(), lr=1.0)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    losses = train_step(model, {"img": images, "annot": BOXES}, ours, scaler, None)
+    loss = plain.train_step(plainly, theirs, images, BOXES)
+    assert losses[:2].sum().item() == pytest.approx(loss, rel=1e-6)
+    assert_same_values(model, plainly.net, lambda parameter: parameter)
+
+
+def test_plain_detections_are_ours(model):
+    image = pixels(1)
+    with torch.no_grad():
+        ours = model.eval()(image)
+    plainly = plain_detection.detect(plain.PlainRetinaNet(model), image)
+    assert len(plainly.scores) == len(ours[0]) > 100
+    assert worst_match(plainly, ours) < 1e-3
+    assert worst_match(ours, plainly) < 1e-3
+
+
+def test_plain_detection_of_nothing():
+    found = plain_detection.detect(plain.PlainRetinaNet(resnet18(num_classes=3)), pixels(1))
+    assert [tuple(column.shape) for column in found] == [(0,), (0,), (0, 4)]
+
+
+def test_plain_detections_stay_inside_the_picture(model):
+    found = plain_detection.detect(plain.PlainRetinaNet(model), pixels(1), size=(50, 70))
+    assert found.boxes.min() == 0
+    assert found.boxes.amax(dim=0)[2:].tolist() == [70, 50]
+
+
+def test_plain_sample_is_ours(tmp_path):
+    path = sample.photograph(tmp_path)
+    ours = ImageFiles(path, evaluation_transform(min_side=300, max_side=1000))[0]
+    plainly = plain_detection.read_sample(path, min_side=300, max_side=1000)
+    assert ours["img"].shape == plainly["img"].shape == (320, 416, 3)  # 300 x 400, padded
+    for key in ("size", "original_size", "scale"):
+        assert ours[key] == plainly[key]
+    # Not quite the same filter; the deviation of the whole is 1.
+    assert (ours["img"] - plainly["img"]).abs().mean() < 0.05
+    assert plainly["img"][300:].abs().max() == 0
+
+
+def test_both_focal_losses_are_equal():
+    assert loss.ours(64)() == pytest.approx(loss.theirs(64)(), rel=1e-3)
+    assert loss.theirs(64, from_labels=True)() == pytest.approx(loss.theirs(64)(), rel=1e-6)
+
+
+def test_every_convolution_is_recorded_and_run():
+    calls = convolutions.recorded(64, 18, torch.bfloat16)
+    model = resnet18(num_classes=80)
+    heads = 4 + 4 + 2  # their layers are run on each of five levels
+    layers = sum(isinstance(module, nn.Conv2d) for module in model.modules())
+    assert len(calls) == layers + (5 - 1) * heads
+    assert {call.x.dtype for call in calls} == {torch.bfloat16}
+    convolutions.run(calls)
+
+
+def test_so_many_candidates_pass():
+    output = nn.Conv2d(8, 20, 1)
+    x = torch.randn(1, 8, 30, 30, generator=torch.Generator().manual_seed(0))
+    cases.let_pass(output, lambda: output(x), candidates=100)
+    assert 95 <= (output(x).sigmoid() > 0.05).sum() <= 100
+
+
+# ---- measuring
+
+
+def test_sides_run_by_turns():
+    order = []
+    sides = {name: lambda name=name: order.append(name) for name in "ab"}
+    assert set(measure.medians(sides, repeats=2, warm_up=1)) == {"a", "b"}
+    assert order == ["a", "b"] * 3
+
+
+@pytest.mark.parametrize(
+    ("row", "cells"),
+    [
+        # A target for how much faster: the other side over ours.
+        (Row("x", 0.5, 2.0, faster=3), ("0.5 s", "2 s", "4.00x faster", ">= 3x faster")),
+        # A target for how much more: ours over the other side.
+        (Row("x", 3e8, 4e8, within=0.9, unit="MB"), ("300 MB", "400 MB", "0.75x", "<= 0.9x")),
+        # No target.
+        (Row("x", 0.002, 0.001, unit="ms"), ("2 ms", "1 ms", "0.50x faster", "-")),
+    ],
+)
+def test_rows(row, cells):
+    assert row.cells() == ("x", *cells)
+
+
+def allocation(megabytes):
+    """A function that uses this much memory for a moment."""
+    return lambda: bytearray(megabytes * 10**6).count(1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_peak_memory_counts_what_is_freed_again():
+    assert 90e6 < measure.peak_memory(allocation, 100) < 120e6
+
+
+# ---- all of them, small
+
+
+def run_here(make, *args):
+    """Instead of `peak_memory`, which takes a process: run what it would measure."""
+    make(*args)()
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "flags"),
+    [
+        (step, []),
+        (convolutions, ["--precision", "fp32"]),
+        (loss, []),
+        (sample, []),
+        (detection, []),
+        (evaluation, ["--count", "3"]),
+        (memory, []),
+        pytest.param(startup, [], marks=pytest.mark.slow),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_it_prints_a_table(benchmark, flags, capsys, monkeypatch):
+    for module in (loss, memory):
+        monkeypatch.setattr(module, "peak_memory", run_here)
+    benchmark.main(TINY + flags)
+    printed = capsys.readouterr().out
+    assert "| what | ours | other | ratio | target |" in printed
+    assert "cores, torch" in printed
+    if benchmark is evaluation:
+        assert "on the same pixels: at most 0.000000 apart" in printed
+
+
+def test_profile_prints_its_groups(capsys):
+    profile.main([*TINY, "--precision", "fp32"])
+    printed = capsys.readouterr().out
+    for group in ("convolutions, backward", "loss", "optimizer and clipping", "**together**"):
+        assert f"| {group} |" in printed
+
+
+def test_evaluation_of_own_images_needs_their_classes(capsys):
+    with pytest.raises(SystemExit):
+        evaluation.main(["--csv", "val.csv"])
+    assert "--csv and --classes go together" in capsys.readouterr().err
+
+
+def test_all_are_listed(capsys):
+    assert __main__.main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {name} " in printed for name in __main__.NAMES)
+
+
+def test_unknown_name(capsys):
+    assert __main__.main(["steps", "--side", "64"]) == 2
+    assert "no benchmark is called steps" in capsys.readouterr().err
