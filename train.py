@@ -1,11 +1,12 @@
 """Train a RetinaNet on COCO data, on CSV data, or on the built-in sample."""
 
 import argparse
-import collections
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -13,14 +14,7 @@ from torchvision.transforms import Compose
 
 from retinanet import cli, coco_eval, csv_eval
 from retinanet.backbone import LAYERS
-from retinanet.checkpoint import (
-    Checkpoint,
-    claim_folder,
-    old_run_files,
-    save_checkpoint,
-    start_weights,
-    take_weights,
-)
+from retinanet.checkpoint import Checkpoint, start_weights, take_weights
 from retinanet.dataloader import (
     AspectRatioBasedSampler,
     Augmenter,
@@ -30,13 +24,22 @@ from retinanet.dataloader import (
     Resizer,
     collater,
 )
-from retinanet.engine import RUNNING_LOSSES, LossLog, parallel, train_one_epoch
+from retinanet.engine import LossLog, Training
 from retinanet.inference import predict
 from retinanet.logger import say
 from retinanet.model import ModelConfig, RetinaNet
 from retinanet.postprocess import Detections
 from retinanet.report import save_sheet
-from retinanet.runtime import Runtime, start_runtime, usable_workers
+from retinanet.run_folder import RunFolder
+from retinanet.runtime import (
+    Runtime,
+    StoppedError,
+    StopRequest,
+    ignore_interrupts,
+    start_runtime,
+    usable_workers,
+    wait_for_all,
+)
 from retinanet.sample_data import write_shapes
 
 # What a flag is when it is not given: the original's values, and the sample's.
@@ -115,6 +118,12 @@ def parser() -> cli.Parser:
         help="most that its longer side may get (1024; shapes: 384)",
     )
     training.add_argument(
+        "--on_bad_image",
+        choices=("error", "skip"),
+        default="error",
+        help="skip: leave out images that cannot be read, up to 100 (error)",
+    )
+    training.add_argument(
         "--seed", type=cli.count, default=0, metavar="N", help="of every random choice (0)"
     )
     cli.add_device_flags(result, precision="auto", batch_size=None)
@@ -125,6 +134,26 @@ def parser() -> cli.Parser:
     )
     output.add_argument(
         "--overwrite", action="store_true", help="remove an old run's files there first"
+    )
+    output.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        metavar="FILE",
+        help="go on with the run there, or from another run's training_state.pt",
+    )
+    output.add_argument(
+        "--save_every_minutes",
+        type=cli.positive_float,
+        default=10.0,
+        metavar="MIN",
+        help="how much a power cut may cost (10)",
+    )
+    output.add_argument(
+        "--keep",
+        type=cli.positive_int,
+        metavar="N",
+        help="keep the files of the last N epochs, and the best and final ones (all)",
     )
     output.add_argument(
         "--log_every",
@@ -158,10 +187,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         say(f"The sample's settings: {settings}")
     if args.max_side < args.min_side:
         flags.error(f"--max_side {args.max_side} is less than --min_side {args.min_side}")
+    if args.resume and args.overwrite:
+        flags.error("--resume and --overwrite exclude each other")
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
+        args.resume = True  # torchrun --max_restarts: the same run goes on
     return args
 
 
-def open_data(args: argparse.Namespace) -> tuple[cli.Data, cli.Data | None]:
+def open_data(args: argparse.Namespace, runtime: Runtime) -> tuple[cli.Data, cli.Data | None]:
     """The data to train on and the data to evaluate on, as the flags say."""
     training = Compose([Augmenter(args.seed), Resizer(args.min_side, args.max_side), Normalizer()])
     evaluation = cli.evaluation_transform(args.min_side, args.max_side)
@@ -172,7 +205,11 @@ def open_data(args: argparse.Namespace) -> tuple[cli.Data, cli.Data | None]:
         val = CocoDataset(args.coco_path, args.coco_val_set, evaluation)
     else:
         if args.dataset == "shapes":
-            sample = write_shapes(Path(args.output_dir) / "shapes", **SAMPLE_SIZE)
+            sample_folder = Path(args.output_dir) / "shapes"
+            if runtime.is_main:
+                write_shapes(sample_folder, **SAMPLE_SIZE)
+            wait_for_all()
+            sample = write_shapes(sample_folder, **SAMPLE_SIZE)  # finds it
             args.csv_train, args.csv_val = sample.csv_train, sample.csv_val
             args.csv_classes = sample.csv_classes
         train = CSVDataset(args.csv_train, args.csv_classes, training, args.csv_images_dir)
@@ -208,61 +245,145 @@ def evaluate(
     return detections, coco.stats | {"mAP": voc.mean_average_precision or 0.0}
 
 
-@cli.script
-def main(argv: Sequence[str] | None = None) -> None:
-    """A training run from flags to the final file."""
-    args = parse(argv)
-    folder = Path(args.output_dir)
-    runtime = start_runtime(args.device, args.precision, args.seed)
-
-    # What can go wrong goes wrong here, before anything is built or written.
-    old_files = old_run_files(folder, overwrite=args.overwrite)
-    weights = start_weights(args.weights, args.depth)
-    dataset_train, dataset_val = open_data(args)
-    sampler = AspectRatioBasedSampler(dataset_train, args.batch_size, seed=args.seed)
+def load_batches(
+    dataset: cli.Data, args: argparse.Namespace, runtime: Runtime
+) -> tuple[DataLoader[Any], AspectRatioBasedSampler]:
+    """Batches of an epoch, and the sampler that is to be told which epoch."""
+    sampler = AspectRatioBasedSampler(
+        dataset,
+        args.batch_size,
+        seed=args.seed,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+    )
     workers = usable_workers(args.workers)
     batches = DataLoader(
-        dataset_train,
+        dataset,
         batch_sampler=sampler,
         collate_fn=collater,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=runtime.device.type == "cuda",
+        worker_init_fn=ignore_interrupts,
+    )
+    return batches, sampler
+
+
+def deciding_settings(
+    args: argparse.Namespace, dataset: cli.Data, runtime: Runtime
+) -> dict[str, object]:
+    """What a resumed run must agree with, lest it end in other weights."""
+    return {
+        "--dataset": args.dataset,
+        "the training data's checksum": cli.checksum(dataset),
+        "the classes": list(dataset.class_names),
+        "--depth": args.depth,
+        "--batch_size (of all processes)": args.batch_size * runtime.world_size,
+        "--lr": args.lr,
+        "--min_side": args.min_side,
+        "--max_side": args.max_side,
+        "--seed": args.seed,
+        "--precision": runtime.precision,
+    }
+
+
+def run_epochs(
+    training: Training,
+    batches: DataLoader[Any],
+    sampler: AspectRatioBasedSampler,
+    folder: RunFolder,
+    settings: dict[str, object],
+    checkpoint: Checkpoint,
+    dataset_val: cli.Data | None,
+    args: argparse.Namespace,
+) -> tuple[Checkpoint, list[Detections]]:
+    """Train, save, evaluate, epoch by epoch; return the last checkpoint and its detections."""
+
+    def save_state() -> None:
+        folder.save_state(training.state(), settings)
+
+    def save_state_if_due() -> None:
+        if folder.state_is_due():
+            save_state()
+
+    detections: list[Detections] = []
+    with StopRequest() as stop:
+        save_state()
+        while training.epoch < args.epochs:
+            sampler.set_epoch(training.epoch, first_batch=training.step)
+            try:
+                training.train_epoch(batches, stop, after_step=save_state_if_due)
+            except StoppedError:
+                save_state()
+                raise
+            checkpoint = replace(
+                checkpoint, weights=training.model.state_dict(), epoch=training.epoch, metrics={}
+            )
+            folder.save_epoch(checkpoint)
+            save_state()
+            if dataset_val and (training.epoch + 1) % args.eval_every == 0:
+                detections, metrics = evaluate(training.model, dataset_val, args, training.runtime)
+                checkpoint = replace(checkpoint, metrics=metrics)
+                folder.save_epoch(checkpoint)
+                folder.save_if_best(checkpoint, metrics.get("mAP", metrics["AP"]))
+            training.finish_epoch()
+        save_state()
+    return checkpoint, detections
+
+
+@cli.script
+def main(argv: Sequence[str] | None = None) -> None:
+    """A training run from flags to the final file."""
+    args = parse(argv)
+    runtime = start_runtime(args.device, args.precision, args.seed)
+    folder = RunFolder(
+        Path(args.output_dir),
+        args.dataset,
+        keep=args.keep,
+        save_every_minutes=args.save_every_minutes,
+        writes=runtime.is_main,
     )
 
-    # The model, wrapped as the original does.
+    # What can go wrong goes wrong here, before anything is built or written.
+    resumed = folder.state_file if args.resume is True else args.resume and Path(args.resume)
+    old_files = [] if args.resume is True else folder.old_files(overwrite=args.overwrite)
+    weights = {} if resumed else start_weights(args.weights, args.depth)
+    dataset_train, dataset_val = open_data(args, runtime)
+    dataset_train.skip_unreadable = args.on_bad_image == "skip"
+    settings = deciding_settings(args, dataset_train, runtime)
+    state = folder.load_state(resumed, settings) if resumed else None
+
+    # The model and all that changes with it.
     config = ModelConfig(num_classes=dataset_train.num_classes(), depth=args.depth)
     model = RetinaNet(config)
-    say(f"Weights {args.weights}: {take_weights(model, weights)}")
-    model.to(runtime.device, memory_format=torch.channels_last)
-    wrapper = parallel(model, runtime.device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=args.lr, fused=True)
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=3)
-    scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.autocast is torch.float16)
-    running = collections.deque[float](maxlen=RUNNING_LOSSES)
-    state = Checkpoint(
-        config, {}, dataset_train.class_names, min_side=args.min_side, max_side=args.max_side
+    if not resumed:
+        say(f"Weights {args.weights}: {take_weights(model, weights)}")
+    model.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    overflows = runtime.autocast is torch.float16
+    log = LossLog(args.log_every, dataset_train.image_path, skips_overflow=overflows)
+    training = Training(model, runtime, args.lr, log)
+    if state:
+        training.restore(state)
+        say(f"Resumed {resumed}: epoch {training.epoch}, iteration {training.step}")
+    checkpoint = Checkpoint(
+        config,
+        model.state_dict(),
+        dataset_train.class_names,
+        min_side=args.min_side,
+        max_side=args.max_side,
     )
-    say(f"Training a ResNet-{args.depth} RetinaNet on {runtime.device}, {runtime.precision}")
 
-    # The loop.
-    claim_folder(folder, old_files)
-    detections: list[Detections] = []
-    for epoch in range(args.epochs):
-        log = LossLog(epoch, running, args.log_every, dataset_train.image_path)
-        mean_loss = train_one_epoch(wrapper, batches, optimizer, scaler, log, runtime.autocast)
-        state = replace(state, weights=model.state_dict(), epoch=epoch, metrics={})
-        file = folder / f"{args.dataset}_retinanet_{epoch}.pt"
-        save_checkpoint(file, state)
-        if dataset_val and (epoch + 1) % args.eval_every == 0:
-            detections, metrics = evaluate(model, dataset_val, args, runtime)
-            state = replace(state, metrics=metrics)
-            save_checkpoint(file, state)
-        scheduler.step(mean_loss)
-    save_checkpoint(folder / "model_final.pt", state)
-    say(f"Written: {folder / 'model_final.pt'}")
-    if args.dataset == "shapes" and dataset_val and detections:
-        sheet = folder / "shapes_retinanet_detections.jpg"
+    # The loop, and what is left of it.
+    say(f"Training a ResNet-{args.depth} RetinaNet: {cli.describe(runtime)}")
+    batches, sampler = load_batches(dataset_train, args, runtime)
+    folder.claim(old_files, args.epochs, sum(w.nbytes for w in checkpoint.weights.values()))
+    checkpoint, detections = run_epochs(
+        training, batches, sampler, folder, settings, checkpoint, dataset_val, args
+    )
+    folder.save_final(checkpoint)
+    say(f"Written: {folder.folder / 'model_final.pt'}")
+    if args.dataset == "shapes" and dataset_val and detections and runtime.is_main:
+        sheet = folder.folder / "shapes_retinanet_detections.jpg"
         save_sheet(sheet, dataset_val, detections, score_threshold=0.5)
         say(f"Detections on the validation set, annotations dashed: {sheet}")
 

@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         metrics["mAP_VOC"] = voc.mean_average_precision
         metrics["VOC_per_class"] = {row.name: csv_eval.as_numbers(row) for row in voc.annotated}
 
-    if args.output_dir:
+    if args.output_dir and runtime.is_main:
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         results = coco_eval.coco_results(dataset, detections)

@@ -6,7 +6,7 @@ modules as the original's scripts pickled them.
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from retinanet.backbone import LAYERS, imagenet_weights
 from retinanet.errors import DataError
-from retinanet.logger import say
 from retinanet.model import ModelConfig, RetinaNet
 
 VERSION = 1
@@ -75,11 +74,12 @@ def write_file(path: Path, content: dict[str, Any]) -> None:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into the latter
-        temporary.unlink(missing_ok=True)
         reason = str(error).splitlines()[0]
         raise DataError(
-            f"{path}: could not be written ({reason}); free or choose a disk"
+            f"{path}: could not be written ({reason}); make room, or choose another --output_dir"
         ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -90,50 +90,6 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         if name.name != "config"
     }
     write_file(path, {"version": VERSION, "config": asdict(checkpoint.config), **content})
-
-
-# What a run leaves in its folder; nothing else is ever removed.
-_RUN_FILES = (
-    "coco_retinanet_*.pt",
-    "csv_retinanet_*.pt",
-    "shapes_retinanet_*.pt",
-    "shapes_retinanet_detections.jpg",
-    "model_final.pt",
-)
-
-
-def old_run_files(folder: Path, *, overwrite: bool) -> list[Path]:
-    """Files of another run in a folder, which a new run's must not be mixed with.
-
-    Raises:
-        DataError: there are such files and they are not to be overwritten; nothing is touched.
-    """
-    files = sorted({file for pattern in _RUN_FILES for file in folder.glob(pattern)})
-    if files and not overwrite:
-        names = ", ".join(file.name for file in files[:5]) + (" ..." if len(files) > 5 else "")
-        raise DataError(
-            f"{folder}: holds another run's files ({names}); choose another --output_dir, or pass"
-            " --overwrite to remove them"
-        )
-    return files
-
-
-def claim_folder(folder: Path, old_files: Sequence[Path]) -> None:
-    """Make a run's folder, or clear it of an old run's files, each of which is said.
-
-    Raises:
-        DataError: the folder cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be made ({error.strerror}); choose --output_dir"
-        ) from error
-    if old_files:
-        say(f"Removing the old run's files: {', '.join(map(str, old_files))}")
-    for file in old_files:
-        file.unlink()
 
 
 # ---- reading ----
@@ -182,7 +138,7 @@ _INERT_NAMES = (
 )
 
 
-def _read_file(path: Path) -> object:
+def read_file(path: Path) -> object:
     """Unpickle plain data, tensors and inert modules; nothing of the file is ever called."""
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; expected a checkpoint (.pt)")
@@ -270,7 +226,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         DataError: no such file, not a detector, damaged, of a newer version, or it could run code.
     """
     path = Path(path)
-    content = _read_file(path)
+    content = read_file(path)
     if not (isinstance(content, dict) and "version" in content):
         weights = _state_dict(content, path)
         checkpoint = Checkpoint(_config_of(weights, path), weights)
@@ -328,7 +284,7 @@ def start_weights(source: str, depth: int) -> dict[str, Tensor]:
     if source == "imagenet":
         return imagenet_weights(depth)
     path = Path(source)
-    content = _read_file(path)
+    content = read_file(path)
     if isinstance(content, dict) and "version" in content:
         weights = _checkpoint_of(content, path).weights
     else:

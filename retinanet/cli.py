@@ -4,11 +4,14 @@ import argparse
 import functools
 import re
 import shlex
+import signal
 import sys
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import torch
 from torchvision.transforms import Compose
 
 from retinanet.checkpoint import Checkpoint
@@ -22,7 +25,7 @@ from retinanet.postprocess import (
     NMS_THRESHOLD,
     SCORE_THRESHOLD,
 )
-from retinanet.runtime import PRECISIONS
+from retinanet.runtime import PRECISIONS, Runtime, StoppedError, part_from_peers, peers
 
 # A flag may be written with dashes too, and several flags may stand in a file: @FILE.
 EPILOG = "Flags may be written with dashes too; @FILE stands for the flags in a file (# comments)."
@@ -64,13 +67,30 @@ class Parser(argparse.ArgumentParser):
 def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
     """Make a script's main return its exit code: 0, or 1 with one line where the data is wrong."""
 
+    def fail(message: object, code: int = 1) -> int:
+        sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {message}\n")
+        return code
+
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
         try:
             main(argv)
         except (DataError, OSError) as error:  # OSError: no room, no permission
-            sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {error}\n")
-            return 1
+            return fail(error)
+        except (StoppedError, KeyboardInterrupt) as error:
+            number = error.signal_number if isinstance(error, StoppedError) else signal.SIGINT
+            return fail(str(error) or "stopped", 128 + number)
+        except RuntimeError as error:
+            if "DataLoader worker" in str(error):
+                return fail(
+                    "a loader process died, perhaps for want of memory; lower --workers or"
+                    f" --batch_size ({str(error).splitlines()[0]})"
+                )
+            if peers() != (0, 1) and "peer" in str(error):
+                return fail("another process of this run has ended; its message says why")
+            raise
+        finally:
+            part_from_peers()
         return 0
 
     return run
@@ -269,6 +289,26 @@ def open_validation_data(
     check_classes(dataset, checkpoint, args.file or args.model)
     tell_notes("Validation data", dataset)
     return dataset
+
+
+def checksum(dataset: Data) -> int:
+    """A number that differs when images, their order or their boxes do."""
+    value = 0
+    for index in range(len(dataset)):
+        value = zlib.crc32(dataset.image_path(index).name.encode(), value)
+        value = zlib.crc32(dataset.load_annotations(index).tobytes(), value)
+    return value
+
+
+def describe(runtime: Runtime) -> str:
+    """Where and how precisely a run computes, and how it could be faster."""
+    text = f"{runtime.device}, {runtime.precision}"
+    if runtime.world_size > 1:
+        return f"{text}, {runtime.world_size} processes"
+    gpus = torch.cuda.device_count()
+    if runtime.device.type == "cuda" and runtime.device.index is None and gpus > 1:
+        text += f"; {gpus} GPUs share each batch (faster: torchrun --nproc_per_node={gpus} ...)"
+    return text
 
 
 def check_classes(dataset: Data, checkpoint: Checkpoint, file: str) -> None:

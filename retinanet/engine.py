@@ -1,105 +1,78 @@
-"""One training step, one epoch."""
+"""One training step, one epoch, and all that changes while a model learns."""
 
 import collections
 import contextlib
 import math
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from retinanet.dataloader import Batch
 from retinanet.errors import DataError
 from retinanet.logger import say
 from retinanet.model import RetinaNet
+from retinanet.runtime import (
+    JointBatch,
+    Runtime,
+    StoppedError,
+    StopRequest,
+    joint_batch,
+    sum_over_processes,
+)
 
 MAX_GRADIENT_NORM = 0.1
 RUNNING_LOSSES = 500  # how many steps the running loss is the mean of
+MAX_UNREADABLE = 100  # images that may be skipped before the run is given up
 
 
-def freeze_and_train(model: nn.Module) -> None:
-    """Training mode with batch norm's statistics kept, of a model or a parallel wrapper of it."""
-    model.train()
-    for module in model.modules():
-        if isinstance(module, RetinaNet):
-            module.freeze_bn()
+def parallel(model: RetinaNet, runtime: Runtime) -> nn.Module:
+    """Wrap a model for all the devices it is to train on.
 
-
-def train_step(
-    model: nn.Module,
-    batch: Batch,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    autocast: torch.dtype | None,
-) -> Tensor:
-    """Forward, backward, clip, step; without waiting for the device.
-
-    A batch whose loss is exactly 0, or whose loss or gradient is not finite, changes nothing: the
-    optimizer is told so on the device (a fused optimizer's `found_inf`).
-
-    Args:
-        model: a `RetinaNet` or a parallel wrapper of it, in training mode.
-        batch: images [B, 3, H, W] and annotations [B, M, 5].
-        optimizer: a fused one.
-        scaler: of the loss, enabled for float16 only.
-        autocast: dtype of the network, None for float32.
-
-    Returns:
-        Classification loss, regression loss and the gradient's norm before clipping: [3], float32,
-        on the device.
+    DistributedDataParallel under torchrun; else DataParallel as the original, which splits batches
+    over the GPUs, and over nothing on a CPU.
     """
-    device = next(model.parameters()).device
-    images = batch["img"].to(device, non_blocking=True)
-    annotations = batch["annot"].to(device, non_blocking=True)
-    optimizer.zero_grad(set_to_none=True)
-    precision = (
-        contextlib.nullcontext() if autocast is None else torch.autocast(device.type, autocast)
-    )
-    with precision:
-        # Under DataParallel each device gives one mean; they count alike, as in the original.
-        classification, regression = (loss.mean() for loss in model([images, annotations]))
-    loss = classification + regression
-    scaler.scale(loss).backward()
-    scaler.unscale_(optimizer)
-    norm = nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
-    skip = (loss == 0) | ~torch.isfinite(loss) | ~torch.isfinite(norm)
-    optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
-    optimizer.step()
-    scaler.update()
-    return torch.stack((classification, regression, norm)).detach()
+    device = runtime.device
+    if runtime.world_size > 1:
+        ids = None if device.type == "cpu" else [device]
+        return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+    if device.type == "cpu" and torch.cuda.is_available():
+        return model  # DataParallel would move it to the GPUs that the user does not want
+    return nn.DataParallel(model, device_ids=None if device.index is None else [device.index])
 
 
 class LossLog:
     """Reads each step's losses one step late, when the device has long computed them.
 
     Args:
-        epoch: its number, for the line.
-        running: losses of the last steps, over epochs.
         log_every: steps between two lines.
         image_path: says for an index which file it is, for errors.
         skips_overflow: float16 may overflow now and then; the scaler sees to it.
     """
 
     def __init__(
-        self,
-        epoch: int,
-        running: collections.deque[float],
-        log_every: int,
-        image_path: Callable[[int], Path],
-        *,
-        skips_overflow: bool = False,
+        self, log_every: int, image_path: Callable[[int], Path], *, skips_overflow: bool
     ) -> None:
-        self.epoch, self.running, self.log_every = epoch, running, log_every
-        self.image_path = image_path
+        self.log_every, self.image_path = log_every, image_path
         self.skips_overflow = skips_overflow
-        self.losses: list[float] = []
-        self._pending: tuple[int, Tensor, Sequence[int]] | None = None
+        self.running = collections.deque[float](maxlen=RUNNING_LOSSES)
+        self.total, self.count = 0.0, 0
+        self._pending: tuple[int, int, float, Tensor, Sequence[int]] | None = None
 
-    def add(self, step: int, losses: Tensor, images: Sequence[int]) -> None:
+    @property
+    def mean(self) -> float:
+        """Of the epoch's losses so far, of the steps that counted."""
+        return self.total / max(1, self.count)
+
+    def add(self, epoch: int, step: int, lr: float, losses: Tensor, images: Sequence[int]) -> None:
         """Take a step's losses and read the step's before."""
         self.flush()
-        self._pending = (step, losses, images)
+        self._pending = (epoch, step, lr, losses, images)
 
     def flush(self) -> None:
         """Read what is waiting: this waits for the device.
@@ -109,65 +82,176 @@ class LossLog:
         """
         if self._pending is None:
             return
-        step, losses, images = self._pending
-        self._pending = None
+        (epoch, step, lr, losses, images), self._pending = self._pending, None
         classification, regression, norm = losses.tolist()
         loss = classification + regression
-        finite = math.isfinite(loss) and (math.isfinite(norm) or self.skips_overflow)
-        if not finite:
+        if not math.isfinite(loss) or not (math.isfinite(norm) or self.skips_overflow):
             names = ", ".join(str(self.image_path(index)) for index in images)
             raise DataError(
-                f"epoch {self.epoch}, iteration {step}: the numbers are not finite: classification"
-                f" loss {classification:g}, regression loss {regression:g}, gradient norm {norm:g};"
-                f" images: {names}; this step changed no weights; try a lower --lr or"
-                " --precision fp32, and look at these images' boxes"
+                f"epoch {epoch}, iteration {step}: the numbers are not finite: classification loss"
+                f" {classification:g}, regression loss {regression:g}, gradient norm {norm:g},"
+                f" learning rate {lr:g}; images: {names}; the step changed no weights; try a lower"
+                " --lr or --precision fp32, and look at the boxes of these images"
             )
         if loss == 0:
             return
         self.running.append(loss)
-        self.losses.append(loss)
+        self.total, self.count = self.total + loss, self.count + 1
         if step % self.log_every == 0:
             say(
-                f"Epoch: {self.epoch} | Iteration: {step}"
+                f"Epoch: {epoch} | Iteration: {step}"
                 f" | Classification loss: {classification:1.5f}"
                 f" | Regression loss: {regression:1.5f}"
                 f" | Running loss: {sum(self.running) / len(self.running):1.5f}"
             )
 
 
-def train_one_epoch(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    log: LossLog,
-    autocast: torch.dtype | None = None,
-) -> float:
-    """Train on every batch once.
+class Training:
+    """A model with its optimizer, schedule and losses: what a run continues from.
 
     Args:
-        model: a `RetinaNet` or a parallel wrapper of it.
-        batches: of the epoch.
-        optimizer: a fused one.
-        scaler: of the loss, enabled for float16 only.
+        model: on its device.
+        runtime: device, precision and peers.
+        lr: Adam's learning rate.
         log: takes the losses.
-        autocast: dtype of the network, None for float32.
-
-    Returns:
-        The mean loss of the steps that counted; 0 without any.
-
-    Raises:
-        DataError: the loss or the gradient was not finite.
     """
-    freeze_and_train(model)
-    for step, batch in enumerate(batches):
-        log.add(step, train_step(model, batch, optimizer, scaler, autocast), batch["index"])
-    log.flush()
-    return sum(log.losses) / max(1, len(log.losses))
+
+    def __init__(self, model: RetinaNet, runtime: Runtime, lr: float, log: LossLog) -> None:
+        self.model, self.runtime, self.log = model, runtime, log
+        self.wrapper = parallel(model, runtime)
+        # Fused, because only such an optimizer can be told on the device to skip a step.
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
+        self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(self.optimizer, patience=3)
+        self.scaler = torch.amp.GradScaler(
+            runtime.device.type, enabled=runtime.autocast is torch.float16
+        )
+        self.epoch, self.step = 0, 0
+        self._unreadable: set[str] = set()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that decides how the run goes on, as plain data."""
+        self.log.flush()
+        return {
+            "weights": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "running": list(self.log.running),
+            "total": self.log.total,
+            "count": self.log.count,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to what `state()` gave."""
+        self.model.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.log.running.extend(state["running"])
+        self.log.total, self.log.count = state["total"], state["count"]
+
+    def train_epoch(
+        self, batches: Iterable[Batch], stop: StopRequest, after_step: Callable[[], None]
+    ) -> None:
+        """Train on what is left of the epoch; `step` counts on.
+
+        Args:
+            batches: from number `step` on.
+            stop: asked after every step.
+            after_step: called then, with everything up to date but the log.
+
+        Raises:
+            StoppedError: `stop` was asked for, and a step was just finished.
+            DataError: the loss or the gradient was not finite, or images could not be read.
+        """
+        freeze_and_train(self.model, self.wrapper)
+        stop.at_once = False
+        try:
+            for batch in batches:
+                H, W = batch["img"].shape[-2:]
+                joint = joint_batch(H, W, len(batch["img"]), stop=stop.signal_number is not None)
+                self._note_unreadable(batch)
+                if joint.images:
+                    lr = self.optimizer.param_groups[0]["lr"]
+                    losses = self.train_step(batch, joint)
+                    self.log.add(self.epoch, self.step, lr, losses, batch.get("index", ()))
+                self.step += 1
+                after_step()
+                # A request that came during the step counts at once where nobody else must agree.
+                if joint.stop or (self.runtime.world_size == 1 and stop.signal_number):
+                    number = stop.signal_number or signal.SIGTERM
+                    raise StoppedError(number, "go on with the same command and --resume")
+        finally:
+            stop.at_once = True
+        self.log.flush()
+
+    def finish_epoch(self) -> None:
+        """Let the schedule see the epoch's mean loss, and begin the next epoch."""
+        lr = self.optimizer.param_groups[0]["lr"]
+        self.scheduler.step(self.log.mean)
+        if self.optimizer.param_groups[0]["lr"] != lr:
+            say(f"The loss stands still: learning rate {self.optimizer.param_groups[0]['lr']:g}")
+        self.log.total, self.log.count = 0.0, 0
+        self.epoch, self.step = self.epoch + 1, 0
+
+    def train_step(self, batch: Batch, joint: JointBatch) -> Tensor:
+        """Forward, backward, clip, step; without waiting for the device.
+
+        A batch whose loss is exactly 0, or whose loss or gradient is not finite, changes nothing:
+        the optimizer is told so on the device (a fused optimizer's `found_inf`).
+
+        Args:
+            batch: images [B, 3, H, W] and annotations [B, M, 5] of this process.
+            joint: what all processes have.
+
+        Returns:
+            Classification loss, regression loss and the gradient's norm before clipping, of the
+            joint batch: [3], float32, on the device.
+        """
+        device, autocast = self.runtime.device, self.runtime.autocast
+        images = batch["img"].to(device, non_blocking=True)
+        annotations = batch["annot"].to(device, non_blocking=True)
+        # Padding has anchors too: one process with the joint batch would see as many.
+        H, W = images.shape[-2:]
+        images = F.pad(images, (0, joint.width - W, 0, joint.height - H))
+        self.optimizer.zero_grad(set_to_none=True)
+        precision = (
+            contextlib.nullcontext() if autocast is None else torch.autocast(device.type, autocast)
+        )
+        with precision:
+            # Under DataParallel each device gives a mean, which count alike as in the original.
+            losses = torch.stack([x.mean() for x in self.wrapper([images, annotations])])
+        # DistributedDataParallel takes the mean over processes; the joint mean is over images.
+        losses = losses * (len(images) * self.runtime.world_size / joint.images)
+        self.scaler.scale(losses.sum()).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
+        losses = sum_over_processes(losses.detach() / self.runtime.world_size)
+        loss = losses.sum()
+        skip = (loss == 0) | ~torch.isfinite(loss) | ~torch.isfinite(norm)
+        self.optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.scaler.update()
+        return torch.cat((losses, norm.detach().reshape(1)))
+
+    def _note_unreadable(self, batch: Batch) -> None:
+        """Say each image that was skipped once, and give up when they are too many."""
+        for message in batch.get("unreadable", ()):
+            if message not in self._unreadable:
+                self._unreadable.add(message)
+                say(f"Skipped ({len(self._unreadable)}): {message}")
+        if len(self._unreadable) > MAX_UNREADABLE:
+            raise DataError(
+                f"more than {MAX_UNREADABLE} images cannot be read, the last: {message};"
+                " mend the data"
+            )
 
 
-def parallel(model: RetinaNet, device: torch.device) -> nn.Module:
-    """Wrap a model in DataParallel, which splits batches over the GPUs (one CPU: over nothing)."""
-    if device.type == "cpu" and torch.cuda.is_available():
-        return model  # DataParallel would move it to the GPUs that the user does not want
-    return nn.DataParallel(model, device_ids=None if device.index is None else [device.index])
+def freeze_and_train(model: RetinaNet, wrapper: nn.Module) -> None:
+    """Training mode, with batch norm's statistics kept."""
+    wrapper.train()
+    model.freeze_bn()

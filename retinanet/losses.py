@@ -51,7 +51,7 @@ def match_anchors(anchors: Tensor, annotations: Tensor) -> tuple[Tensor, Tensor]
     # A box of padding has no area, so its IoU is 0 with everything.
     chunks = [
         pairwise_iou(boxes, chunk).max(dim=1)  # over M
-        for chunk in torch.split(anchors, max(1, _PAIRS_AT_ONCE // (B * M)))
+        for chunk in torch.split(anchors, max(1, _PAIRS_AT_ONCE // max(1, B * M)))
     ]
     iou = torch.cat([chunk.values for chunk in chunks], dim=1)
     best = torch.cat([chunk.indices for chunk in chunks], dim=1)

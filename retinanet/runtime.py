@@ -155,6 +155,12 @@ def gather(part: Any) -> list[Any]:
     return parts
 
 
+def part_from_peers() -> None:
+    """Leave the other processes in good order, at the end."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def wait_for_all() -> None:
     """Go on when every process has come here."""
     if dist.is_initialized():
@@ -164,18 +170,18 @@ def wait_for_all() -> None:
 # ---- requests to stop ----
 
 
-class Stopped(Exception):
-    """The run was asked to stop, and has written its state."""
+class StoppedError(Exception):
+    """The process was asked to stop by a signal; `advice` says how to go on."""
 
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal.Signals(signal_number).name)
+    def __init__(self, signal_number: int, advice: str = "") -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}; {advice}".strip("; "))
         self.signal_number = signal_number
 
 
 class StopRequest:
     """SIGINT and SIGTERM as a question that the training loop asks after every step.
 
-    The first signal is noted, or raises `Stopped` where nothing would be lost (`at_once`); the
+    The first signal is noted, or raises `StoppedError` where nothing would be lost (`at_once`); the
     second ends the process as if nothing were here.
     """
 
@@ -198,7 +204,7 @@ class StopRequest:
         for other in self._before:
             signal.signal(other, signal.SIG_DFL)
         if self.at_once:
-            raise Stopped(number)
+            raise StoppedError(number)
 
 
 def ignore_interrupts(worker: int) -> None:

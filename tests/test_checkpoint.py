@@ -15,9 +15,7 @@ import retinanet.model
 import retinanet.utils
 from retinanet.checkpoint import (
     Checkpoint,
-    claim_folder,
     load_checkpoint,
-    old_run_files,
     save_checkpoint,
     start_weights,
     take_weights,
@@ -99,17 +97,6 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, model: RetinaNet) -> N
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (tmp_path / "a.pt").read_bytes() == before
     assert os.listdir(tmp_path) == ["a.pt"]
-
-
-def test_old_run_is_refused_or_removed(tmp_path: Path) -> None:
-    names = ["csv_retinanet_0.pt", "model_final.pt", "mine.pt", "notes.txt"]
-    for name in names:
-        (tmp_path / name).touch()
-    with pytest.raises(DataError, match=r"csv_retinanet_0\.pt.*--output_dir.*--overwrite"):
-        old_run_files(tmp_path, overwrite=False)
-    assert sorted(os.listdir(tmp_path)) == sorted(names)
-    claim_folder(tmp_path, old_run_files(tmp_path, overwrite=True))
-    assert sorted(os.listdir(tmp_path)) == ["mine.pt", "notes.txt"]
 
 
 # ---- reading foreign files ----

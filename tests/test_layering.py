@@ -17,7 +17,7 @@ LEVELS = [
     "csv_annotations coco_annotations image_checks transforms losses postprocess",
     "dataloader model",
     "checkpoint inference",
-    "engine coco_eval csv_eval sample_data",
+    "engine run_folder coco_eval csv_eval sample_data",
     "data_check report cli",
     "utils tools",
     "train validate visualize",

@@ -50,7 +50,13 @@ def run(sample: SampleData, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_csv_training_writes_these_files(run: Path) -> None:
-    assert files(run) == ["csv_retinanet_0.pt", "csv_retinanet_1.pt", "model_final.pt"]
+    assert files(run) == [
+        "csv_retinanet_0.pt",
+        "csv_retinanet_1.pt",
+        "csv_retinanet_best.pt",
+        "model_final.pt",
+        "training_state.pt",
+    ]
     checkpoint = load_checkpoint(run / "csv_retinanet_1.pt")
     assert checkpoint.class_names == ("ring", "square", "star", "triangle")
     assert (checkpoint.min_side, checkpoint.max_side, checkpoint.epoch) == (64, 96, 1)
@@ -70,7 +76,13 @@ def test_coco_training_in_a_process(sample: SampleData, tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    assert files(tmp_path) == ["coco_retinanet_0.pt", "coco_retinanet_1.pt", "model_final.pt"]
+    assert files(tmp_path) == [
+        "coco_retinanet_0.pt",
+        "coco_retinanet_1.pt",
+        "coco_retinanet_best.pt",
+        "model_final.pt",
+        "training_state.pt",
+    ]
     lines = result.stdout.splitlines()
     numbers = [line.split(": ")[-1] for line in lines if line.startswith("Epoch: 1 | Iteration: 2")]
     assert len(numbers) == 1
@@ -100,7 +112,12 @@ def test_second_run_refuses_then_overwrites(
     assert "--overwrite" in capsys.readouterr().err
     assert files(tmp_path) == ["csv_retinanet_7.pt", "mine.txt"]
     assert train.main([*flags, "--overwrite"]) == 0
-    assert files(tmp_path) == ["csv_retinanet_0.pt", "mine.txt", "model_final.pt"]
+    assert files(tmp_path) == [
+        "csv_retinanet_0.pt",
+        "mine.txt",
+        "model_final.pt",
+        "training_state.pt",
+    ]
 
 
 def test_fine_tuning_says_what_it_takes(

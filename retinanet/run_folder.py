@@ -1,0 +1,161 @@
+"""The folder of a run: what is in it, what may be removed, and the state to resume from."""
+
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from retinanet.checkpoint import Checkpoint, read_file, save_checkpoint, write_file
+from retinanet.errors import DataError
+from retinanet.logger import say
+
+STATE_VERSION = 1
+STATE_FILE = "training_state.pt"
+
+# What a run leaves in its folder; nothing else is ever removed.
+_RUN_FILES = (
+    *(f"{dataset}_retinanet_*.pt" for dataset in ("coco", "csv", "shapes")),
+    "shapes_retinanet_detections.jpg",
+    "model_final.pt",
+    STATE_FILE,
+    "*.pt.tmp",
+)
+
+
+class RunFolder:
+    """Writes a run's files, whole or not at all, from the main process only.
+
+    Args:
+        folder: of the run.
+        dataset: its kind, the first word of the files' names.
+        keep: how many epochs' files stay; None for all.
+        save_every_minutes: how long the state may lag behind.
+        writes: whether this process writes at all.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dataset: str,
+        *,
+        keep: int | None,
+        save_every_minutes: float,
+        writes: bool,
+    ) -> None:
+        self.folder, self.dataset, self.keep, self.writes = folder, dataset, keep, writes
+        self.seconds_between_states = 60 * save_every_minutes
+        self.best = float("-inf")
+        self._saved_at = time.monotonic()
+
+    @property
+    def state_file(self) -> Path:
+        """Where the state is."""
+        return self.folder / STATE_FILE
+
+    def old_files(self, *, overwrite: bool) -> list[Path]:
+        """Files of another run, which a new run's must not be mixed with.
+
+        Raises:
+            DataError: there are such files and they are not to be overwritten; nothing is touched.
+        """
+        files = sorted({file for pattern in _RUN_FILES for file in self.folder.glob(pattern)})
+        if files and not overwrite:
+            names = ", ".join(file.name for file in files[:5]) + (" ..." if len(files) > 5 else "")
+            raise DataError(
+                f"{self.folder}: holds another run's files ({names}); pass --resume to go on with"
+                " it, choose another --output_dir, or pass --overwrite to remove them"
+            )
+        return files
+
+    def claim(self, old_files: list[Path], epochs: int, weights_size: int) -> None:
+        """Make the folder, clear it of an old run's files, and look whether the disk will do.
+
+        Args:
+            old_files: to be removed; each is said.
+            epochs: that the run is to take.
+            weights_size: of one file of weights, bytes.
+        """
+        if not self.writes:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if old_files:
+            say(f"Removing the old run's files: {', '.join(map(str, old_files))}")
+        for file in old_files:
+            file.unlink()
+        # Kept epochs, best and final; the state has two moments more, and twice while replaced.
+        need = weights_size * (min(self.keep or epochs, epochs) + 2 + 2 * 3)
+        free = shutil.disk_usage(self.folder).free
+        if need > free:
+            say(
+                f"Warning: the run will take about {need / 1e9:.1f} GB, and {self.folder} has"
+                f" {free / 1e9:.1f} GB free; pass --keep N to keep the last N epochs only"
+            )
+
+    def save_epoch(self, checkpoint: Checkpoint) -> None:
+        """Write an epoch's file, and remove the one that `keep` leaves no room for."""
+        if not self.writes:
+            return
+        save_checkpoint(self._epoch_file(checkpoint.epoch or 0), checkpoint)
+        if self.keep is not None:
+            self._epoch_file((checkpoint.epoch or 0) - self.keep).unlink(missing_ok=True)
+
+    def save_if_best(self, checkpoint: Checkpoint, score: float) -> None:
+        """Write the checkpoint again as the best one if no earlier score was as high."""
+        if score > self.best:
+            self.best = score
+            if self.writes:
+                save_checkpoint(self.folder / f"{self.dataset}_retinanet_best.pt", checkpoint)
+
+    def save_final(self, checkpoint: Checkpoint) -> None:
+        """Write the last file."""
+        if self.writes:
+            save_checkpoint(self.folder / "model_final.pt", checkpoint)
+
+    def state_is_due(self) -> bool:
+        """Whether the last state is older than it may be."""
+        return self.writes and time.monotonic() - self._saved_at >= self.seconds_between_states
+
+    def save_state(self, state: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """Replace the state.
+
+        Args:
+            state: what the run goes on from.
+            settings: what a resumed run must agree with.
+        """
+        if self.writes:
+            known = {"version": STATE_VERSION, "settings": dict(settings), "best": self.best}
+            write_file(self.state_file, {**known, **state})
+            self._saved_at = time.monotonic()
+
+    def load_state(self, path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Read a state for a run with these settings.
+
+        Raises:
+            DataError: there is no state, or the settings that decide the weights differ.
+        """
+        if not path.is_file():
+            raise DataError(f"{path}: there is no state to resume from; start without --resume")
+        state = read_file(path)
+        if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
+            raise DataError(f"{path}: it is no state of a run that this program can resume")
+        differences = [
+            f"{name} is {_short(value)}, was {_short(state['settings'].get(name))}"
+            for name, value in settings.items()
+            if state["settings"].get(name) != value
+        ]
+        if differences:
+            raise DataError(
+                f"{path}: the run cannot be resumed with other settings: {'; '.join(differences)};"
+                " give the same flags and data, or start a new run with --weights"
+            )
+        self.best = state["best"]
+        return state
+
+    def _epoch_file(self, epoch: int) -> Path:
+        return self.folder / f"{self.dataset}_retinanet_{epoch}.pt"
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,96 @@
+"""The folder of a run: refusing, claiming, keeping, and the state."""
+
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import torch
+
+from retinanet.checkpoint import Checkpoint, load_checkpoint
+from retinanet.errors import DataError
+from retinanet.model import resnet18
+from retinanet.run_folder import RunFolder
+
+
+def run_folder(folder: Path, keep: int | None = None, minutes: float = 10) -> RunFolder:
+    return RunFolder(folder, "csv", keep=keep, save_every_minutes=minutes, writes=True)
+
+
+def test_old_run_is_refused_or_removed(tmp_path: Path) -> None:
+    ours = ["coco_retinanet_3.pt", "csv_retinanet_best.pt", "model_final.pt", "training_state.pt"]
+    others = ["mine.pt", "notes.txt"]
+    for name in [*ours, *others]:
+        (tmp_path / name).touch()
+    folder = run_folder(tmp_path)
+    with pytest.raises(DataError, match=r"coco_retinanet_3\.pt.*--resume.*--output_dir.*--overwr"):
+        folder.old_files(overwrite=False)
+    assert sorted(os.listdir(tmp_path)) == sorted([*ours, *others])
+    folder.claim(folder.old_files(overwrite=True), epochs=1, weights_size=1)
+    assert sorted(os.listdir(tmp_path)) == others
+
+
+def test_only_the_main_process_writes(tmp_path: Path) -> None:
+    other = RunFolder(tmp_path / "x", "csv", keep=None, save_every_minutes=1e-9, writes=False)
+    other.claim([], 1, 1)
+    other.save_epoch(Checkpoint(resnet18(1).config, {}, epoch=0))
+    other.save_state({}, {})
+    assert not other.state_is_due()
+    assert not (tmp_path / "x").exists()
+
+
+def test_keep_bounds_the_epoch_files_and_the_best_stays(tmp_path: Path) -> None:
+    model = resnet18(num_classes=1)
+    folder = run_folder(tmp_path, keep=2)
+    for epoch, score in enumerate([0.1, 0.5, 0.3, 0.5, 0.2]):
+        checkpoint = Checkpoint(model.config, model.state_dict(), epoch=epoch)
+        folder.save_epoch(checkpoint)
+        folder.save_if_best(checkpoint, score)
+    kept = ["csv_retinanet_3.pt", "csv_retinanet_4.pt", "csv_retinanet_best.pt"]
+    assert sorted(os.listdir(tmp_path)) == kept
+    assert load_checkpoint(tmp_path / "csv_retinanet_best.pt").epoch == 1  # the first of equals
+
+
+def test_state_comes_back_with_the_same_settings_only(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    folder.best = 0.25
+    folder.save_state({"weights": {"w": torch.ones(2)}, "epoch": 3}, {"--lr": 1e-4, "--depth": 18})
+    again = run_folder(tmp_path)
+    state = again.load_state(again.state_file, {"--lr": 1e-4, "--depth": 18})
+    assert (state["epoch"], again.best) == (3, 0.25)
+    with pytest.raises(DataError, match=r"--lr is 1e-05, was 0\.0001; --depth is 50, was 18"):
+        again.load_state(again.state_file, {"--lr": 1e-5, "--depth": 50})
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "there is no state to resume from"),
+        ({"version": 77}, "no state of a run that this program can resume"),
+        ([], "no state of a run that this program can resume"),
+    ],
+)
+def test_what_is_no_state_is_refused(tmp_path: Path, content: object, complaint: str) -> None:
+    folder = run_folder(tmp_path)
+    if content is not None:
+        torch.save(content, folder.state_file)
+    with pytest.raises(DataError, match=complaint):
+        folder.load_state(folder.state_file, {})
+
+
+def test_state_is_due_when_the_time_is_up(tmp_path: Path) -> None:
+    assert run_folder(tmp_path, minutes=1e-9).state_is_due()
+    assert not run_folder(tmp_path, minutes=10).state_is_due()
+
+
+def test_a_disk_that_will_not_do_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(0, 0, 10_000_000_000))
+    # 100 epochs, best and final are 102 files, the state takes 6 more: 108 x 0.1 GB = 10.8 GB.
+    run_folder(tmp_path).claim([], epochs=100, weights_size=100_000_000)
+    assert "will take about 10.8 GB" in capsys.readouterr().out
+    run_folder(tmp_path, keep=3).claim([], epochs=100, weights_size=100_000_000)
+    assert capsys.readouterr().out == ""
