@@ -6,6 +6,7 @@ function that takes one step.
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,9 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from benchmarks import plain
 from benchmarks.measure import Function
 from retinanet.dataloader import Batch
-from retinanet.engine import MAX_GRADIENT_NORM, freeze_and_train, parallel, train_step
+from retinanet.engine import MAX_GRADIENT_NORM, LossLog, Training
 from retinanet.model import ModelConfig, RetinaNet
-from retinanet.runtime import start_runtime
+from retinanet.runtime import joint_batch, start_runtime
 from retinanet.transforms import MEAN, STD
 
 CLASSES = 80
@@ -85,13 +86,13 @@ def our_step(side: int, depth: int, precision: str = "auto", boxes: int = BOXES)
     """A step of train.py with its default flags, or another precision."""
     runtime = start_runtime("cpu", precision)
     model = our_model(depth)
-    wrapper = parallel(model, runtime.device)
-    freeze_and_train(wrapper)
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    training = Training(model, runtime, LEARNING_RATE, LossLog(1, Path, skips_overflow=False))
+    model.train()
+    model.freeze_bn()
     images = normalised(pictures(side)).contiguous(memory_format=torch.channels_last)
     batch: Batch = {"img": images, "annot": annotations(side, boxes)}
-    return lambda: train_step(wrapper, batch, optimizer, scaler, runtime.autocast)
+    joint = joint_batch(*images.shape[-2:], len(images), stop=False)
+    return lambda: training.train_step(batch, joint)
 
 
 def plain_step(side: int, depth: int) -> Function:

@@ -9,7 +9,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.cases import normalised, our_model, our_step, pictures
 from benchmarks.measure import Function, Row, arguments, medians, show
-from retinanet.engine import freeze_and_train
 from retinanet.runtime import PRECISIONS, start_runtime
 
 
@@ -44,7 +43,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def recorded(side: int, depth: int, autocast: torch.dtype | None) -> list[Convolution]:
     """The convolutions of one forward of our network in training, batch norm folded into them."""
     model = our_model(depth)
-    freeze_and_train(model)
+    model.train()
+    model.freeze_bn()
     images = normalised(pictures(side))
     precision = torch.autocast("cpu", autocast, enabled=autocast is not None)
     with torch.no_grad(), precision, Recorder() as recorder:

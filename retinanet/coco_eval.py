@@ -1,10 +1,10 @@
 """COCO's twelve numbers and the AP of every class, for COCO and CSV data alike.
 
 Of a data set it knows the annotations and how they are numbered. All that is asked of pycocotools
-is in `_run` and `_index`.
+is in `_run`, `_evaluator` and `_index`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -28,12 +28,24 @@ from retinanet.postprocess import (
 
 Records: TypeAlias = list[dict[str, Any]]
 
-# In the order in which pycocotools gives them. AP without a number is the mean over IoU 0.50:0.95;
-# small is below 32 x 32 pixels, large above 96 x 96; AR10 is the recall of 10 detections an image.
-STATS = (
-    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
-    *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
-)
+# The twelve numbers in the order in which pycocotools gives them: IoU, size of the objects, most
+# detections of an image. AP without a number is the mean over IoU 0.50:0.95; small is below 32 x 32
+# pixels, large above 96 x 96.
+_NUMBERS = {
+    "AP": ("0.50:0.95", "all", 100),
+    "AP50": ("0.50", "all", 100),
+    "AP75": ("0.75", "all", 100),
+    "AP_small": ("0.50:0.95", "small", 100),
+    "AP_medium": ("0.50:0.95", "medium", 100),
+    "AP_large": ("0.50:0.95", "large", 100),
+    "AR1": ("0.50:0.95", "all", 1),
+    "AR10": ("0.50:0.95", "all", 10),
+    "AR100": ("0.50:0.95", "all", 100),
+    "AR_small": ("0.50:0.95", "small", 100),
+    "AR_medium": ("0.50:0.95", "medium", 100),
+    "AR_large": ("0.50:0.95", "large", 100),
+}
+STATS = tuple(_NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -46,8 +58,16 @@ class CocoScores:
     """AP by class name, of the classes that have ground truth."""
     absent: tuple[str, ...]
     """Names of the classes without ground truth."""
-    summary: str
-    """The twelve lines that everyone knows."""
+
+    @property
+    def summary(self) -> str:
+        """The twelve lines that everyone knows."""
+        lines = []
+        for name, (iou, area, limit) in _NUMBERS.items():
+            kind = "Average Precision  (AP)" if name[1] == "P" else "Average Recall     (AR)"
+            where = f"IoU={iou:<9} | area={area:>6} | maxDets={limit:>3}"
+            lines.append(f" {kind} @[ {where} ] = {self.stats[name]:0.3f}")
+        return "\n".join(lines)
 
 
 def score_coco(dataset: CocoDataset | CSVDataset, detections: Sequence[Detections]) -> CocoScores:
@@ -62,7 +82,7 @@ def score_coco(dataset: CocoDataset | CSVDataset, detections: Sequence[Detection
     """
     image_ids = [dataset.image_id(index) for index in range(len(dataset))]
     results = coco_results(dataset, detections)
-    evaluation, summary = _run(coco_ground_truth(dataset), results, image_ids)
+    evaluation = _run(coco_ground_truth(dataset), results, image_ids)
     # [IoU, recall, class], of boxes of any size and 100 of them an image
     precision = evaluation.eval["precision"][..., 0, -1]
     per_class = {}
@@ -72,10 +92,9 @@ def score_coco(dataset: CocoDataset | CSVDataset, detections: Sequence[Detection
         if (measured > -1).any():
             per_class[name] = float(measured[measured > -1].mean())
     return CocoScores(
-        stats=dict(zip(STATS, map(float, evaluation.stats), strict=True)),
+        stats=dict(zip(STATS, map(float, evaluation.stats[:12]), strict=True)),
         per_class=per_class,
         absent=tuple(name for name in dataset.class_names if name not in per_class),
-        summary=summary,
     )
 
 
@@ -127,18 +146,26 @@ def coco_ground_truth(dataset: CocoDataset | CSVDataset) -> dict[str, Records]:
     return {"images": images, "categories": categories, "annotations": annotations}
 
 
-def _run(
-    truth: dict[str, Records], results: Records, image_ids: Sequence[int]
-) -> tuple[COCOeval, str]:
-    """Let pycocotools compare results with ground truth; keep what it would print."""
+def _run(truth: dict[str, Records], results: Records, image_ids: Sequence[int]) -> Any:
+    """Compare results with ground truth, without a word on the screen."""
     with redirect_stdout(StringIO()):
-        evaluation = COCOeval(_index(truth, truth["annotations"]), _index(truth, results), "bbox")
+        evaluation = _evaluator()(
+            _index(truth, truth["annotations"]), _index(truth, results), iouType="bbox"
+        )
         evaluation.params.imgIds = list(image_ids)
         evaluation.evaluate()
         evaluation.accumulate()
-    with redirect_stdout(StringIO()) as printed:
         evaluation.summarize()
-    return evaluation, printed.getvalue().rstrip("\n")
+    return evaluation
+
+
+def _evaluator() -> Callable[..., Any]:
+    """Pycocotools' evaluation, or where it is installed faster-coco-eval's: the same, in C++."""
+    try:
+        from faster_coco_eval import COCOeval_faster
+    except ImportError:
+        return COCOeval
+    return COCOeval_faster
 
 
 def _index(truth: dict[str, Records], records: Records) -> COCO:

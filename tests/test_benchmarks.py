@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,8 +29,9 @@ from benchmarks.measure import Row
 from retinanet.anchors import image_anchors
 from retinanet.cli import evaluation_transform
 from retinanet.dataloader import ImageFiles
-from retinanet.engine import train_step
+from retinanet.engine import LossLog, Training
 from retinanet.model import RetinaNet, resnet18, resnet50
+from retinanet.runtime import joint_batch, start_runtime
 from tests.helpers import ruled_images, take_ruled_weights, worst_match
 
 TINY = ["--side", "64", "--depth", "18", "--repeats", "1"]
@@ -94,10 +96,15 @@ def test_plain_gradients_are_ours(model):
 def test_plain_step_is_ours(model):
     plainly = plain.PlainRetinaNet(model.double())
     images = pixels(3).double()
-    ours = torch.optim.SGD(model.parameters(), lr=1.0, fused=True)
+    training = Training(
+        model, start_runtime("cpu", "fp32"), 1.0, LossLog(1, Path, skips_overflow=False)
+    )
+    training.optimizer = torch.optim.SGD(model.parameters(), lr=1.0, fused=True)
     theirs = torch.optim.SGD(plainly.parameters(), lr=1.0)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    losses = train_step(model, {"img": images, "annot": BOXES}, ours, scaler, None)
+    model.train()
+    model.freeze_bn()
+    joint = joint_batch(*images.shape[-2:], len(images), stop=False)
+    losses = training.train_step({"img": images, "annot": BOXES}, joint)
     loss = plain.train_step(plainly, theirs, images, BOXES)
     assert losses[:2].sum().item() == pytest.approx(loss, rel=1e-6)
     assert_same_values(model, plainly.net, lambda parameter: parameter)

@@ -11,11 +11,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
+from retinanet import coco_eval
 from retinanet.coco_eval import STATS, class_table, coco_results, evaluate_coco, score_coco
 from retinanet.dataloader import CocoDataset, CSVDataset
 from retinanet.postprocess import Detections
 
-ORACLE = Path(__file__).parents[2] / "shared" / "data" / "coco_eval_oracle"
+DATA = Path(__file__).parents[2] / "shared" / "data"
+ORACLE, COCO_MINI = DATA / "coco_eval_oracle", DATA / "coco_mini"
 
 # Three pictures of 200 x 160 pixels, the last one empty; a box of each of COCO's sizes. No emu.
 NAMES = ("cat", "dog", "emu")
@@ -233,18 +235,62 @@ def test_evaluate_coco_says_the_twelve_lines(tmp_path, capsys):
     assert set(model.thresholds) == {0.05}
 
 
-@pytest.mark.skipif(not ORACLE.exists(), reason="../shared/data/coco_eval_oracle is absent")
-def test_the_official_numbers(tmp_path):
+def oracle(folder):
+    """The data set that ships with COCO's own API, and the official fake detections."""
     content = json.loads((ORACLE / "instances_val2014_100.json").read_text())
     results = json.loads((ORACLE / "instances_val2014_fakebbox100_results.json").read_text())
-    dataset = coco_dataset(tmp_path, content)
+    dataset = coco_dataset(folder, content)
     label_of = {dataset.category_id(label): label for label in range(dataset.num_classes())}
     rows = {dataset.image_id(index): [] for index in range(len(dataset))}
     for record in results:
         x, y, w, h = record["bbox"]
         label = label_of[record["category_id"]]
         rows[record["image_id"]].append((x, y, x + w, y + h, record["score"], label))
-    scores = score_coco(dataset, [detections(found) for found in rows.values()])
+    return dataset, [detections(found) for found in rows.values()]
+
+
+@pytest.fixture(params=["pycocotools", "faster_coco_eval"])
+def _evaluator(request, monkeypatch):
+    if request.param == "pycocotools":
+        monkeypatch.setattr(coco_eval, "_evaluator", lambda: COCOeval)
+    else:
+        pytest.importorskip("faster_coco_eval")
+
+
+@pytest.mark.skipif(not ORACLE.exists(), reason="../shared/data/coco_eval_oracle is absent")
+@pytest.mark.usefixtures("_evaluator")
+def test_the_official_numbers(tmp_path):
+    scores = score_coco(*oracle(tmp_path))
     # In the order of STATS; of the recalls by size no official number is known.
     official = [0.505, 0.697, 0.573, 0.586, 0.519, 0.501, 0.387, 0.594, 0.595]
     assert [round(value, 3) for value in scores.stats.values()][:9] == official
+
+
+def shaken(dataset, seed=0):
+    """Detections near the annotations of a data set: moved, relabelled or left out at random."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for index in range(len(dataset)):
+        boxes = dataset.load_annotations(index)
+        boxes = np.repeat(boxes[rng.random(len(boxes)) < 0.8], 3, axis=0)
+        boxes[:, :4] += rng.normal(0, 6, (len(boxes), 4))
+        boxes[:, 2:4] = np.maximum(boxes[:, 2:4], boxes[:, :2] + 1)
+        wrong = rng.random(len(boxes)) < 0.1
+        boxes[wrong, 4] = rng.integers(dataset.num_classes(), size=wrong.sum())
+        scores = np.round(rng.random(len(boxes)), 2)  # with ties
+        found.append(detections(np.column_stack((boxes[:, :4], scores, boxes[:, 4]))))
+    return found
+
+
+@pytest.mark.skipif(not COCO_MINI.exists(), reason="../shared/data/coco_mini is absent")
+def test_both_evaluators_agree_on_real_annotations(monkeypatch):
+    pytest.importorskip("faster_coco_eval")
+    dataset = CocoDataset(COCO_MINI, "val2017")
+    found = shaken(dataset)
+    quick = score_coco(dataset, found)
+    monkeypatch.setattr(coco_eval, "_evaluator", lambda: COCOeval)
+    slow = score_coco(dataset, found)
+    assert 0.1 < slow.stats["AP"] < 0.9
+    assert quick.stats == pytest.approx(slow.stats, abs=1e-12)
+    assert quick.per_class == pytest.approx(slow.per_class, abs=1e-12)
+    assert quick.summary == slow.summary
