@@ -99,7 +99,7 @@ class Head(nn.Module):
 
     def __init__(self, anchors: int, outputs: int) -> None:
         super().__init__()
-        self.outputs = outputs
+        self.anchors, self.outputs = anchors, outputs
         self.conv1 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
         self.conv2 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
         self.conv3 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
@@ -110,7 +110,9 @@ class Head(nn.Module):
         """[B, 256, h, w] of one level to [B, h * w * A, outputs], in the order of the anchors."""
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
             x = F.relu_(conv(x))
-        return self.output(x).permute(0, 2, 3, 1).reshape(len(x), -1, self.outputs)
+        B, _, H, W = x.shape
+        # Sizes are said in full, because B may be 0 in a process whose share of a batch is empty.
+        return self.output(x).permute(0, 2, 3, 1).reshape(B, H * W * self.anchors, self.outputs)
 
 
 class RetinaNet(nn.Module):

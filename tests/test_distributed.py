@@ -76,9 +76,9 @@ def test_joint_step_is_the_step_of_one_process(
     one, many = (torch.load(tmp_path / f"{name}.pt") for name in ("one", "many"))
     assert len(one) == len(many) == 2
     for expected, found in zip(one, many, strict=True):
-        assert torch.allclose(found["losses"], expected["losses"], rtol=1e-9)
+        assert torch.allclose(found["losses"], expected["losses"], rtol=1e-6)
         scale = expected["gradient"].abs().max()
-        assert (found["gradient"] - expected["gradient"]).abs().max() < 1e-9 * scale
+        assert (found["gradient"] - expected["gradient"]).abs().max() < 1e-6 * scale
         assert scale > 0
 
 
