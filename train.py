@@ -126,7 +126,12 @@ def parser() -> cli.Parser:
     training.add_argument(
         "--seed", type=cli.count, default=0, metavar="N", help="of every random choice (0)"
     )
-    cli.add_device_flags(result, precision="auto", batch_size=None)
+    machine = cli.add_device_flags(result, precision="auto", batch_size=None)
+    machine.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile the network: minutes at the start and for each new image size",
+    )
 
     output = result.add_argument_group("output")
     output.add_argument(
@@ -359,6 +364,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not resumed:
         say(f"Weights {args.weights}: {take_weights(model, weights)}")
     model.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if args.compile:
+        model.predict = torch.compile(model.predict)  # type: ignore[method-assign]
     overflows = runtime.autocast is torch.float16
     log = LossLog(args.log_every, dataset_train.image_path, skips_overflow=overflows)
     training = Training(model, runtime, args.lr, log)

@@ -135,8 +135,10 @@ def fraction(text: str) -> float:
 # ---- groups of flags ----
 
 
-def add_device_flags(parser: Parser, *, precision: str, batch_size: int | None) -> None:
-    """--device, --precision, --workers, --batch_size."""
+def add_device_flags(
+    parser: Parser, *, precision: str, batch_size: int | None
+) -> argparse._ArgumentGroup:
+    """--device, --precision, --workers, --batch_size; returns their group."""
     group = parser.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (auto)")
     group.add_argument(
@@ -159,6 +161,7 @@ def add_device_flags(parser: Parser, *, precision: str, batch_size: int | None) 
         metavar="N",
         help=f"images at a time ({batch_size or '2; shapes: 4'})",
     )
+    return group
 
 
 def add_model_flags(parser: Parser) -> None:

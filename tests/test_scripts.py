@@ -361,6 +361,25 @@ def test_help_is_whole(script: str) -> None:
     assert result.stderr == ""
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_low_precision_trains(sample: SampleData, tmp_path: Path, precision: str) -> None:
+    flags = [*csv_flags(sample), "--output_dir", str(tmp_path), *SMALL, "--precision", precision]
+    assert train.main(["--dataset", "csv", *flags, "--lr", "1e-3"]) == 0
+    weights = load_checkpoint(tmp_path / "model_final.pt").weights
+    assert all(w.dtype == torch.float32 for w in weights.values() if w.is_floating_point())
+    assert all(torch.isfinite(w).all() for w in weights.values())
+    assert weights["classificationModel.output.weight"].abs().max() > 0  # it began at 0
+
+
+@pytest.mark.slow
+def test_compiled_network_trains_the_same(sample: SampleData, run: Path, tmp_path: Path) -> None:
+    flags = [*csv_flags(sample), "--output_dir", str(tmp_path), *SMALL, "--compile"]
+    assert train.main(["--dataset", "csv", *flags]) == 0
+    found, expected = (load_checkpoint(f / "model_final.pt").weights for f in (tmp_path, run))
+    for name in ("conv1.weight", "fpn.P6.weight", "regressionModel.conv1.weight"):
+        assert torch.allclose(found[name], expected[name], atol=1e-4)
+
+
 @pytest.mark.slow
 def test_sample_teaches(tmp_path: Path) -> None:
     assert train.main(["--dataset", "shapes", "--output_dir", str(tmp_path)]) == 0
