@@ -30,7 +30,7 @@ from retinanet.logger import say
 from retinanet.model import ModelConfig, RetinaNet
 from retinanet.postprocess import Detections
 from retinanet.report import save_sheet
-from retinanet.run_folder import RunFolder
+from retinanet.run_folder import RunFolder, check_settings
 from retinanet.runtime import (
     Runtime,
     StoppedError,
@@ -192,11 +192,33 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         say(f"The sample's settings: {settings}")
     if args.max_side < args.min_side:
         flags.error(f"--max_side {args.max_side} is less than --min_side {args.min_side}")
-    if args.resume and args.overwrite:
-        flags.error("--resume and --overwrite exclude each other")
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
-        args.resume = True  # torchrun --max_restarts: the same run goes on
+    if args.dataset == "shapes":
+        for name in ("csv_train", "csv_val", "csv_classes", "csv_images_dir", "coco_path"):
+            if getattr(args, name) is not None:
+                flags.error(f"--dataset shapes makes its own data; leave out --{name}")
+    if args.resume is True and args.overwrite:
+        flags.error("--resume goes on with the files that --overwrite would remove")
     return args
+
+
+def state_to_resume(args: argparse.Namespace, folder: RunFolder) -> Path | None:
+    """The file to resume from, if any.
+
+    A worker that torchrun restarts (--max_restarts) goes on with its own run: the one whose state
+    carries torchrun's id.
+    """
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    if restarted and folder.state_file.is_file():
+        if folder.read_state(folder.state_file).get("run_id") == run_id():
+            return folder.state_file
+    if not args.resume:
+        return None
+    return folder.state_file if args.resume is True else Path(args.resume)
+
+
+def run_id() -> str | None:
+    """What torchrun calls this run and all its restarts."""
+    return os.environ.get("TORCHELASTIC_RUN_ID")
 
 
 def open_data(args: argparse.Namespace, runtime: Runtime) -> tuple[cli.Data, cli.Data | None]:
@@ -305,14 +327,15 @@ def run_epochs(
     """Train, save, evaluate, epoch by epoch; return the last checkpoint and its detections."""
 
     def save_state() -> None:
-        folder.save_state(training.state(), settings)
+        facts = {"run_id": run_id(), "metrics": checkpoint.metrics}
+        folder.save_state({**training.state(), **facts}, settings)
 
     def save_state_if_due() -> None:
         if folder.state_is_due():
             save_state()
 
     detections: list[Detections] = []
-    with StopRequest() as stop:
+    with StopRequest("go on with the same command and --resume") as stop:
         save_state()
         while training.epoch < args.epochs:
             sampler.set_epoch(training.epoch, first_batch=training.step)
@@ -321,13 +344,17 @@ def run_epochs(
             except StoppedError:
                 save_state()
                 raise
+            save_state()
             checkpoint = replace(
                 checkpoint, weights=training.model.state_dict(), epoch=training.epoch, metrics={}
             )
             folder.save_epoch(checkpoint)
-            save_state()
-            if dataset_val and (training.epoch + 1) % args.eval_every == 0:
-                detections, metrics = evaluate(training.model, dataset_val, args, training.runtime)
+            last = training.epoch + 1 == args.epochs
+            if dataset_val and (last or (training.epoch + 1) % args.eval_every == 0):
+                with stop.at_once():
+                    detections, metrics = evaluate(
+                        training.model, dataset_val, args, training.runtime
+                    )
                 checkpoint = replace(checkpoint, metrics=metrics)
                 folder.save_epoch(checkpoint)
                 folder.save_if_best(checkpoint, metrics.get("mAP", metrics["AP"]))
@@ -350,13 +377,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
     # What can go wrong goes wrong here, before anything is built or written.
-    resumed = folder.state_file if args.resume is True else args.resume and Path(args.resume)
-    old_files = [] if args.resume is True else folder.old_files(overwrite=args.overwrite)
+    resumed = state_to_resume(args, folder)
+    state = folder.read_state(resumed) if resumed else None
+    own = resumed and resumed.resolve() == folder.state_file.resolve()
+    old_files = [] if own else folder.old_files(overwrite=args.overwrite)
     weights = {} if resumed else start_weights(args.weights, args.depth)
     dataset_train, dataset_val = open_data(args, runtime)
     dataset_train.skip_unreadable = args.on_bad_image == "skip"
     settings = deciding_settings(args, dataset_train, runtime)
-    state = folder.load_state(resumed, settings) if resumed else None
+    if resumed and state:
+        check_settings(resumed, state, settings)
 
     # The model and all that changes with it.
     config = ModelConfig(num_classes=dataset_train.num_classes(), depth=args.depth)
@@ -369,9 +399,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     overflows = runtime.autocast is torch.float16
     log = LossLog(args.log_every, dataset_train.image_path, skips_overflow=overflows)
     training = Training(model, runtime, args.lr, log)
-    if state:
-        training.restore(state)
-        say(f"Resumed {resumed}: epoch {training.epoch}, iteration {training.step}")
     checkpoint = Checkpoint(
         config,
         model.state_dict(),
@@ -379,6 +406,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         min_side=args.min_side,
         max_side=args.max_side,
     )
+    if state:
+        training.restore(state)
+        last_epoch = training.epoch - 1 if training.epoch else None
+        checkpoint = replace(checkpoint, epoch=last_epoch, metrics=state["metrics"])
+        say(f"Resumed {resumed}: epoch {training.epoch}, iteration {training.step}")
 
     # The loop, and what is left of it.
     say(f"Training a ResNet-{args.depth} RetinaNet: {cli.describe(runtime)}")

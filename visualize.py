@@ -65,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         max_detections=args.max_detections,
     )
 
+    if not runtime.is_main:
+        return
     folder = Path(args.output_dir)
     taken = {dataset.image_path(index).resolve() for index in range(len(dataset))}
     for index, found in enumerate(detections):

@@ -73,6 +73,7 @@ def write_file(path: Path, content: dict[str, Any]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into the latter
         reason = str(error).splitlines()[0]
         raise DataError(
@@ -82,12 +83,22 @@ def write_file(path: Path, content: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in it last, where the system has folders to sync."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint as plain data."""
     content = {
-        name.name: getattr(checkpoint, name.name)
-        for name in fields(checkpoint)
-        if name.name != "config"
+        item.name: getattr(checkpoint, item.name)
+        for item in fields(checkpoint)
+        if item.name != "config"
     }
     write_file(path, {"version": VERSION, "config": asdict(checkpoint.config), **content})
 
@@ -253,6 +264,8 @@ def _shape(tensor: Tensor | None) -> str:
 
 def _checkpoint_of(content: dict[str, Any], path: Path) -> Checkpoint:
     """Make sense of a file of this project."""
+    if "config" not in content:
+        raise DataError(f"{path}: it is no model; expected a checkpoint of train.py")
     if content["version"] != VERSION:
         raise DataError(
             f"{path}: its format is version {content['version']}, this program reads {VERSION};"

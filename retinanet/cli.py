@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import os
 import re
 import shlex
 import signal
@@ -52,12 +53,18 @@ class Parser(argparse.ArgumentParser):
 
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
         """A line of an @file: any number of flags, shell-like quotes and comments."""
-        return [_underscores(word) for word in shlex.split(arg_line, comments=True)]
+        try:
+            return [_underscores(word) for word in shlex.split(arg_line, comments=True)]
+        except ValueError as error:
+            self.error(f"@FILE: {arg_line!r}: {error}; quote what holds quotes")
 
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """Parse `argv`, or the process's arguments."""
         words = sys.argv[1:] if argv is None else argv
-        return self.parse_args([_underscores(word) for word in words])
+        try:
+            return self.parse_args([_underscores(word) for word in words])
+        except UnicodeDecodeError as error:
+            self.error(f"@FILE: {error}; expected UTF-8 text")
 
     def error(self, message: str) -> NoReturn:
         """One line on stderr, exit code 2."""
@@ -86,6 +93,8 @@ def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
                     "a loader process died, perhaps for want of memory; lower --workers or"
                     f" --batch_size ({str(error).splitlines()[0]})"
                 )
+            if "out of memory" in str(error) or "not enough memory" in str(error):
+                return fail("out of memory; lower --batch_size, --max_side or --workers")
             if peers() != (0, 1) and "peer" in str(error):
                 return fail("another process of this run has ended; its message says why")
             raise
@@ -298,7 +307,8 @@ def checksum(dataset: Data) -> int:
     """A number that differs when images, their order or their boxes do."""
     value = 0
     for index in range(len(dataset)):
-        value = zlib.crc32(dataset.image_path(index).name.encode(), value)
+        name = os.path.relpath(dataset.image_path(index), dataset.images_root)
+        value = zlib.crc32(name.encode(errors="surrogateescape"), value)
         value = zlib.crc32(dataset.load_annotations(index).tobytes(), value)
     return value
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any, TypeAlias
 
-import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
@@ -18,13 +17,7 @@ from torch import nn
 from retinanet.dataloader import CocoDataset, CSVDataset
 from retinanet.inference import predict
 from retinanet.logger import say
-from retinanet.postprocess import (
-    CANDIDATES_PER_LEVEL,
-    MAX_DETECTIONS,
-    NMS_THRESHOLD,
-    SCORE_THRESHOLD,
-    Detections,
-)
+from retinanet.postprocess import SCORE_THRESHOLD, Detections
 
 Records: TypeAlias = list[dict[str, Any]]
 
@@ -78,7 +71,7 @@ def score_coco(dataset: CocoDataset | CSVDataset, detections: Sequence[Detection
         detections: one an image, in the order of the data set, in pixels of the files.
 
     Returns:
-        The twelve numbers, the AP of every class, and the summary as text.
+        The twelve numbers, and the AP of every class.
     """
     image_ids = [dataset.image_id(index) for index in range(len(dataset))]
     results = coco_results(dataset, detections)
@@ -199,17 +192,7 @@ def class_table(scores: CocoScores) -> str:
 
 
 def evaluate_coco(
-    dataset: CocoDataset | CSVDataset,
-    model: nn.Module,
-    threshold: float = SCORE_THRESHOLD,
-    *,
-    batch_size: int = 4,
-    workers: int = 0,
-    autocast: torch.dtype | None = None,
-    progress: bool = True,
-    nms_threshold: float = NMS_THRESHOLD,
-    candidates_per_level: int | None = CANDIDATES_PER_LEVEL,
-    max_detections: int | None = MAX_DETECTIONS,
+    dataset: CocoDataset | CSVDataset, model: nn.Module, threshold: float = SCORE_THRESHOLD
 ) -> CocoScores:
     """Detect, score and say the twelve numbers: the original's name and arguments.
 
@@ -217,29 +200,11 @@ def evaluate_coco(
         dataset: the data set.
         model: the model, bare or wrapped.
         threshold: scores at or below it are dropped.
-        batch_size: see `predict`, as for all that follow.
-        workers: likewise.
-        autocast: likewise.
-        progress: likewise.
-        nms_threshold: likewise.
-        candidates_per_level: likewise.
-        max_detections: likewise.
 
     Returns:
         The scores.
     """
-    detections = predict(
-        model,
-        dataset,
-        batch_size=batch_size,
-        workers=workers,
-        autocast=autocast,
-        progress=progress,
-        score_threshold=threshold,
-        nms_threshold=nms_threshold,
-        candidates_per_level=candidates_per_level,
-        max_detections=max_detections,
-    )
+    detections = predict(model, dataset, progress=True, score_threshold=threshold)
     scores = score_coco(dataset, detections)
     say(scores.summary)
     return scores

@@ -1,9 +1,8 @@
 """One training step, one epoch, and all that changes while a model learns."""
 
 import collections
-import contextlib
 import math
-import signal
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from retinanet.model import RetinaNet
 from retinanet.runtime import (
     JointBatch,
     Runtime,
-    StoppedError,
     StopRequest,
     joint_batch,
     sum_over_processes,
@@ -28,6 +26,7 @@ from retinanet.runtime import (
 
 MAX_GRADIENT_NORM = 0.1
 RUNNING_LOSSES = 500  # how many steps the running loss is the mean of
+MAX_OVERFLOWS = 20  # float16 steps in a row that the scaler may skip while it finds its scale
 MAX_UNREADABLE = 100  # images that may be skipped before the run is given up
 
 
@@ -62,6 +61,7 @@ class LossLog:
         self.skips_overflow = skips_overflow
         self.running = collections.deque[float](maxlen=RUNNING_LOSSES)
         self.total, self.count = 0.0, 0
+        self._overflows = 0  # steps in a row whose gradient was not finite
         self._pending: tuple[int, int, float, Tensor, Sequence[int]] | None = None
 
     @property
@@ -85,7 +85,9 @@ class LossLog:
         (epoch, step, lr, losses, images), self._pending = self._pending, None
         classification, regression, norm = losses.tolist()
         loss = classification + regression
-        if not math.isfinite(loss) or not (math.isfinite(norm) or self.skips_overflow):
+        self._overflows = 0 if math.isfinite(norm) else self._overflows + 1
+        too_many = MAX_OVERFLOWS if self.skips_overflow else 0
+        if not math.isfinite(loss) or self._overflows > too_many:
             names = ", ".join(str(self.image_path(index)) for index in images)
             raise DataError(
                 f"epoch {epoch}, iteration {step}: the numbers are not finite: classification loss"
@@ -118,6 +120,7 @@ class Training:
 
     def __init__(self, model: RetinaNet, runtime: Runtime, lr: float, log: LossLog) -> None:
         self.model, self.runtime, self.log = model, runtime, log
+        model.autocast = runtime.autocast
         self.wrapper = parallel(model, runtime)
         # Fused, because only such an optimizer can be told on the device to skip a step.
         self.optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
@@ -141,6 +144,7 @@ class Training:
             "running": list(self.log.running),
             "total": self.log.total,
             "count": self.log.count,
+            "unreadable": sorted(self._unreadable),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -153,6 +157,7 @@ class Training:
         self.epoch, self.step = state["epoch"], state["step"]
         self.log.running.extend(state["running"])
         self.log.total, self.log.count = state["total"], state["count"]
+        self._unreadable.update(state["unreadable"])
 
     def train_epoch(
         self, batches: Iterable[Batch], stop: StopRequest, after_step: Callable[[], None]
@@ -169,24 +174,19 @@ class Training:
             DataError: the loss or the gradient was not finite, or images could not be read.
         """
         freeze_and_train(self.model, self.wrapper)
-        stop.at_once = False
-        try:
-            for batch in batches:
-                H, W = batch["img"].shape[-2:]
-                joint = joint_batch(H, W, len(batch["img"]), stop=stop.signal_number is not None)
-                self._note_unreadable(batch)
-                if joint.images:
-                    lr = self.optimizer.param_groups[0]["lr"]
-                    losses = self.train_step(batch, joint)
-                    self.log.add(self.epoch, self.step, lr, losses, batch.get("index", ()))
-                self.step += 1
-                after_step()
-                # A request that came during the step counts at once where nobody else must agree.
-                if joint.stop or (self.runtime.world_size == 1 and stop.signal_number):
-                    number = stop.signal_number or signal.SIGTERM
-                    raise StoppedError(number, "go on with the same command and --resume")
-        finally:
-            stop.at_once = True
+        for batch in batches:
+            H, W = batch["img"].shape[-2:]
+            joint = joint_batch(H, W, len(batch["img"]), stop=stop.signal_number is not None)
+            self._note_unreadable(batch)
+            if joint.images:
+                lr = self.optimizer.param_groups[0]["lr"]
+                losses = self.train_step(batch, joint)
+                self.log.add(self.epoch, self.step, lr, losses, batch.get("index", ()))
+            self.step += 1
+            after_step()
+            # A request that came during the step counts at once where nobody else must agree.
+            if joint.stop or (self.runtime.world_size == 1 and stop.signal_number):
+                stop.stop()
         self.log.flush()
 
     def finish_epoch(self) -> None:
@@ -212,19 +212,15 @@ class Training:
             Classification loss, regression loss and the gradient's norm before clipping, of the
             joint batch: [3], float32, on the device.
         """
-        device, autocast = self.runtime.device, self.runtime.autocast
+        device = self.runtime.device
         images = batch["img"].to(device, non_blocking=True)
         annotations = batch["annot"].to(device, non_blocking=True)
         # Padding has anchors too: one process with the joint batch would see as many.
         H, W = images.shape[-2:]
         images = F.pad(images, (0, joint.width - W, 0, joint.height - H))
         self.optimizer.zero_grad(set_to_none=True)
-        precision = (
-            contextlib.nullcontext() if autocast is None else torch.autocast(device.type, autocast)
-        )
-        with precision:
-            # Under DataParallel each device gives a mean, which count alike as in the original.
-            losses = torch.stack([x.mean() for x in self.wrapper([images, annotations])])
+        # Under DataParallel each device gives a mean, which count alike as in the original.
+        losses = torch.stack([x.mean() for x in self.wrapper([images, annotations])])
         # DistributedDataParallel takes the mean over processes; the joint mean is over images.
         losses = losses * (len(images) * self.runtime.world_size / joint.images)
         self.scaler.scale(losses.sum()).backward()  # type: ignore[no-untyped-call]
@@ -239,11 +235,11 @@ class Training:
         return torch.cat((losses, norm.detach().reshape(1)))
 
     def _note_unreadable(self, batch: Batch) -> None:
-        """Say each image that was skipped once, and give up when they are too many."""
+        """Say each image that was skipped once, from any process, and give up when many are."""
         for message in batch.get("unreadable", ()):
             if message not in self._unreadable:
                 self._unreadable.add(message)
-                say(f"Skipped ({len(self._unreadable)}): {message}")
+                sys.stderr.write(f"Skipped ({len(self._unreadable)}): {message}\n")
         if len(self._unreadable) > MAX_UNREADABLE:
             raise DataError(
                 f"more than {MAX_UNREADABLE} images cannot be read, the last: {message};"

@@ -5,6 +5,7 @@ Attribute names are the keys of the state dict and frozen: published weights loa
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -128,6 +129,9 @@ class RetinaNet(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        # Of the network in training. Opened inside forward, because the threads of DataParallel do
+        # not inherit autocast's dtype. None leaves it to the caller.
+        self.autocast: torch.dtype | None = None
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         stages, widths = make_layers(config.depth)
@@ -200,7 +204,13 @@ class RetinaNet(nn.Module):
         """
         if self.training:
             images, annotations = inputs
-            logits, deltas = self.predict(images)
+            precision = (
+                nullcontext()
+                if self.autocast is None
+                else torch.autocast(images.device.type, self.autocast)
+            )
+            with precision:
+                logits, deltas = self.predict(images)
             return self.loss(logits, deltas, self.anchors(images), annotations)
         if not isinstance(inputs, Tensor) or len(inputs) != 1:
             raise ValueError(

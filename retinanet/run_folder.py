@@ -1,5 +1,6 @@
 """The folder of a run: what is in it, what may be removed, and the state to resume from."""
 
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -13,13 +14,10 @@ from retinanet.logger import say
 STATE_VERSION = 1
 STATE_FILE = "training_state.pt"
 
-# What a run leaves in its folder; nothing else is ever removed.
-_RUN_FILES = (
-    *(f"{dataset}_retinanet_*.pt" for dataset in ("coco", "csv", "shapes")),
-    "shapes_retinanet_detections.jpg",
-    "model_final.pt",
-    STATE_FILE,
-    "*.pt.tmp",
+# What a run leaves in its folder; nothing else is ever removed. `.tmp` is what a kill leaves.
+_RUN_FILE = re.compile(
+    r"((coco|csv|shapes)_retinanet_(\d+|best)\.pt|model_final\.pt|training_state\.pt)(\.tmp)?"
+    r"|shapes_retinanet_detections\.jpg"
 )
 
 
@@ -59,7 +57,10 @@ class RunFolder:
         Raises:
             DataError: there are such files and they are not to be overwritten; nothing is touched.
         """
-        files = sorted({file for pattern in _RUN_FILES for file in self.folder.glob(pattern)})
+        if self.folder.exists() and not self.folder.is_dir():
+            raise DataError(f"{self.folder}: is a file; expected a folder for --output_dir")
+        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        files = sorted(file for file in found if _RUN_FILE.fullmatch(file.name))
         if files and not overwrite:
             names = ", ".join(file.name for file in files[:5]) + (" ..." if len(files) > 5 else "")
             raise DataError(
@@ -96,9 +97,12 @@ class RunFolder:
         """Write an epoch's file, and remove the one that `keep` leaves no room for."""
         if not self.writes:
             return
-        save_checkpoint(self._epoch_file(checkpoint.epoch or 0), checkpoint)
-        if self.keep is not None:
-            self._epoch_file((checkpoint.epoch or 0) - self.keep).unlink(missing_ok=True)
+        epoch = checkpoint.epoch or 0
+        save_checkpoint(self.folder / f"{self.dataset}_retinanet_{epoch}.pt", checkpoint)
+        for file in self.folder.glob(f"{self.dataset}_retinanet_*.pt"):
+            number = file.stem.rsplit("_", 1)[1]
+            if self.keep and number.isdecimal() and int(number) <= epoch - self.keep:
+                file.unlink()
 
     def save_if_best(self, checkpoint: Checkpoint, score: float) -> None:
         """Write the checkpoint again as the best one if no earlier score was as high."""
@@ -128,32 +132,44 @@ class RunFolder:
             write_file(self.state_file, {**known, **state})
             self._saved_at = time.monotonic()
 
-    def load_state(self, path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Read a state for a run with these settings.
+    def read_state(self, path: Path) -> dict[str, Any]:
+        """Read a state.
 
         Raises:
-            DataError: there is no state, or the settings that decide the weights differ.
+            DataError: there is none.
         """
         if not path.is_file():
             raise DataError(f"{path}: there is no state to resume from; start without --resume")
         state = read_file(path)
-        if not isinstance(state, dict) or state.get("version") != STATE_VERSION:
-            raise DataError(f"{path}: it is no state of a run that this program can resume")
-        differences = [
-            f"{name} is {_short(value)}, was {_short(state['settings'].get(name))}"
-            for name, value in settings.items()
-            if state["settings"].get(name) != value
-        ]
-        if differences:
+        if not isinstance(state, dict) or "settings" not in state:
             raise DataError(
-                f"{path}: the run cannot be resumed with other settings: {'; '.join(differences)};"
-                " give the same flags and data, or start a new run with --weights"
+                f"{path}: it is no state of a run; expected a {STATE_FILE}; a model to start from"
+                " goes to --weights"
             )
-        self.best = state["best"]
+        if state["version"] != STATE_VERSION:
+            raise DataError(f"{path}: a state of version {state['version']}; use that program")
+        # The best file stays behind where a run goes on in another folder.
+        if (self.folder / f"{self.dataset}_retinanet_best.pt").exists():
+            self.best = state["best"]
         return state
 
-    def _epoch_file(self, epoch: int) -> Path:
-        return self.folder / f"{self.dataset}_retinanet_{epoch}.pt"
+
+def check_settings(path: Path, state: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Make sure that a resumed run would end in the weights of one that was never stopped.
+
+    Raises:
+        DataError: settings that decide the weights differ; each is named.
+    """
+    differences = [
+        f"{name} is {_short(value)}, was {_short(state['settings'].get(name))}"
+        for name, value in settings.items()
+        if state["settings"].get(name) != value
+    ]
+    if differences:
+        raise DataError(
+            f"{path}: the run cannot be resumed with other settings: {'; '.join(differences)};"
+            " give the same flags and data, or start a new run with --weights"
+        )
 
 
 def _short(value: object) -> str:

@@ -5,9 +5,12 @@ It knows nothing of models or data.
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -16,6 +19,7 @@ from torch import Tensor
 from retinanet.errors import DataError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PEER_TIMEOUT = timedelta(minutes=10)  # longer than any process works alone; then it gives up
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,11 @@ def start_runtime(device: str, precision: str, seed: int | None = None) -> Runti
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and world_size > 1:
+    if world_size > 1 and device.startswith("cuda"):
+        if device != "cuda":
+            raise DataError(
+                f"--device {device}: under torchrun each process takes its own GPU; give cuda"
+            )
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         chosen = torch.device(device)
@@ -69,7 +77,8 @@ def start_runtime(device: str, precision: str, seed: int | None = None) -> Runti
     if world_size > 1 and not dist.is_initialized():
         # Tensors of the device go through nccl, small facts about a batch through gloo, which
         # does not make the host wait for the device.
-        dist.init_process_group("cuda:nccl,cpu:gloo" if chosen.type == "cuda" else "gloo")
+        backend = "cuda:nccl,cpu:gloo" if chosen.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=PEER_TIMEOUT)
     if seed is not None:
         torch.manual_seed(seed)
     names = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -179,16 +188,21 @@ class StoppedError(Exception):
 
 
 class StopRequest:
-    """SIGINT and SIGTERM as a question that the training loop asks after every step.
+    """SIGINT and SIGTERM as a question that the run asks where it can stop well.
 
-    The first signal is noted, or raises `StoppedError` where nothing would be lost (`at_once`); the
-    second ends the process as if nothing were here.
+    The first signal is noted; inside `at_once` it raises `StoppedError` where it comes. The second
+    ends the process as if nothing were here.
+
+    Args:
+        advice: how to go on, for the message.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, advice: str) -> None:
+        self.advice = advice
         self.signal_number: int | None = None
-        self.at_once = True
+        self._raises = False
         self._before: dict[int, Any] = {}
+        self._process = os.getpid()
 
     def __enter__(self) -> "StopRequest":
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -199,12 +213,33 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def raise_if_asked(self) -> None:
+        """Stop here if a signal has come."""
+        if self.signal_number:
+            raise StoppedError(self.signal_number, self.advice)
+
+    def stop(self) -> NoReturn:
+        """Stop here, because this process or another of the run was asked to."""
+        raise StoppedError(self.signal_number or signal.SIGTERM, self.advice)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While nothing would be lost: a signal need not wait."""
+        self.raise_if_asked()
+        self._raises = True
+        try:
+            yield
+        finally:
+            self._raises = False
+
     def _take(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # a loader worker that was just forked; the main process ends it
         self.signal_number = number
         for other in self._before:
             signal.signal(other, signal.SIG_DFL)
-        if self.at_once:
-            raise StoppedError(number)
+        if self._raises:
+            self.stop()
 
 
 def ignore_interrupts(worker: int) -> None:

@@ -246,8 +246,9 @@ def test_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ({"version": 99}, "format is version 99"),
-        ({"version": 1}, "no checkpoint of a model"),
+        ({"version": 99, "config": {}}, "format is version 99"),
+        ({"version": 1}, "it is no model"),
+        ({"version": 1, "config": {"depth": 18}}, "no checkpoint of a model"),
         ({"a": "b"}, "holds no state dict"),
         ([], "holds no state dict"),
         ({"a": torch.zeros(1)}, "not a whole detector"),

@@ -101,12 +101,42 @@ def test_stopped_after_any_step_and_resumed_ends_equal(
     assert_same_run(tmp_path, whole[0])
 
 
-def test_more_epochs_after_the_end(
+def test_more_epochs_after_the_end_and_none_after_that(
     sample: SampleData, whole: tuple[Path, str], tmp_path: Path
 ) -> None:
     assert train.main(flags(sample, tmp_path, "--epochs", "1")) == 0
+    for _ in range(2):  # the second time nothing is left to do
+        assert train.main(flags(sample, tmp_path, "--resume")) == 0
+        assert_same_run(tmp_path, whole[0])
+        assert sorted(os.listdir(tmp_path)) == sorted(os.listdir(whole[0]))
+        assert load_checkpoint(tmp_path / "model_final.pt").epoch == EPOCHS - 1
+
+
+def test_stopped_during_the_evaluation(
+    sample: SampleData,
+    whole: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "predict", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+        assert train.main(flags(sample, tmp_path)) == 128 + signal.SIGINT
+    assert "--resume" in capsys.readouterr().err
     assert train.main(flags(sample, tmp_path, "--resume")) == 0
+    assert scores(capsys.readouterr().out) == scores(whole[1])
     assert_same_run(tmp_path, whole[0])
+
+
+def test_a_checkpoint_is_no_state(
+    sample: SampleData, whole: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(whole[0] / "model_final.pt")
+    assert train.main(flags(sample, tmp_path / "new", "--resume", model)) == 1
+    assert "a model to start from goes to --weights" in capsys.readouterr().err
+    state = str(whole[0] / "training_state.pt")
+    assert train.main(flags(sample, tmp_path / "new", "--weights", state)) == 1
+    assert "it is no model" in capsys.readouterr().err
 
 
 def test_another_runs_state(sample: SampleData, whole: tuple[Path, str], tmp_path: Path) -> None:
@@ -248,7 +278,7 @@ def test_an_image_that_breaks_after_the_start(
     more = ["--csv_train", str(rows), "--on_bad_image", policy]
     code = train.main(flags(sample, out, *more))
     captured = capsys.readouterr()
-    said = captured.err if policy == "error" else captured.out
+    said = captured.err
     assert code == (policy == "error")
     assert f"train.csv:{line}: " in said
     assert said.count("cut.jpg") == 1  # though every epoch meets it

@@ -11,7 +11,7 @@ import torch
 from retinanet.checkpoint import Checkpoint, load_checkpoint
 from retinanet.errors import DataError
 from retinanet.model import resnet18
-from retinanet.run_folder import RunFolder
+from retinanet.run_folder import RunFolder, check_settings
 
 
 def run_folder(folder: Path, keep: int | None = None, minutes: float = 10) -> RunFolder:
@@ -20,7 +20,7 @@ def run_folder(folder: Path, keep: int | None = None, minutes: float = 10) -> Ru
 
 def test_old_run_is_refused_or_removed(tmp_path: Path) -> None:
     ours = ["coco_retinanet_3.pt", "csv_retinanet_best.pt", "model_final.pt", "training_state.pt"]
-    others = ["mine.pt", "notes.txt"]
+    others = ["csv_retinanet_backup.pt", "mine.pt", "mine.pt.tmp", "notes.txt"]
     for name in [*ours, *others]:
         (tmp_path / name).touch()
     folder = run_folder(tmp_path)
@@ -47,6 +47,8 @@ def test_keep_bounds_the_epoch_files_and_the_best_stays(tmp_path: Path) -> None:
         checkpoint = Checkpoint(model.config, model.state_dict(), epoch=epoch)
         folder.save_epoch(checkpoint)
         folder.save_if_best(checkpoint, score)
+    (tmp_path / "csv_retinanet_0.pt").touch()  # as an earlier part of the run left it
+    folder.save_epoch(Checkpoint(model.config, model.state_dict(), epoch=4))
     kept = ["csv_retinanet_3.pt", "csv_retinanet_4.pt", "csv_retinanet_best.pt"]
     assert sorted(os.listdir(tmp_path)) == kept
     assert load_checkpoint(tmp_path / "csv_retinanet_best.pt").epoch == 1  # the first of equals
@@ -57,18 +59,24 @@ def test_state_comes_back_with_the_same_settings_only(tmp_path: Path) -> None:
     folder.best = 0.25
     folder.save_state({"weights": {"w": torch.ones(2)}, "epoch": 3}, {"--lr": 1e-4, "--depth": 18})
     again = run_folder(tmp_path)
-    state = again.load_state(again.state_file, {"--lr": 1e-4, "--depth": 18})
-    assert (state["epoch"], again.best) == (3, 0.25)
+    state = again.read_state(again.state_file)
+    assert state["epoch"] == 3
+    assert again.best == float("-inf")  # there is no best file that would be worse than 0.25
+    (tmp_path / "csv_retinanet_best.pt").touch()
+    again.read_state(again.state_file)
+    assert again.best == 0.25
+    check_settings(again.state_file, state, {"--lr": 1e-4, "--depth": 18})
     with pytest.raises(DataError, match=r"--lr is 1e-05, was 0\.0001; --depth is 50, was 18"):
-        again.load_state(again.state_file, {"--lr": 1e-5, "--depth": 50})
+        check_settings(again.state_file, state, {"--lr": 1e-5, "--depth": 50})
 
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
         (None, "there is no state to resume from"),
-        ({"version": 77}, "no state of a run that this program can resume"),
-        ([], "no state of a run that this program can resume"),
+        ({"version": 77, "settings": {}}, "a state of version 77"),
+        ({"version": 1, "config": {}}, "no state of a run; expected a training_state.pt"),
+        ([], "no state of a run; expected a training_state.pt"),
     ],
 )
 def test_what_is_no_state_is_refused(tmp_path: Path, content: object, complaint: str) -> None:
@@ -76,7 +84,7 @@ def test_what_is_no_state_is_refused(tmp_path: Path, content: object, complaint:
     if content is not None:
         torch.save(content, folder.state_file)
     with pytest.raises(DataError, match=complaint):
-        folder.load_state(folder.state_file, {})
+        folder.read_state(folder.state_file)
 
 
 def test_state_is_due_when_the_time_is_up(tmp_path: Path) -> None:
