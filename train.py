@@ -25,6 +25,7 @@ from retinanet.dataloader import (
     collater,
 )
 from retinanet.engine import LossLog, Training
+from retinanet.errors import DataError
 from retinanet.inference import predict
 from retinanet.logger import say
 from retinanet.model import ModelConfig, RetinaNet
@@ -395,6 +396,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         say(f"Weights {args.weights}: {take_weights(model, weights)}")
     model.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if args.compile:
+        if cli.shares_batches(runtime):  # the replicas would run the first GPU's weights
+            raise DataError("--compile with several GPUs needs torchrun, or give --device cuda:0")
         model.predict = torch.compile(model.predict)  # type: ignore[method-assign]
     overflows = runtime.autocast is torch.float16
     log = LossLog(args.log_every, dataset_train.image_path, skips_overflow=overflows)

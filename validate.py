@@ -8,6 +8,7 @@ from pathlib import Path
 from retinanet import cli, coco_eval, csv_eval
 from retinanet.checkpoint import load_checkpoint
 from retinanet.dataloader import CSVDataset
+from retinanet.files import whole_file
 from retinanet.inference import predict
 from retinanet.logger import say
 from retinanet.runtime import start_runtime, usable_workers
@@ -76,12 +77,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         metrics["VOC_per_class"] = {row.name: csv_eval.as_numbers(row) for row in voc.annotated}
 
     if args.output_dir and runtime.is_main:
-        folder = Path(args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         results = coco_eval.coco_results(dataset, detections)
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
-        (folder / "detections.json").write_text(json.dumps(results))
-        say(f"Written: {folder / 'metrics.json'}, {folder / 'detections.json'}")
+        for name, content in (("metrics.json", metrics), ("detections.json", results)):
+            path = Path(args.output_dir) / name
+            with whole_file(path) as stream:
+                stream.write(json.dumps(content, indent=1).encode())
+            say(f"Written: {path}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Read are: this project's checkpoints, bare state dicts (the original's published
 modules as the original's scripts pickled them.
 """
 
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from retinanet.backbone import LAYERS, imagenet_weights
 from retinanet.errors import DataError
+from retinanet.files import whole_file
 from retinanet.model import ModelConfig, RetinaNet
 
 VERSION = 1
@@ -59,38 +59,15 @@ def _check_plain(value: object, name: str) -> None:
 
 
 def write_file(path: Path, content: dict[str, Any]) -> None:
-    """Write plain data and tensors so that `path` is the old file or the whole new one, never less.
+    """Write plain data and tensors, whole or not at all.
 
     Raises:
         TypeError: the content is not dict, list, tuple, str, int, float, bool, None and Tensor.
         DataError: the disk is full or not writable; the old file is whole.
     """
     _check_plain(content, "checkpoint")
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as stream:
-            torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into the latter
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"{path}: could not be written ({reason}); make room, or choose another --output_dir"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in it last, where the system has folders to sync."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    with whole_file(path) as stream:
+        torch.save(content, stream)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -313,13 +313,19 @@ def checksum(dataset: Data) -> int:
     return value
 
 
+def shares_batches(runtime: Runtime) -> bool:
+    """Whether DataParallel splits batches over several GPUs."""
+    everywhere = runtime.device.type == "cuda" and runtime.device.index is None
+    return everywhere and runtime.world_size == 1 and torch.cuda.device_count() > 1
+
+
 def describe(runtime: Runtime) -> str:
     """Where and how precisely a run computes, and how it could be faster."""
     text = f"{runtime.device}, {runtime.precision}"
     if runtime.world_size > 1:
-        return f"{text}, {runtime.world_size} processes"
-    gpus = torch.cuda.device_count()
-    if runtime.device.type == "cuda" and runtime.device.index is None and gpus > 1:
+        text += f", {runtime.world_size} processes"
+    elif shares_batches(runtime):
+        gpus = torch.cuda.device_count()
         text += f"; {gpus} GPUs share each batch (faster: torchrun --nproc_per_node={gpus} ...)"
     return text
 

@@ -81,7 +81,10 @@ class PyramidFeatures(nn.Module):
         lateral4 = _add_upsampled(self.P4_1(C4), lateral5)
         lateral3 = _add_upsampled(self.P3_1(C3), lateral4)
         P6 = self.P6(C5)
-        P7 = self.P7_2(F.relu(P6))
+        # Float32, at no cost: where P6 is one cell wide, oneDNN's bf16 weight gradient of a strided
+        # convolution is NaN.
+        with torch.autocast(P6.device.type, enabled=False):
+            P7 = self.P7_2(F.relu(P6.to(self.P7_2.weight)))
         return [self.P3_2(lateral3), self.P4_2(lateral4), self.P5_2(lateral5), P6, P7]
 
 

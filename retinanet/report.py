@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from retinanet.dataloader import CocoDataset, CSVDataset, ImageFiles
-from retinanet.errors import DataError
+from retinanet.files import whole_file
 from retinanet.postprocess import Detections
 from retinanet.visualization import Picture, contact_sheet, draw_boxes, draw_ground_truth
 
@@ -56,11 +56,8 @@ def save_picture(path: Path, picture: Picture) -> None:
     Raises:
         DataError: the folder or the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path, quality=92)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error}); choose --output_dir") from error
+    with whole_file(path) as stream:
+        Image.fromarray(picture).save(stream, format="JPEG", quality=92)
 
 
 def save_sheet(

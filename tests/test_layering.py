@@ -13,7 +13,7 @@ PACKAGE = ROOT / "retinanet"
 # From the bottom up; a package (tools) stands for all its modules.
 LEVELS = [
     "errors",
-    "boxes anchors backbone images annotations runtime logger visualization optim",
+    "boxes anchors backbone files images annotations runtime logger visualization optim",
     "csv_annotations coco_annotations image_checks transforms losses postprocess",
     "dataloader model",
     "checkpoint inference",

@@ -260,3 +260,16 @@ def test_detect_hands_its_limits_on(ruled):
     assert len(sure.scores) == int((every[0] > 0.2).sum())
     assert len(apart.scores) < len(every[0])
     assert len(narrow.scores) <= 5  # one of each level
+
+
+def test_gradients_in_bf16_are_finite_on_a_map_one_cell_wide():
+    """OneDNN's bf16 weight gradient was NaN where P6, 2 x 1 cells here, goes into P7."""
+    torch.manual_seed(0)
+    model = resnet18(2).to(memory_format=torch.channels_last)
+    torch.nn.init.normal_(model.classificationModel.output.weight, std=0.01)
+    model.autocast = torch.bfloat16
+    model.train()
+    model.freeze_bn()
+    boxes = torch.tensor([[[8.0, 8, 40, 40, 1]], [[10.0, 30, 60, 90, 0]]])
+    sum(model([torch.randn(2, 3, 96, 64), boxes])).backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
