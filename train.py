@@ -247,6 +247,11 @@ def open_data(args: argparse.Namespace, runtime: Runtime) -> tuple[cli.Data, cli
     cli.tell_notes("Training data", train)
     if val:
         cli.tell_notes("Validation data", val)
+        if val.class_names != train.class_names:
+            raise DataError(
+                f"the validation data has the classes {', '.join(val.class_names)}, the training"
+                f" data {', '.join(train.class_names)}; give both the same ones, in one order"
+            )
     return train, val
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -337,6 +338,21 @@ def test_model_of_other_classes_is_refused(
     assert validate.main([model, *flags]) == 1
     error = capsys.readouterr().err
     assert "the model has 4 classes (ring, square, star, triangle), the data 5" in error
+
+
+def test_validation_data_of_other_classes_is_refused(
+    sample: SampleData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "coco"
+    shutil.copytree(sample.coco_root, root)
+    file = root / "annotations/instances_val2017.json"
+    content = json.loads(file.read_text())
+    content["categories"].append({"id": 9, "name": "moon"})
+    file.write_text(json.dumps(content))
+    flags = ["--dataset", "coco", "--coco_path", str(root), "--output_dir", str(tmp_path / "out")]
+    assert train.main([*flags, *SMALL]) == 1
+    assert "triangle, moon, the training data" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_flags_from_a_file_and_later_ones_win(
