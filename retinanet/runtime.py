@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from retinanet.errors import DataError
 
@@ -75,10 +76,7 @@ def start_runtime(device: str, precision: str, seed: int | None = None) -> Runti
     if chosen.type == "cuda" and chosen.index is not None:
         torch.cuda.set_device(chosen)
     if world_size > 1 and not dist.is_initialized():
-        # Tensors of the device go through nccl, small facts about a batch through gloo, which
-        # does not make the host wait for the device.
-        backend = "cuda:nccl,cpu:gloo" if chosen.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=PEER_TIMEOUT)
+        _meet_peers(chosen)
     if seed is not None:
         torch.manual_seed(seed)
     names = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -86,6 +84,26 @@ def start_runtime(device: str, precision: str, seed: int | None = None) -> Runti
         precision = "bf16" if _multiplies_bf16(chosen) else "fp32"
     return Runtime(
         chosen, names[precision], rank=int(os.environ.get("RANK", "0")), world_size=world_size
+    )
+
+
+def _meet_peers(device: torch.device) -> None:
+    """Join the other processes of a torchrun.
+
+    Tensors of the device go through nccl, small facts about a batch through gloo, which does not
+    make the host wait for the device.
+    """
+    store, rank, world_size = next(rendezvous("env://", timeout=PEER_TIMEOUT))
+    # All restarts of a run share torchrun's store: without a prefix of its own, a process could
+    # read there where one that is dead now was listening, and wait for it.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]
+    dist.init_process_group(
+        "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo",
+        timeout=PEER_TIMEOUT,
+        store=store,
+        rank=rank,
+        world_size=world_size,
     )
 
 

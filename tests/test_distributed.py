@@ -121,9 +121,6 @@ def test_validation_by_two_processes_equals_one(
     assert one == two
 
 
-# Slow, because now and then the restarted processes do not find each other at once (gloo), and one
-# restart more is needed, after PEER_TIMEOUT.
-@pytest.mark.slow
 def test_killed_worker_resumes_by_itself(
     sample: SampleData, pair: tuple[Path, str], tmp_path: Path
 ) -> None:
