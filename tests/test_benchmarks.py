@@ -154,7 +154,8 @@ def test_every_convolution_is_recorded_and_run():
     heads = 4 + 4 + 2  # their layers are run on each of five levels
     layers = sum(isinstance(module, nn.Conv2d) for module in model.modules())
     assert len(calls) == layers + (5 - 1) * heads
-    assert {call.x.dtype for call in calls} == {torch.bfloat16}
+    # P7's convolution alone is float32 on purpose.
+    assert sorted(str(call.x.dtype) for call in calls)[-2:] == ["torch.bfloat16", "torch.float32"]
     convolutions.run(calls)
 
 
