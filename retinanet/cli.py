@@ -75,6 +75,8 @@ def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
     """Make a script's main return its exit code: 0, or 1 with one line where the data is wrong."""
 
     def fail(message: object, code: int = 1) -> int:
+        # The reason is said; loader workers that are ended now would only add their tracebacks.
+        sys.unraisablehook = lambda _: None
         sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {message}\n")
         return code
 

@@ -18,7 +18,7 @@ from retinanet.postprocess import (
     SCORE_THRESHOLD,
     Detections,
 )
-from retinanet.runtime import gather, ignore_interrupts, peers
+from retinanet.runtime import gather, peers
 from retinanet.transforms import Sample
 
 
@@ -120,7 +120,6 @@ def load_samples(
         num_workers=workers,
         collate_fn=as_loaded,
         pin_memory=pin_memory,
-        worker_init_fn=ignore_interrupts,
     )
     return zip(order, loader, strict=True)
 
