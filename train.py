@@ -342,7 +342,6 @@ def run_epochs(
 
     detections: list[Detections] = []
     with StopRequest("go on with the same command and --resume") as stop:
-        save_state()
         while training.epoch < args.epochs:
             sampler.set_epoch(training.epoch, first_batch=training.step)
             try:

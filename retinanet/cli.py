@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import sys
+import traceback
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,35 +72,43 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
+def verdict(error: BaseException) -> tuple[int, str]:
+    """The exit code and the one line for an error that its user can mend; 0 for a defect."""
+    text = str(error)
+    if isinstance(error, StoppedError | KeyboardInterrupt):
+        number = error.signal_number if isinstance(error, StoppedError) else signal.SIGINT
+        return 128 + number, text or "stopped"
+    if isinstance(error, DataError | OSError):  # OSError: no room, no permission
+        return 1, text
+    if isinstance(error, RuntimeError):
+        if "DataLoader worker" in text:
+            return 1, (
+                "a loader process died, perhaps for want of memory; lower --workers or"
+                f" --batch_size ({text.splitlines()[0]})"
+            )
+        if "out of memory" in text or "not enough memory" in text:
+            return 1, "out of memory; lower --batch_size, --max_side or --workers"
+        if peers() != (0, 1) and "peer" in text:
+            return 1, "another process of this run has ended; its message says why"
+    return 0, ""
+
+
 def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
     """Make a script's main return its exit code: 0, or 1 with one line where the data is wrong."""
-
-    def fail(message: object, code: int = 1) -> int:
-        # The reason is said; loader workers that are ended now would only add their tracebacks.
-        sys.unraisablehook = lambda _: None
-        sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {message}\n")
-        return code
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
         try:
             main(argv)
-        except (DataError, OSError) as error:  # OSError: no room, no permission
-            return fail(error)
-        except (StoppedError, KeyboardInterrupt) as error:
-            number = error.signal_number if isinstance(error, StoppedError) else signal.SIGINT
-            return fail(str(error) or "stopped", 128 + number)
-        except RuntimeError as error:
-            if "DataLoader worker" in str(error):
-                return fail(
-                    "a loader process died, perhaps for want of memory; lower --workers or"
-                    f" --batch_size ({str(error).splitlines()[0]})"
-                )
-            if "out of memory" in str(error) or "not enough memory" in str(error):
-                return fail("out of memory; lower --batch_size, --max_side or --workers")
-            if peers() != (0, 1) and "peer" in str(error):
-                return fail("another process of this run has ended; its message says why")
-            raise
+        except (Exception, KeyboardInterrupt) as error:
+            code, message = verdict(error)
+            if not code:
+                raise
+            sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {message}\n")
+            # The frames of an error that crossed a loader are held by it, in a cycle, and hold its
+            # workers: without this they live until the interpreter ends, and then die noisily.
+            traceback.clear_frames(error.__traceback__)
+            return code
         finally:
             part_from_peers()
         return 0

@@ -44,7 +44,7 @@ class RunFolder:
         self.folder, self.dataset, self.keep, self.writes = folder, dataset, keep, writes
         self.seconds_between_states = 60 * save_every_minutes
         self.best = float("-inf")
-        self._saved_at = time.monotonic()
+        self._saved_at = float("-inf")  # the first step's state is due at once
 
     @property
     def state_file(self) -> Path:

@@ -87,9 +87,14 @@ def test_what_is_no_state_is_refused(tmp_path: Path, content: object, complaint:
         folder.read_state(folder.state_file)
 
 
-def test_state_is_due_when_the_time_is_up(tmp_path: Path) -> None:
-    assert run_folder(tmp_path, minutes=1e-9).state_is_due()
-    assert not run_folder(tmp_path, minutes=10).state_is_due()
+@pytest.mark.parametrize(("minutes", "due"), [(1e-9, True), (10, False)])
+def test_state_is_due_at_once_and_then_when_the_time_is_up(
+    tmp_path: Path, minutes: float, due: bool
+) -> None:
+    folder = run_folder(tmp_path, minutes=minutes)
+    assert folder.state_is_due()
+    folder.save_state({}, {})
+    assert folder.state_is_due() == due
 
 
 def test_a_disk_that_will_not_do_is_said(

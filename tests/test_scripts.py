@@ -305,7 +305,6 @@ def test_wrong_usage_ends_with_two(
     assert error.count("\n") == 1
 
 
-@pytest.mark.slow  # how workers end is a matter of luck on a busy machine
 def test_image_that_breaks_in_a_loader_worker_is_named(
     sample: SampleData, run: Path, tmp_path: Path
 ) -> None:
