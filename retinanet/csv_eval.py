@@ -6,69 +6,19 @@ Of a data set it knows the annotations and the names of the classes.
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from torch import nn
 
-from retinanet.boxes import pairwise_iou
+from retinanet.charts import precision_recall_chart
+from retinanet.curves import ClassScores, Floats, class_scores
 from retinanet.dataloader import CocoDataset, CSVDataset
+from retinanet.files import whole_file
 from retinanet.inference import predict
 from retinanet.logger import say
+from retinanet.matching import Matches, best_detections, match
 from retinanet.postprocess import MAX_DETECTIONS, SCORE_THRESHOLD, Detections
-
-Floats: TypeAlias = npt.NDArray[np.float64]
-Flags: TypeAlias = npt.NDArray[np.bool_]
-
-
-class OperatingPoint(NamedTuple):
-    """What a class gets when only scores of at least `threshold` count."""
-
-    threshold: float
-    precision: float
-    recall: float
-    f1: float
-
-
-class ClassScores(NamedTuple):
-    """One class: its average precision and its curve, over detections with the best first."""
-
-    name: str
-    num_annotations: int
-    average_precision: float
-    """0 where nothing was found, or where there was nothing to find."""
-    scores: Floats
-    """[D], descending."""
-    precisions: Floats
-    """[D] of this detection and all better ones."""
-    recalls: Floats
-    """[D] of this detection and all better ones."""
-
-    @property
-    def precision(self) -> float | None:
-        """Of all detections above the score threshold; None without detections."""
-        return float(self.precisions[-1]) if len(self.precisions) else None
-
-    @property
-    def recall(self) -> float | None:
-        """Of all detections above the score threshold; None without annotations."""
-        if self.num_annotations == 0:
-            return None
-        return float(self.recalls[-1]) if len(self.recalls) else 0.0
-
-    @property
-    def best_f1(self) -> OperatingPoint | None:
-        """Where 2PR / (P + R) is highest; None without detections or without annotations."""
-        if self.num_annotations == 0 or len(self.scores) == 0:
-            return None
-        # No threshold parts equal scores: only the last of them is a point one can have.
-        last = np.append(self.scores[1:] < self.scores[:-1], True)
-        scores, P, R = self.scores[last], self.precisions[last], self.recalls[last]
-        f1 = 2 * P * R / np.maximum(P + R, np.finfo(float).eps)
-        best = int(f1.argmax())
-        return OperatingPoint(float(scores[best]), float(P[best]), float(R[best]), float(f1[best]))
 
 
 class CsvScores(NamedTuple):
@@ -115,16 +65,13 @@ def score_csv(
     Returns:
         The scores of every class.
     """
-    kept = [best_detections(found, score_threshold, max_detections) for found in detections]
-    annotations = [dataset.load_annotations(index) for index in range(len(dataset))]
-    hits = np.concatenate(
-        [match(found, boxes, iou_threshold) for found, boxes in zip(kept, annotations, strict=True)]
-    )
-    scores = np.concatenate([found.scores.double().numpy() for found in kept])
-    labels = np.concatenate([found.labels.numpy() for found in kept])
+    images = match_images(dataset, detections, iou_threshold, score_threshold, max_detections)
+    hits = np.concatenate([image.found >= 0 for image in images])
+    scores = np.concatenate([image.detections.scores.double().numpy() for image in images])
+    labels = np.concatenate([image.detections.labels.numpy() for image in images])
     order = np.argsort(-scores, kind="stable")
     hits, scores, labels = hits[order], scores[order], labels[order]
-    true_labels = np.concatenate([boxes[:, 4] for boxes in annotations])
+    true_labels = np.concatenate([image.annotations[:, 4] for image in images])
 
     classes = []
     for label in range(dataset.num_classes()):
@@ -135,67 +82,38 @@ def score_csv(
     return CsvScores(tuple(classes), iou_threshold, score_threshold)
 
 
-def best_detections(
-    detections: Detections, score_threshold: float, max_detections: int | None
-) -> Detections:
-    """The detections above a score, at most `max_detections`, best first; equal ones keep order."""
-    order = detections.scores.argsort(descending=True, stable=True)[:max_detections]
-    order = order[detections.scores[order] > score_threshold]
-    return Detections(*(column[order] for column in detections))
+def match_images(
+    dataset: CocoDataset | CSVDataset,
+    detections: Sequence[Detections],
+    iou_threshold: float,
+    score_threshold: float,
+    max_detections: int | None = None,
+) -> list[Matches]:
+    """Tell in each image which detection has found which annotation; arguments as `score_csv`."""
+    return [
+        match(
+            best_detections(found, score_threshold, max_detections),
+            dataset.load_annotations(index),
+            iou_threshold,
+            _crowds(dataset, index),
+        )
+        for index, found in zip(range(len(dataset)), detections, strict=True)
+    ]
 
 
-def match(detections: Detections, annotations: Floats, iou_threshold: float) -> Flags:
-    """Tell true positives of one image from false ones.
-
-    Each detection, the best first, goes to the annotation of its class that it overlaps most. It is
-    true if it overlaps that one enough and no better detection has taken it.
-
-    Args:
-        detections: of the image, best first.
-        annotations: [M, 5] x1, y1, x2, y2, label.
-        iou_threshold: least overlap.
-
-    Returns:
-        [D] true positives.
-    """
-    true = np.zeros(len(detections.scores), dtype=bool)
-    if len(true) and len(annotations):
-        truth = torch.as_tensor(annotations, dtype=torch.float64)
-        overlap = pairwise_iou(detections.boxes.double(), truth[:, :4])
-        overlap[detections.labels[:, None] != truth[:, 4]] = -1
-        iou = overlap.numpy()  # [D, M]
-        overlapping = np.flatnonzero(iou.max(axis=1) >= iou_threshold)
-        taken = iou.argmax(axis=1)[overlapping]
-        _, first = np.unique(taken, return_index=True)
-        true[overlapping[first]] = True
-    return true
-
-
-def class_scores(name: str, num_annotations: int, scores: Floats, hits: Flags) -> ClassScores:
-    """The curve and the average precision of a class.
-
-    Args:
-        name: of the class.
-        num_annotations: how many there are to find.
-        scores: [D], descending.
-        hits: [D], true positives among them.
-    """
-    true = np.cumsum(hits)
-    precisions = true / np.arange(1, len(true) + 1)
-    recalls = true / max(num_annotations, 1)
-    ap = average_precision(recalls, precisions)
-    return ClassScores(name, num_annotations, ap, scores, precisions, recalls)
-
-
-def average_precision(recalls: Floats, precisions: Floats) -> float:
-    """The area under the curve, at every recall the best precision of this or a higher recall.
-
-    Args:
-        recalls: [D], ascending.
-        precisions: [D].
-    """
-    envelope = np.maximum.accumulate(precisions[::-1])[::-1]
-    return float(np.sum(np.diff(recalls, prepend=0) * envelope))
+def _crowds(dataset: CocoDataset | CSVDataset, index: int) -> Floats:
+    """[C, 5] x1, y1, x2, y2, label of an image's crowds, which only COCO's files have."""
+    if not isinstance(dataset, CocoDataset):
+        return np.zeros((0, 5))
+    entries = dataset.coco.imgToAnns.get(dataset.image_id(index), [])
+    crowds = [
+        (*entry["bbox"], dataset.coco_label_to_label(entry["category_id"]))
+        for entry in entries
+        if entry["iscrowd"]
+    ]
+    regions = np.array(crowds, float).reshape(-1, 5)
+    regions[:, 2:4] += regions[:, :2]
+    return regions
 
 
 def as_numbers(row: ClassScores) -> dict[str, Any]:
@@ -245,26 +163,14 @@ def _number(value: float | None) -> str:
 
 def save_curves(scores: CsvScores, folder: Path) -> list[Path]:
     """Draw precision over recall, one PNG a class that has ground truth, and name the files."""
-    from matplotlib.figure import Figure  # here, because it is slow to import
-
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for label, row in enumerate(scores.classes):
-        if not row.num_annotations:
-            continue
-        figure = Figure()
-        axes = figure.add_subplot(
-            title=f"{row.name}: AP {row.average_precision:.3f} at IoU {scores.iou_threshold:g}",
-            xlabel="recall",
-            ylabel="precision",
-            xlim=(0, 1),
-            ylim=(0, 1.02),
-        )
-        axes.plot(row.recalls, row.precisions, marker=".")  # a lone point has no line
-        # A name may hold characters that a file's may not; the label keeps two such names apart.
-        safe_name = re.sub(r"[^\w-]+", "_", row.name)
-        paths.append(folder / f"{label}_{safe_name}_precision_recall.png")
-        figure.savefig(paths[-1])
+        if row.num_annotations:
+            # A name may hold characters that a file's may not; the label keeps two of them apart.
+            safe_name = re.sub(r"[^\w-]+", "_", row.name)
+            paths.append(folder / f"{label}_{safe_name}_precision_recall.png")
+            with whole_file(paths[-1]) as stream:
+                stream.write(precision_recall_chart([row], row.average_precision).png)
     return paths
 
 

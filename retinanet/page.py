@@ -1,0 +1,149 @@
+"""A page of HTML in one file, for readers with a wide or a narrow, a light or a dark screen."""
+
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+
+class Html(str):
+    """What is HTML already; any other text is escaped on its way into an element."""
+
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1f2933; --soft: #5b6873; --line: #e3e7eb;
+  --ground: #ffffff; --tint: #f5f7f9; --bar: #cfdff5; }
+@media (prefers-color-scheme: dark) { :root { --ink: #d9dfe5; --soft: #93a0ac; --line: #2b333b;
+  --ground: #14181d; --tint: #1b2127; --bar: #24405f; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--ground); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+main { max-width: 1240px; margin: 0 auto; padding: 40px clamp(16px, 4vw, 48px) 64px; }
+h1 { margin: 0 0 4px; font-size: 28px; line-height: 1.2; overflow-wrap: anywhere; }
+h2 { margin: 56px 0 8px; font-size: 20px; }
+code { font: 0.9em ui-monospace, monospace; white-space: nowrap; color: var(--ink); }
+p { margin: 0 0 16px; max-width: 76ch; color: var(--soft); }
+img { display: block; max-width: 100%; height: auto; }
+figure { margin: 0; min-width: 0; }
+figcaption { margin-top: 6px; font-size: 13px; color: var(--soft); overflow-wrap: anywhere; }
+figcaption b, p b { color: var(--ink); font-weight: 600; }
+dl { display: grid; margin: 24px 0 0; }
+.numbers { grid-template-columns: repeat(auto-fit, minmax(min(45%, 170px), 1fr)); gap: 1px;
+  border: 1px solid var(--line); border-radius: 8px; overflow: hidden; }
+.numbers div { padding: 14px 16px; box-shadow: 0 0 0 1px var(--line); }
+.numbers dt { font-size: 13px; color: var(--soft); }
+.numbers dd { margin: 0; font-size: 26px; line-height: 1.3; font-variant-numeric: tabular-nums; }
+.facts { grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 4px 40px;
+  font-size: 14px; }
+.facts div { display: flex; gap: 12px; }
+.facts dt { flex: 0 0 96px; color: var(--soft); }
+.facts dd { margin: 0; min-width: 0; overflow-wrap: anywhere; }
+.charts, .pictures { display: grid; gap: 32px 40px; margin-top: 20px; align-items: start; }
+.charts { grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); }
+.charts img { width: 100%; max-width: 620px; }
+.pictures { grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); gap: 24px; }
+.pictures img { width: 100%; aspect-ratio: 4 / 3; object-fit: contain; border-radius: 4px;
+  background: var(--tint); }
+.wide { display: flex; flex-wrap: wrap; gap: 16px 24px; margin-top: 20px; }
+.wide figure { flex: 0 1 auto; max-width: 100%; overflow-x: auto; }
+.wide img { width: 840px; max-width: none; }
+.scroll { overflow-x: auto; margin-top: 16px; }
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
+th, td { padding: 5px 14px; text-align: right; white-space: nowrap;
+  border-bottom: 1px solid var(--line); }
+th { font-weight: 400; color: var(--soft); vertical-align: bottom; }
+th[colspan] { padding-bottom: 0; border: 0; text-align: center; }
+tr > :first-child { position: sticky; left: 0; padding-left: 0; background: var(--ground);
+  text-align: left; white-space: normal; overflow-wrap: break-word; color: var(--ink);
+  max-width: min(42vw, 320px); }
+thead tr > :first-child { color: var(--soft); }
+tfoot td { border-bottom: 0; font-weight: 600; color: var(--ink); }
+i.swatch { display: inline-block; width: 10px; height: 10px; margin-right: 8px;
+  border-radius: 2px; }
+i.bar { display: inline-block; width: 72px; height: 8px; margin-right: 10px; border-radius: 2px;
+  background: var(--tint); }
+i.bar i { display: block; height: 8px; border-radius: 2px; background: var(--bar); }
+@media (max-width: 600px) { main { padding-top: 24px; } h1 { font-size: 23px; }
+  h2 { margin-top: 40px; } th, td { padding: 5px 9px; } }
+"""
+
+
+# How every page begins, and no other file.
+BEGINNING = b"""<!DOCTYPE html>
+<html lang="en"><meta charset="utf-8"><meta name="generator" content="retinanet">
+"""
+
+
+def page(title: str, sections: Iterable[Html]) -> bytes:
+    """A whole file, which needs no other."""
+    content = joined(
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        element("style", Html(_STYLE)),
+        element("main", *sections),
+    )
+    return BEGINNING + content.encode(errors="xmlcharrefreplace")  # half of a UTF-16 pair
+
+
+def element(tag: str, *content: str, **attributes: str) -> Html:
+    """`<tag attribute="...">content</tag>`; an attribute's name may end in _, as in `class_`."""
+    opening = [tag, *(f'{name.rstrip("_")}="{escape(v)}"' for name, v in attributes.items())]
+    closing = "" if tag in ("meta", "img") else f"</{tag}>"
+    return Html(f"<{' '.join(opening)}>{joined(*content)}{closing}")
+
+
+def joined(*content: str) -> Html:
+    """Text and HTML, one after the other."""
+    return Html("".join(part if isinstance(part, Html) else escape(part) for part in content))
+
+
+def section(title: str, *content: Html) -> Html:
+    """A part of the page under its heading."""
+    return element("section", element("h2", title), *content)
+
+
+def picture(data: bytes, kind: str, alt: str, caption: Sequence[str] = ()) -> Html:
+    """A picture that is part of the file.
+
+    Args:
+        data: as in a file of its own.
+        kind: `svg+xml`, `png`, `jpeg`.
+        alt: what it shows, for those who do not see it.
+        caption: text and HTML that stand below it.
+    """
+    image = element("img", src=f"data:image/{kind};base64,{b64encode(data).decode()}", alt=alt)
+    return element("figure", image, *([element("figcaption", *caption)] if caption else []))
+
+
+def definitions(values: Mapping[str, str], kind: str) -> Html:
+    """Names and values, in the style of `kind`: `numbers` are large, `facts` are small."""
+    pairs = (
+        element("div", element("dt", name), element("dd", value)) for name, value in values.items()
+    )
+    return element("dl", *pairs, class_=kind)
+
+
+def table(
+    groups: Sequence[tuple[str, int]],
+    head: Sequence[str],
+    body: Iterable[Sequence[str]],
+    foot: Sequence[str] = (),
+) -> Html:
+    """Rows of text and HTML, numbers to the right; it scrolls where it is wider than the screen.
+
+    Args:
+        groups: names that stand above several columns, and how many of them; perhaps none.
+        head: names of the columns.
+        body: rows of cells.
+        foot: cells of the last row.
+    """
+
+    def row(cells: Sequence[str], tag: str = "td") -> Html:
+        return element("tr", *(element(tag, cell) for cell in cells))
+
+    above = (element("th", name, colspan=str(columns)) for name, columns in groups)
+    rows = (
+        element("thead", element("tr", *above), row(head, "th")),
+        element("tbody", *map(row, body)),
+        element("tfoot", row(foot)),
+    )
+    return element("div", element("table", *rows), class_="scroll")

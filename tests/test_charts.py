@@ -1,0 +1,139 @@
+"""Charts: well-formed files, whatever the names in them, and nothing left behind."""
+
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from retinanet.charts import (
+    COLORED_CLASSES,
+    Chart,
+    f1_chart,
+    line_color,
+    losses_chart,
+    matrix_chart,
+    precision_recall_chart,
+    scores_chart,
+    shortened,
+)
+from retinanet.curves import class_scores
+from retinanet.visualization import class_color
+
+
+def scores(name: str, hits: str = "101", count: int = 3):
+    flags = np.array([letter == "1" for letter in hits])
+    return class_scores(name, count, np.linspace(0.9, 0.1, len(hits)), flags)
+
+
+def written(chart: Chart) -> list[str]:
+    """The texts of a chart; its files are what they say they are."""
+    assert chart.png.startswith(b"\x89PNG")
+    root = ElementTree.fromstring(chart.svg)
+    return [str(text.text) for text in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_curves_are_named_with_their_numbers_and_the_best_is_marked() -> None:
+    classes = [scores("cat"), scores("dog", "11"), scores("emu", "0", count=0)]
+    texts = written(precision_recall_chart(classes, 0.61))
+    # cat: 1/3 at precision 1, 1/3 at 2/3; dog: 2/3 at 1
+    for name in ("0.610 all classes", "0.556 cat", "0.667 dog", "recall", "precision"):
+        assert name in texts
+    assert not any("emu" in text for text in texts)  # nothing to find
+    assert {"best at 0.412", "0.700 all classes"} <= set(written(f1_chart(classes, (0.412, 0.7))))
+
+
+def test_one_class_needs_no_mean() -> None:
+    assert not any("all classes" in text for text in written(f1_chart([scores("cat")], (0.5, 0.7))))
+
+
+def test_of_many_classes_the_best_and_the_worst_are_named() -> None:
+    hits = ["1" * k + "0" * (30 - k) for k in range(20)]
+    classes = [scores(f"no. {k}", hits[k], count=30) for k in range(20)]
+    texts = written(precision_recall_chart(classes, 0.3))
+    named = sorted(int(text.split("no. ")[1]) for text in texts if "no. " in text)
+    half = COLORED_CLASSES // 2
+    assert named == [*range(half), *range(20 - half, 20)]
+
+
+NAMES = ["$x^{2", "_hidden", "<script>&", "\x00\ud800\n", "日本語", "", "long " * 20]
+
+
+def test_any_name_is_written_as_it_is_but_for_what_no_file_may_hold() -> None:
+    classes = [scores(name) for name in NAMES]
+    lines = written(precision_recall_chart(classes, 0.5))
+    counts = np.arange(49).reshape(7, 7)
+    cells = written(matrix_chart(counts, NAMES, xlabel="$", ylabel="_"))
+    for name in ("$x^{2", "_hidden", "<script>&", "···", "日本語", "long long long lo…"):
+        assert f"0.556 {name}" in lines
+        assert cells.count(name) == 2
+
+
+def test_a_matrix_says_its_counts() -> None:
+    counts = np.array([[1234, 0], [5, 67]])
+    texts = written(matrix_chart(counts, ("cat", "dog"), xlabel="found", ylabel="there"))
+    assert {"1,234", "5", "67", "·", "found", "there"} <= set(texts)
+
+
+def step(iteration: int) -> dict:
+    names = ("running_loss", "classification_loss", "regression_loss")
+    return {"kind": "step", "epoch": 0, "iteration": iteration} | dict.fromkeys(names, 1.0)
+
+
+def epoch(number: int, **metrics: float) -> dict:
+    return {"kind": "epoch", "epoch": number, "mean_loss": 1.0, "metrics": metrics}
+
+
+def test_losses_and_scores_of_a_run() -> None:
+    chart = losses_chart([step(0)])  # one step is enough
+    assert chart
+    assert {"running loss", "classification", "regression"} <= set(written(chart))
+    history = [epoch(0, AP=0.1, AP50=0.3, mAP=0.4), epoch(1, AP=0.2, AP50=0.3, mAP=0.35)]
+    chart = scores_chart(history)
+    assert chart
+    assert {"mAP", "COCO AP", "mAP 0.400 after epoch 0"} <= set(written(chart))
+    chart = scores_chart([epoch(0, AP=0.1, AP50=0.4), epoch(1, AP=0.2, AP50=0.3)])  # COCO data
+    assert chart
+    assert {"COCO AP50", "COCO AP", "COCO AP 0.200 after epoch 1"} <= set(written(chart))
+    assert losses_chart([epoch(0)]) is None
+    assert scores_chart([step(0), epoch(0)]) is None
+
+
+def test_ink_is_the_readers_and_the_same_chart_gives_the_same_file() -> None:
+    first, second = (losses_chart([step(0), step(1)]) for _ in range(2))
+    assert first == second
+    assert first
+    assert b"currentColor" in first.svg
+    assert b"prefers-color-scheme:dark" in first.svg
+
+
+def test_settings_of_matplotlib_stay_as_they_were() -> None:
+    before = dict(mpl.rcParams)
+    losses_chart([step(0)])
+    assert dict(mpl.rcParams) == before
+
+
+def test_matplotlib_is_imported_late_and_without_its_global_figures() -> None:
+    code = (
+        "import sys, retinanet.charts; assert 'matplotlib' not in sys.modules\n"
+        "import numpy, retinanet.charts as c; c.matrix_chart(numpy.eye(2, dtype=int), 'ab',"
+        " xlabel='', ylabel='')\n"
+        "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("label", [0, 1, 2, 7, 40])
+def test_lines_have_the_hue_of_the_boxes_and_can_be_seen_on_white(label: int) -> None:
+    color = np.array([int(line_color(label)[k : k + 2], 16) for k in (1, 3, 5)]) / 255
+    luminance = np.dot(color**2.2, (0.2126, 0.7152, 0.0722))
+    assert 1.05 / (luminance + 0.05) > 2.9  # contrast with white; 3 is asked of graphics
+    box = np.array(class_color(label)) / 255
+    np.testing.assert_allclose(color / color.max(), box / box.max(), atol=0.01)
+
+
+def test_shortened() -> None:
+    assert shortened("x" * 18) == "x" * 18
+    assert shortened("x" * 19) == "x" * 17 + "…"
