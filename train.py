@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision.transforms import Compose
 
-from retinanet import cli, coco_eval, csv_eval
+from retinanet import cli, csv_eval
 from retinanet.backbone import LAYERS
-from retinanet.checkpoint import Checkpoint, start_weights, take_weights
+from retinanet.checkpoint import Checkpoint
 from retinanet.dataloader import (
     AspectRatioBasedSampler,
     Augmenter,
@@ -26,22 +26,36 @@ from retinanet.dataloader import (
 )
 from retinanet.engine import LossLog, Training
 from retinanet.errors import DataError
+from retinanet.evaluation import Evaluation
+from retinanet.evaluation import evaluate as measure
+from retinanet.flags import (
+    Parser,
+    add_anchor_flags,
+    add_device_flags,
+    add_size_flags,
+    add_training_data_flags,
+    count,
+    positive_float,
+    positive_int,
+)
 from retinanet.inference import predict
-from retinanet.logger import say
+from retinanet.logger import METRICS_FILE, RunLog, read_records, say
 from retinanet.model import ModelConfig, RetinaNet
 from retinanet.postprocess import Detections
-from retinanet.report import save_sheet
+from retinanet.report import save_sheet, write_report
 from retinanet.run_folder import RunFolder, check_settings
 from retinanet.runtime import (
     Runtime,
     StoppedError,
     StopRequest,
+    describe_machine,
     ignore_interrupts,
     start_runtime,
     usable_workers,
     wait_for_all,
 )
 from retinanet.sample_data import write_shapes
+from retinanet.start import resumed_start, start_config, start_weights, take_weights
 
 # What a flag is when it is not given: the original's values, and the sample's.
 DEFAULTS = {
@@ -65,29 +79,10 @@ SHAPES_DEFAULTS = DEFAULTS | {
 SAMPLE_SIZE = {"train_images": 300, "val_images": 60}
 
 
-def parser() -> cli.Parser:
+def parser() -> Parser:
     """The flags of train.py."""
-    result = cli.Parser("Train a RetinaNet on COCO data, on CSV data, or on the built-in sample.")
-    data = result.add_argument_group("data")
-    data.add_argument(
-        "--dataset", choices=("coco", "csv", "shapes"), required=True, help="shapes: the sample"
-    )
-    data.add_argument("--coco_path", metavar="DIR", help="holds annotations/ and images/")
-    data.add_argument(
-        "--coco_train_set", default="train2017", metavar="SET", help="to train on (train2017)"
-    )
-    data.add_argument(
-        "--coco_val_set", default="val2017", metavar="SET", help="to evaluate on (val2017)"
-    )
-    data.add_argument("--csv_train", metavar="FILE", help="path,x1,y1,x2,y2,class")
-    data.add_argument("--csv_classes", metavar="FILE", help="name,id")
-    data.add_argument("--csv_val", metavar="FILE", help="as --csv_train (no evaluation)")
-    data.add_argument(
-        "--csv_images_dir",
-        metavar="DIR",
-        help="where relative image paths start (beside the CSV, else the working directory)",
-    )
-
+    result = Parser("Train a RetinaNet on COCO data, on CSV data, or on the built-in sample.")
+    add_training_data_flags(result, kinds=("coco", "csv", "shapes"))
     model = result.add_argument_group("model")
     model.add_argument(
         "--depth", type=int, choices=tuple(LAYERS), help="of the ResNet (50; shapes: 18)"
@@ -95,39 +90,32 @@ def parser() -> cli.Parser:
     model.add_argument(
         "--weights",
         metavar="WHAT",
-        help="to start from: imagenet, none, or a FILE of a ResNet or detector"
-        " (imagenet; shapes: none)",
+        help="to start from: imagenet, none, torchvision-coco, torchvision-coco-v2, or a FILE of a"
+        " ResNet or detector (imagenet; shapes: none)",
     )
+    add_anchor_flags(model)
 
     training = result.add_argument_group("training")
     training.add_argument(
-        "--epochs", type=cli.positive_int, metavar="N", help="passes over the data (100; shapes: 4)"
+        "--epochs", type=positive_int, help="passes over the data (100; shapes: 4)"
     )
     training.add_argument(
-        "--lr", type=cli.positive_float, help="Adam's learning rate (1e-5; shapes: 3e-4)"
+        "--patience",
+        type=positive_int,
+        help="stop after N evaluations without a better mAP (never)",
     )
     training.add_argument(
-        "--min_side",
-        type=cli.positive_int,
-        metavar="PX",
-        help="length that an image's shorter side gets (608; shapes: 256)",
+        "--lr", type=positive_float, help="Adam's learning rate (1e-5; shapes: 3e-4)"
     )
-    training.add_argument(
-        "--max_side",
-        type=cli.positive_int,
-        metavar="PX",
-        help="most that its longer side may get (1024; shapes: 384)",
-    )
+    add_size_flags(training, "608; shapes: 256", "1024; shapes: 384")
     training.add_argument(
         "--on_bad_image",
         choices=("error", "skip"),
         default="error",
         help="skip: leave out images that cannot be read, up to 100 (error)",
     )
-    training.add_argument(
-        "--seed", type=cli.count, default=0, metavar="N", help="of every random choice (0)"
-    )
-    machine = cli.add_device_flags(result, precision="auto", batch_size=None)
+    training.add_argument("--seed", type=count, default=0, help="of every random choice (0)")
+    machine = add_device_flags(result, precision="auto", batch_size=None)
     machine.add_argument(
         "--compile",
         action="store_true",
@@ -136,7 +124,7 @@ def parser() -> cli.Parser:
 
     output = result.add_argument_group("output")
     output.add_argument(
-        "--output_dir", default=".", metavar="DIR", help="for the checkpoints (here)"
+        "--output_dir", default=".", metavar="DIR", help="for all that the run writes (here)"
     )
     output.add_argument(
         "--overwrite", action="store_true", help="remove an old run's files there first"
@@ -150,30 +138,23 @@ def parser() -> cli.Parser:
     )
     output.add_argument(
         "--save_every_minutes",
-        type=cli.positive_float,
+        type=positive_float,
         default=10.0,
-        metavar="MIN",
         help="how much a power cut may cost (10)",
     )
     output.add_argument(
         "--keep",
-        type=cli.positive_int,
-        metavar="N",
+        type=positive_int,
         help="keep the files of the last N epochs, and the best and final ones (all)",
     )
     output.add_argument(
-        "--log_every",
-        type=cli.positive_int,
-        default=1,
-        metavar="N",
-        help="steps between two lines of losses (1)",
+        "--log_every", type=positive_int, default=1, help="steps between two lines of losses (1)"
     )
     output.add_argument(
-        "--eval_every",
-        type=cli.positive_int,
-        default=1,
-        metavar="N",
-        help="epochs between two evaluations (1)",
+        "--eval_every", type=positive_int, default=1, help="epochs between two evaluations (1)"
+    )
+    output.add_argument(
+        "--tensorboard", action="store_true", help="write curves and pictures for TensorBoard too"
     )
     return result
 
@@ -257,7 +238,7 @@ def open_data(args: argparse.Namespace, runtime: Runtime) -> tuple[cli.Data, cli
 
 def evaluate(
     model: RetinaNet, dataset: cli.Data, args: argparse.Namespace, runtime: Runtime
-) -> tuple[list[Detections], dict[str, float]]:
+) -> tuple[list[Detections], Evaluation]:
     """Detect on the validation data, say the scores, and return both."""
     say(f"Evaluating on {len(dataset)} images")
     detections = predict(
@@ -268,14 +249,14 @@ def evaluate(
         autocast=runtime.autocast,
         progress=True,
     )
-    coco = coco_eval.score_coco(dataset, detections)
-    if isinstance(dataset, CocoDataset):
-        say(coco.summary)
-        return detections, coco.stats
-    voc = csv_eval.score_csv(dataset, detections)
-    say(csv_eval.csv_table(voc))
-    say(f"COCO's AP {coco.stats['AP']:.3f}, AP50 {coco.stats['AP50']:.3f} ({runtime.precision})")
-    return detections, coco.stats | {"mAP": voc.mean_average_precision or 0.0}
+    scores = measure(dataset, detections)
+    if scores.voc is None:
+        say(scores.coco.summary)
+    else:
+        stats = scores.coco.stats
+        say(csv_eval.csv_table(scores.voc))
+        say(f"COCO's AP {stats['AP']:.3f}, AP50 {stats['AP50']:.3f} ({runtime.precision})")
+    return detections, scores
 
 
 def load_batches(
@@ -303,7 +284,7 @@ def load_batches(
 
 
 def deciding_settings(
-    args: argparse.Namespace, dataset: cli.Data, runtime: Runtime
+    args: argparse.Namespace, config: ModelConfig, dataset: cli.Data, runtime: Runtime
 ) -> dict[str, object]:
     """What a resumed run must agree with, lest it end in other weights."""
     return {
@@ -315,6 +296,7 @@ def deciding_settings(
         "--lr": args.lr,
         "--min_side": args.min_side,
         "--max_side": args.max_side,
+        "the anchors": [config.anchor_sizes, config.anchor_ratios, config.anchor_scales],
         "--seed": args.seed,
         "--precision": runtime.precision,
     }
@@ -334,16 +316,19 @@ def run_epochs(
 
     def save_state() -> None:
         facts = {"run_id": run_id(), "metrics": checkpoint.metrics}
-        folder.save_state({**training.state(), **facts}, settings)
+        config = {"config": asdict(checkpoint.config)}
+        folder.save_state({**training.state(), **facts, **config}, settings)
 
     def save_state_if_due() -> None:
         if folder.state_is_due():
             save_state()
 
+    log = training.log
     detections: list[Detections] = []
     with StopRequest("go on with the same command and --resume") as stop:
-        while training.epoch < args.epochs:
-            sampler.set_epoch(training.epoch, first_batch=training.step)
+        while training.epoch < args.epochs and not folder.stands_still(args.patience):
+            epoch = training.epoch
+            sampler.set_epoch(epoch, first_batch=training.step)
             try:
                 training.train_epoch(batches, stop, after_step=save_state_if_due)
             except StoppedError:
@@ -351,20 +336,24 @@ def run_epochs(
                 raise
             save_state()
             checkpoint = replace(
-                checkpoint, weights=training.model.state_dict(), epoch=training.epoch, metrics={}
+                checkpoint, weights=training.model.state_dict(), epoch=epoch, metrics={}
             )
             folder.save_epoch(checkpoint)
-            last = training.epoch + 1 == args.epochs
-            if dataset_val and (last or (training.epoch + 1) % args.eval_every == 0):
+            per_class: dict[str, float] = {}
+            if dataset_val and (epoch + 1 == args.epochs or (epoch + 1) % args.eval_every == 0):
                 with stop.at_once():
-                    detections, metrics = evaluate(
+                    detections, scores = evaluate(
                         training.model, dataset_val, args, training.runtime
                     )
-                checkpoint = replace(checkpoint, metrics=metrics)
+                per_class = scores.coco.per_class
+                checkpoint = replace(checkpoint, metrics=scores.numbers)
                 folder.save_epoch(checkpoint)
-                folder.save_if_best(checkpoint, metrics.get("mAP", metrics["AP"]))
+                folder.save_if_best(checkpoint, scores.score)
+            log.run.add_epoch(epoch, log.mean, checkpoint.metrics, per_class)
             training.finish_epoch()
         save_state()
+        if training.epoch < args.epochs:
+            say(f"The validation mAP is no better for {args.patience} evaluations: the end")
     return checkpoint, detections
 
 
@@ -380,32 +369,46 @@ def main(argv: Sequence[str] | None = None) -> None:
         save_every_minutes=args.save_every_minutes,
         writes=runtime.is_main,
     )
+    log = RunLog(
+        folder.folder,
+        device=runtime.device,
+        log_every=args.log_every,
+        epochs=args.epochs,
+        tensorboard=args.tensorboard,
+    )
 
     # What can go wrong goes wrong here, before anything is built or written.
     resumed = state_to_resume(args, folder)
     state = folder.read_state(resumed) if resumed else None
     own = resumed and resumed.resolve() == folder.state_file.resolve()
     old_files = [] if own else folder.old_files(overwrite=args.overwrite)
-    weights = {} if resumed else start_weights(args.weights, args.depth)
+    start = resumed_start(state) if state else start_weights(args.weights, args.depth)
     dataset_train, dataset_val = open_data(args, runtime)
     dataset_train.skip_unreadable = args.on_bad_image == "skip"
-    settings = deciding_settings(args, dataset_train, runtime)
+    wished = ModelConfig(
+        num_classes=dataset_train.num_classes(),
+        depth=args.depth,
+        anchor_sizes=tuple(args.anchor_sizes),
+        anchor_ratios=tuple(args.anchor_ratios),
+        anchor_scales=tuple(args.anchor_scales),
+    )
+    config = start_config(wished, start, str(resumed or args.weights))
+    settings = deciding_settings(args, config, dataset_train, runtime)
     if resumed and state:
         check_settings(resumed, state, settings)
 
     # The model and all that changes with it.
-    config = ModelConfig(num_classes=dataset_train.num_classes(), depth=args.depth)
     model = RetinaNet(config)
     if not resumed:
-        say(f"Weights {args.weights}: {take_weights(model, weights)}")
+        say(f"Weights {args.weights}: {take_weights(model, start.weights)}")
     model.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if args.compile:
         if cli.shares_batches(runtime):  # the replicas would run the first GPU's weights
             raise DataError("--compile with several GPUs needs torchrun, or give --device cuda:0")
         model.predict = torch.compile(model.predict)  # type: ignore[method-assign]
     overflows = runtime.autocast is torch.float16
-    log = LossLog(args.log_every, dataset_train.image_path, skips_overflow=overflows)
-    training = Training(model, runtime, args.lr, log)
+    losses = LossLog(log, dataset_train.image_path, skips_overflow=overflows)
+    training = Training(model, runtime, args.lr, losses)
     checkpoint = Checkpoint(
         config,
         model.state_dict(),
@@ -423,11 +426,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     say(f"Training a ResNet-{args.depth} RetinaNet: {cli.describe(runtime)}")
     batches, sampler = load_batches(dataset_train, args, runtime)
     folder.claim(old_files, args.epochs, sum(w.nbytes for w in checkpoint.weights.values()))
+    folder.save_config(vars(args), describe_machine(runtime))
+    log.open(training.epoch, training.step, steps=len(sampler))
     checkpoint, detections = run_epochs(
         training, batches, sampler, folder, settings, checkpoint, dataset_val, args
     )
     folder.save_final(checkpoint)
     say(f"Written: {folder.folder / 'model_final.pt'}")
+    if runtime.is_main and (detections or not dataset_val):  # a finished run has its report
+        report = write_report(
+            folder.folder,
+            dataset_val,
+            detections,
+            title=f"{folder.folder.resolve().name}: {args.dataset}, epoch {checkpoint.epoch}",
+            facts=cli.describe_model(checkpoint, runtime)
+            | {
+                "Started from": args.weights,
+                "Trained on": f"{len(dataset_train)} images, batches of {args.batch_size}",
+            },
+            history=read_records(folder.folder / METRICS_FILE),
+        )
+        say(f"Report: {report}")
     if args.dataset == "shapes" and dataset_val and detections and runtime.is_main:
         sheet = folder.folder / "shapes_retinanet_detections.jpg"
         save_sheet(sheet, dataset_val, detections, score_threshold=0.5)

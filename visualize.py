@@ -1,4 +1,4 @@
-"""Draw a detector's findings on the images of a data set, on one image, or on a folder of them."""
+"""Draw and save a detector's findings on images, or on those of a data set."""
 
 import sys
 from collections.abc import Sequence
@@ -7,80 +7,142 @@ from pathlib import Path
 from retinanet import cli
 from retinanet.checkpoint import load_checkpoint
 from retinanet.dataloader import ImageFiles
-from retinanet.inference import predict
-from retinanet.logger import say
+from retinanet.errors import DataError
+from retinanet.flags import (
+    Parser,
+    add_data_flags,
+    add_detection_flags,
+    add_device_flags,
+    add_model_flags,
+    model_file,
+)
+from retinanet.logger import progress, say
+from retinanet.postprocess import Detections
+from retinanet.predictions import FORMATS, Images, save_predictions
 from retinanet.report import draw_image, free_name, save_picture
-from retinanet.runtime import start_runtime, usable_workers
+from retinanet.runtime import start_runtime
 from retinanet.visualization import show
 
 
-def parser() -> cli.Parser:
+def parser() -> Parser:
     """The flags of visualize.py."""
-    result = cli.Parser(
-        "Draw a detector's findings on the images of a data set, on one image, or on a folder."
-    )
-    cli.add_model_flags(result)
-    cli.add_data_flags(result)
+    result = Parser("Draw and save a detector's findings on images, or on those of a data set.")
+    add_model_flags(result)
+    add_data_flags(result)
     result.add_argument_group("images").add_argument(
-        "--image_dir", metavar="PATH", help="an image, or a folder of images, instead of a data set"
+        "--images",
+        "--image_dir",
+        dest="images",
+        nargs="+",
+        metavar="PATH",
+        help="images, folders of them, or patterns, instead of a data set",
     )
-    cli.add_detection_flags(result, score_threshold=0.5)
-    cli.add_device_flags(result, precision="fp32", batch_size=4)
+    add_detection_flags(result, score_threshold=0.5)
+    add_device_flags(result, precision="fp32", batch_size=4)
     group = result.add_argument_group("results")
     group.add_argument(
-        "--output_dir", default="detections", metavar="DIR", help="for the pictures (detections)"
+        "--output_dir", default="detections", metavar="DIR", help="for what is saved (detections)"
+    )
+    group.add_argument(
+        "--save",
+        nargs="+",
+        choices=("pictures", *FORMATS),
+        default=("pictures",),
+        help="pictures; json; csv, which can be corrected and trained on; coco: its results"
+        " (pictures)",
+    )
+    group.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="leave out detections of others (all)"
     )
     group.add_argument("--ground_truth", action="store_true", help="draw the annotations too")
     group.add_argument("--show", action="store_true", help="open a window with each picture")
     return result
 
 
+def of_classes(
+    detections: list[Detections], wanted: Sequence[str] | None, names: Sequence[str]
+) -> list[Detections]:
+    """The detections of some classes.
+
+    Raises:
+        DataError: there is no such class.
+    """
+    if wanted is None:
+        return detections
+    unknown = sorted(set(wanted) - set(names))
+    if unknown:
+        raise DataError(f"--classes {' '.join(unknown)}: the model knows {', '.join(names)}")
+    kept = []
+    for found in detections:
+        of_interest = [names[label] in wanted for label in found.labels.tolist()]
+        kept.append(Detections(*(column[of_interest] for column in found)))
+    return kept
+
+
+def draw(
+    folder: Path,
+    images: Images,
+    detections: list[Detections],
+    names: Sequence[str],
+    *,
+    ground_truth: bool,
+    shown: bool,
+) -> None:
+    """Write a picture an image, under its name, and show it if wanted."""
+    taken = {images.image_path(index).resolve() for index in range(len(images))}
+    progressing = progress(detections, total=len(detections), desc="draw")
+    for index, found in enumerate(progressing):
+        picture = draw_image(images, index, found, names, ground_truth=ground_truth)
+        path = free_name(folder, images.image_path(index), taken)
+        save_picture(path, picture)
+        if shown:
+            show(picture, path.name)
+
+
 @cli.script
 def main(argv: Sequence[str] | None = None) -> None:
-    """Load, predict, draw."""
+    """Load, predict, tell, save."""
     flags = parser()
     args = flags.parse(argv)
-    file = cli.model_file(flags, args)
+    file = model_file(flags, args)
+    if args.show and "pictures" not in args.save:
+        flags.error("--show shows the pictures; add pictures to --save")
     runtime = start_runtime(args.device, args.precision)
     checkpoint = load_checkpoint(file)
     transform = cli.evaluation_transform(checkpoint.min_side, checkpoint.max_side)
-    dataset: cli.Data | ImageFiles
-    if args.image_dir:
-        dataset = ImageFiles(args.image_dir, transform)
+    images: Images
+    if args.images:
+        images = ImageFiles(args.images, transform)
         names = cli.class_names(args.csv_classes, checkpoint, file)
     else:
-        dataset = cli.open_validation_data(flags, args, checkpoint, transform)
-        names = dataset.class_names
+        images = cli.open_validation_data(flags, args, checkpoint, transform)
+        names = images.class_names
+    of_classes([], args.classes, names)  # a wrong name is said before the work
 
-    detections = predict(
-        checkpoint.build(runtime.device),
-        dataset,
-        batch_size=args.batch_size,
-        workers=usable_workers(args.workers),
-        autocast=runtime.autocast,
-        progress=True,
-        score_threshold=args.score_threshold,
-        nms_threshold=args.nms_threshold,
-        candidates_per_level=args.candidates_per_level,
-        max_detections=args.max_detections,
-    )
-
+    detections = cli.predict_as_told(checkpoint, images, args, runtime)
+    detections = of_classes(detections, args.classes, names)
     if not runtime.is_main:
         return
-    folder = Path(args.output_dir)
-    taken = {dataset.image_path(index).resolve() for index in range(len(dataset))}
+
     for index, found in enumerate(detections):
-        image = dataset.image_path(index)
         for score, label, box in zip(*(column.tolist() for column in found), strict=True):
             corners = ", ".join(f"{value:.1f}" for value in box)
-            say(f"{image}: {names[label]} {score:.3f} ({corners})")
-        picture = draw_image(dataset, index, found, names, ground_truth=args.ground_truth)
-        path = free_name(folder, image, taken)
-        save_picture(path, picture)
-        if args.show:
-            show(picture, path.name)
+            say(f"{images.image_path(index)}: {names[label]} {score:.3f} ({corners})")
+    folder = Path(args.output_dir)
+    if "pictures" in args.save:
+        draw(
+            folder,
+            images,
+            detections,
+            names,
+            ground_truth=args.ground_truth,
+            shown=args.show,
+        )
     total = sum(len(found.scores) for found in detections)
-    say(f"{total} detections on {len(dataset)} images, drawn in {folder}")
+    say(f"{total} detections on {len(images)} images: {folder}")
+    for kind in FORMATS:
+        if kind in args.save:
+            say(f"Written: {save_predictions(folder, kind, images, detections, names)}")
 
 
 if __name__ == "__main__":

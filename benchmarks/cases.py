@@ -19,6 +19,7 @@ from benchmarks import plain
 from benchmarks.measure import Function
 from retinanet.dataloader import Batch
 from retinanet.engine import MAX_GRADIENT_NORM, LossLog, Training
+from retinanet.logger import RunLog
 from retinanet.model import ModelConfig, RetinaNet
 from retinanet.runtime import joint_batch, start_runtime
 from retinanet.transforms import MEAN, STD
@@ -86,7 +87,9 @@ def our_step(side: int, depth: int, precision: str = "auto", boxes: int = BOXES)
     """A step of train.py with its default flags, or another precision."""
     runtime = start_runtime("cpu", precision)
     model = our_model(depth)
-    training = Training(model, runtime, LEARNING_RATE, LossLog(1, Path, skips_overflow=False))
+    training = Training(
+        model, runtime, LEARNING_RATE, LossLog(RunLog(), Path, skips_overflow=False)
+    )
     model.train()
     model.freeze_bn()
     images = normalised(pictures(side)).contiguous(memory_format=torch.channels_last)

@@ -1,17 +1,14 @@
-"""Flags that the scripts share, and how a script ends."""
+"""What the scripts share: how one ends, and the data and the model that its flags name."""
 
 import argparse
 import functools
 import os
-import re
-import shlex
 import signal
 import sys
 import traceback
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from torchvision.transforms import Compose
@@ -20,56 +17,11 @@ from retinanet.checkpoint import Checkpoint
 from retinanet.csv_annotations import read_classes
 from retinanet.dataloader import CocoDataset, CSVDataset, Normalizer, Resizer
 from retinanet.errors import DataError
+from retinanet.flags import Parser
+from retinanet.inference import SampleDataset, predict
 from retinanet.logger import say
-from retinanet.postprocess import (
-    CANDIDATES_PER_LEVEL,
-    MAX_DETECTIONS,
-    NMS_THRESHOLD,
-    SCORE_THRESHOLD,
-)
-from retinanet.runtime import PRECISIONS, Runtime, StoppedError, part_from_peers, peers
-
-# A flag may be written with dashes too, and several flags may stand in a file: @FILE.
-EPILOG = "Flags may be written with dashes too; @FILE stands for the flags in a file (# comments)."
-
-
-def _underscores(argument: str) -> str:
-    """--some-flag=a-value to --some_flag=a-value."""
-    return re.sub(r"^--[a-z][a-z0-9-]*", lambda m: "--" + m[0][2:].replace("-", "_"), argument)
-
-
-class Parser(argparse.ArgumentParser):
-    """Argparse with flags from files, dashes accepted for underscores, errors in one line."""
-
-    def __init__(self, description: str) -> None:
-        super().__init__(
-            description=description,
-            epilog=EPILOG,
-            fromfile_prefix_chars="@",
-            allow_abbrev=False,
-            formatter_class=functools.partial(
-                argparse.HelpFormatter, max_help_position=32, width=100
-            ),
-        )
-
-    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        """A line of an @file: any number of flags, shell-like quotes and comments."""
-        try:
-            return [_underscores(word) for word in shlex.split(arg_line, comments=True)]
-        except ValueError as error:
-            self.error(f"@FILE: {arg_line!r}: {error}; quote what holds quotes")
-
-    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
-        """Parse `argv`, or the process's arguments."""
-        words = sys.argv[1:] if argv is None else argv
-        try:
-            return self.parse_args([_underscores(word) for word in words])
-        except UnicodeDecodeError as error:
-            self.error(f"@FILE: {error}; expected UTF-8 text")
-
-    def error(self, message: str) -> NoReturn:
-        """One line on stderr, exit code 2."""
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+from retinanet.postprocess import Detections
+from retinanet.runtime import Runtime, StoppedError, part_from_peers, peers, usable_workers
 
 
 def verdict(error: BaseException) -> tuple[int, str]:
@@ -114,157 +66,6 @@ def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
         return 0
 
     return run
-
-
-# ---- types of values ----
-
-
-def positive_int(text: str) -> int:
-    """A whole number, 1 or more."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)
-
-
-def count(text: str) -> int:
-    """A whole number, 0 or more."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)
-
-
-def positive_float(text: str) -> float:
-    """A finite number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
-def fraction(text: str) -> float:
-    """A number between 0 and 1, both excluded."""
-    value = positive_float(text)
-    if value >= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
-    return value
-
-
-# ---- groups of flags ----
-
-
-def add_device_flags(
-    parser: Parser, *, precision: str, batch_size: int | None
-) -> argparse._ArgumentGroup:
-    """--device, --precision, --workers, --batch_size; returns their group."""
-    group = parser.add_argument_group("machine")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (auto)")
-    group.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default=precision,
-        help=f"of the network; auto is bf16 where the hardware multiplies it ({precision})",
-    )
-    group.add_argument(
-        "--workers",
-        type=count,
-        default=3,
-        metavar="N",
-        help="loader processes, never more than cores (3)",
-    )
-    group.add_argument(
-        "--batch_size",
-        type=positive_int,
-        default=batch_size,
-        metavar="N",
-        help=f"images at a time ({batch_size or '2; shapes: 4'})",
-    )
-    return group
-
-
-def add_model_flags(parser: Parser) -> None:
-    """MODEL, --model, --model_path: one destination, `model`."""
-    group = parser.add_argument_group("model")
-    group.add_argument("file", nargs="?", metavar="MODEL", help="a saved .pt")
-    group.add_argument(
-        "--model", "--model_path", dest="model", metavar="FILE", help="the same, as a flag"
-    )
-
-
-def model_file(parser: Parser, args: argparse.Namespace) -> str:
-    """The checkpoint that was named, once, in either way."""
-    if args.file and args.model and args.file != args.model:
-        parser.error(f"two models are named: {args.file} and {args.model}")
-    if not (args.file or args.model):
-        parser.error("no model is named; give a saved .pt, or --model FILE")
-    return str(args.file or args.model)
-
-
-def add_data_flags(parser: Parser) -> None:
-    """What to evaluate or draw: COCO or CSV data, under all names that the scripts ever had."""
-    group = parser.add_argument_group("data")
-    group.add_argument("--dataset", choices=("coco", "csv"), help="may be left out")
-    group.add_argument(
-        "--coco_path", metavar="DIR", help="COCO data: annotations/instances_SET.json and images/"
-    )
-    group.add_argument("--coco_val_set", default="val2017", metavar="SET", help="its set (val2017)")
-    group.add_argument(
-        "--csv_val",
-        "--csv_annotations_path",
-        dest="csv_val",
-        metavar="FILE",
-        help="CSV data: path,x1,y1,x2,y2,class",
-    )
-    group.add_argument(
-        "--csv_classes",
-        "--class_list_path",
-        "--class_list",
-        dest="csv_classes",
-        metavar="FILE",
-        help="name,id (the model's own classes)",
-    )
-    group.add_argument(
-        "--csv_images_dir",
-        "--images_path",
-        dest="csv_images_dir",
-        metavar="DIR",
-        help="where relative image paths start (beside the CSV, else the working directory)",
-    )
-
-
-def add_detection_flags(parser: Parser, score_threshold: float = SCORE_THRESHOLD) -> None:
-    """Thresholds of detection."""
-    group = parser.add_argument_group("detection")
-    group.add_argument(
-        "--score_threshold",
-        type=fraction,
-        default=score_threshold,
-        metavar="P",
-        help=f"detections at or below it are dropped ({score_threshold})",
-    )
-    group.add_argument(
-        "--nms_threshold",
-        type=fraction,
-        default=NMS_THRESHOLD,
-        metavar="IOU",
-        help=f"overlap with a better box of the class above which one is dropped ({NMS_THRESHOLD})",
-    )
-    group.add_argument(
-        "--candidates_per_level",
-        type=positive_int,
-        default=CANDIDATES_PER_LEVEL,
-        metavar="N",
-        help=f"most boxes of a pyramid level before NMS ({CANDIDATES_PER_LEVEL})",
-    )
-    group.add_argument(
-        "--max_detections",
-        type=positive_int,
-        default=MAX_DETECTIONS,
-        metavar="N",
-        help=f"most detections of an image ({MAX_DETECTIONS})",
-    )
 
 
 # ---- data ----
@@ -314,6 +115,25 @@ def open_validation_data(
     return dataset
 
 
+def predict_as_told(
+    checkpoint: Checkpoint, dataset: SampleDataset, args: argparse.Namespace, runtime: Runtime
+) -> list[Detections]:
+    """The detections of a saved model, by the flags of detection and of the machine."""
+    return predict(
+        checkpoint.build(runtime.device),
+        dataset,
+        batch_size=args.batch_size,
+        workers=usable_workers(args.workers),
+        autocast=runtime.autocast,
+        progress=True,
+        score_threshold=args.score_threshold,
+        nms_threshold=args.nms_threshold,
+        candidates_per_level=args.candidates_per_level,
+        max_detections=args.max_detections,
+        class_agnostic_nms=args.class_agnostic_nms,
+    )
+
+
 def checksum(dataset: Data) -> int:
     """A number that differs when images, their order or their boxes do."""
     value = 0
@@ -322,6 +142,15 @@ def checksum(dataset: Data) -> int:
         value = zlib.crc32(name.encode(errors="surrogateescape"), value)
         value = zlib.crc32(dataset.load_annotations(index).tobytes(), value)
     return value
+
+
+def describe_model(checkpoint: Checkpoint, runtime: Runtime) -> dict[str, str]:
+    """What a reader of its numbers should know of a model."""
+    return {
+        "Network": f"ResNet-{checkpoint.config.depth} RetinaNet",
+        "Images": f"{checkpoint.min_side}-{checkpoint.max_side} px",
+        "Precision": runtime.precision,
+    }
 
 
 def shares_batches(runtime: Runtime) -> bool:

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from retinanet.dataloader import CocoDataset, CSVDataset
+from retinanet.dataloader import CocoDataset, CSVDataset, ImageFiles
 from retinanet.inference import predict
 from retinanet.logger import say
 from retinanet.postprocess import SCORE_THRESHOLD, Detections
@@ -91,7 +91,9 @@ def score_coco(dataset: CocoDataset | CSVDataset, detections: Sequence[Detection
     )
 
 
-def coco_results(dataset: CocoDataset | CSVDataset, detections: Sequence[Detections]) -> Records:
+def coco_results(
+    dataset: CocoDataset | CSVDataset | ImageFiles, detections: Sequence[Detections]
+) -> Records:
     """Detections in COCO's results format, in plain numbers, fit for a JSON file.
 
     Args:

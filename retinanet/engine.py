@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from retinanet.dataloader import Batch
 from retinanet.errors import DataError
-from retinanet.logger import say
+from retinanet.logger import RunLog, say
 from retinanet.model import RetinaNet
 from retinanet.runtime import (
     JointBatch,
@@ -49,15 +49,15 @@ class LossLog:
     """Reads each step's losses one step late, when the device has long computed them.
 
     Args:
-        log_every: steps between two lines.
+        run: is told them.
         image_path: says for an index which file it is, for errors.
         skips_overflow: float16 may overflow now and then; the scaler sees to it.
     """
 
     def __init__(
-        self, log_every: int, image_path: Callable[[int], Path], *, skips_overflow: bool
+        self, run: RunLog, image_path: Callable[[int], Path], *, skips_overflow: bool
     ) -> None:
-        self.log_every, self.image_path = log_every, image_path
+        self.run, self.image_path = run, image_path
         self.skips_overflow = skips_overflow
         self.running = collections.deque[float](maxlen=RUNNING_LOSSES)
         self.total, self.count = 0.0, 0
@@ -99,13 +99,15 @@ class LossLog:
             return
         self.running.append(loss)
         self.total, self.count = self.total + loss, self.count + 1
-        if step % self.log_every == 0:
-            say(
-                f"Epoch: {epoch} | Iteration: {step}"
-                f" | Classification loss: {classification:1.5f}"
-                f" | Regression loss: {regression:1.5f}"
-                f" | Running loss: {sum(self.running) / len(self.running):1.5f}"
-            )
+        self.run.add_step(
+            epoch,
+            step,
+            lr=lr,
+            classification=classification,
+            regression=regression,
+            running=sum(self.running) / len(self.running),
+            norm=norm,
+        )
 
 
 class Training:
@@ -174,7 +176,7 @@ class Training:
             DataError: the loss or the gradient was not finite, or images could not be read.
         """
         freeze_and_train(self.model, self.wrapper)
-        for batch in batches:
+        for batch in self.log.run.watch(batches, self.epoch, self.step):
             H, W = batch["img"].shape[-2:]
             joint = joint_batch(H, W, len(batch["img"]), stop=stop.signal_number is not None)
             self._note_unreadable(batch)
@@ -183,6 +185,7 @@ class Training:
                 losses = self.train_step(batch, joint)
                 self.log.add(self.epoch, self.step, lr, losses, batch.get("index", ()))
             self.step += 1
+            self.log.run.took(joint.images)
             after_step()
             # A request that came during the step counts at once where nobody else must agree.
             if joint.stop or (self.runtime.world_size == 1 and stop.signal_number):

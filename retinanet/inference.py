@@ -42,6 +42,7 @@ def predict(
     nms_threshold: float = NMS_THRESHOLD,
     candidates_per_level: int | None = CANDIDATES_PER_LEVEL,
     max_detections: int | None = MAX_DETECTIONS,
+    class_agnostic_nms: bool = False,
 ) -> list[Detections]:
     """Detect the objects in every sample of a data set, on the device of the model.
 
@@ -62,6 +63,7 @@ def predict(
         nms_threshold: IoU with a better box of its class above which a box is dropped.
         candidates_per_level: most pairs of anchor and class before suppression; None for all.
         max_detections: most detections of an image; None for all.
+        class_agnostic_nms: let a box be dropped for a better one of any class.
 
     Returns:
         One `Detections` an image, in the order of the data set, on the CPU; boxes in float32 pixels
@@ -89,6 +91,7 @@ def predict(
                     nms_threshold=nms_threshold,
                     candidates_per_level=candidates_per_level,
                     max_detections=max_detections,
+                    class_agnostic_nms=class_agnostic_nms,
                 )
             for (index, sample), detections in zip(group, batch, strict=True):
                 found[index] = to_original(detections, sample)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from retinanet.boxes import clip_boxes, decode_boxes
+from retinanet.boxes import LOG_RATIO_LIMITS, clip_boxes, decode_boxes
 
 SCORE_THRESHOLD = 0.05
 NMS_THRESHOLD = 0.5
@@ -61,6 +61,8 @@ def detect_image(
     nms_threshold: float = NMS_THRESHOLD,
     candidates_per_level: int | None = CANDIDATES_PER_LEVEL,
     max_detections: int | None = MAX_DETECTIONS,
+    class_agnostic_nms: bool = False,
+    log_ratio_limits: tuple[float, float] = LOG_RATIO_LIMITS,
 ) -> Detections:
     """Detections of one image: threshold, decode, clip, non-maximum suppression within each class.
 
@@ -74,6 +76,8 @@ def detect_image(
         nms_threshold: a box that overlaps a better one of its class by more IoU is dropped.
         candidates_per_level: most pairs of anchor and class kept before suppression; None for all.
         max_detections: most detections; None for all.
+        class_agnostic_nms: let a box be dropped for a better one of any class.
+        log_ratio_limits: as `boxes.decode_boxes` takes them.
 
     Returns:
         Detections in pixels of the network's input.
@@ -87,6 +91,7 @@ def detect_image(
         start += len(level)
     row, label = torch.cat(rows), torch.cat(classes)
     scores = logits[row, label].float().sigmoid()
-    boxes = clip_boxes(decode_boxes(anchors[row], deltas[row]), *size)
-    keep = batched_nms(boxes, scores, label, nms_threshold)[:max_detections]
+    boxes = clip_boxes(decode_boxes(anchors[row], deltas[row], log_ratio_limits), *size)
+    group = torch.zeros_like(label) if class_agnostic_nms else label
+    keep = batched_nms(boxes, scores, group, nms_threshold)[:max_detections]
     return Detections(scores[keep], label[keep], boxes[keep])

@@ -1,5 +1,6 @@
 """The folder of a run: what is in it, what may be removed, and the state to resume from."""
 
+import json
 import re
 import shutil
 import time
@@ -7,18 +8,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from retinanet import page
 from retinanet.checkpoint import Checkpoint, read_file, save_checkpoint, write_file
 from retinanet.errors import DataError
-from retinanet.logger import say
+from retinanet.files import whole_file
+from retinanet.logger import METRICS_FILE, TENSORBOARD_FOLDER, say
 
 STATE_VERSION = 1
 STATE_FILE = "training_state.pt"
+CONFIG_FILE = "config.json"
 
 # What a run leaves in its folder; nothing else is ever removed. `.tmp` is what a kill leaves.
 _RUN_FILE = re.compile(
     r"((coco|csv|shapes)_retinanet_(\d+|best)\.pt|model_final\.pt|training_state\.pt)(\.tmp)?"
     r"|shapes_retinanet_detections\.jpg"
+    rf"|{TENSORBOARD_FOLDER}/events\.out\.tfevents\..*"
 )
+# Names that others use too, and how such a file of a run begins.
+_COMMON_NAMES = {
+    CONFIG_FILE: b'{\n "flags"',
+    METRICS_FILE: b'{"kind"',
+    "report.html": page.BEGINNING,
+}
 
 
 class RunFolder:
@@ -44,12 +55,18 @@ class RunFolder:
         self.folder, self.dataset, self.keep, self.writes = folder, dataset, keep, writes
         self.seconds_between_states = 60 * save_every_minutes
         self.best = float("-inf")
+        self.since_best = 0  # evaluations
         self._saved_at = float("-inf")  # the first step's state is due at once
 
     @property
     def state_file(self) -> Path:
         """Where the state is."""
         return self.folder / STATE_FILE
+
+    @property
+    def best_file(self) -> Path:
+        """Where the checkpoint with the best score is."""
+        return self.folder / f"{self.dataset}_retinanet_best.pt"
 
     def old_files(self, *, overwrite: bool) -> list[Path]:
         """Files of another run, which a new run's must not be mixed with.
@@ -59,8 +76,21 @@ class RunFolder:
         """
         if self.folder.exists() and not self.folder.is_dir():
             raise DataError(f"{self.folder}: is a file; expected a folder for --output_dir")
-        found = self.folder.iterdir() if self.folder.is_dir() else ()
-        files = sorted(file for file in found if _RUN_FILE.fullmatch(file.name))
+        files = sorted(
+            file
+            for pattern in ("*", f"{TENSORBOARD_FOLDER}/*")
+            for file in self.folder.glob(pattern)
+            if _RUN_FILE.fullmatch(file.relative_to(self.folder).as_posix())
+        )
+        for name, beginning in _COMMON_NAMES.items():
+            file = self.folder / name
+            if file.exists():
+                if file.is_dir() or not beginning.startswith(_first_bytes(file, len(beginning))):
+                    raise DataError(
+                        f"{file}: is not a run's, and the run would replace it; move it away, or"
+                        " choose another --output_dir"
+                    )
+                files.append(file)
         if files and not overwrite:
             names = ", ".join(file.name for file in files[:5]) + (" ..." if len(files) > 5 else "")
             raise DataError(
@@ -93,6 +123,13 @@ class RunFolder:
                 f" {free / 1e9:.1f} GB free; pass --keep N to keep the last N epochs only"
             )
 
+    def save_config(self, flags: Mapping[str, object], machine: Mapping[str, object]) -> None:
+        """Write down how the run was started: every flag's value, versions, the machine."""
+        if self.writes:
+            content = {"flags": dict(flags), **machine}
+            with whole_file(self.folder / CONFIG_FILE) as stream:
+                stream.write(json.dumps(content, indent=1, default=str).encode())
+
     def save_epoch(self, checkpoint: Checkpoint) -> None:
         """Write an epoch's file, and remove the one that `keep` leaves no room for."""
         if not self.writes:
@@ -106,10 +143,15 @@ class RunFolder:
 
     def save_if_best(self, checkpoint: Checkpoint, score: float) -> None:
         """Write the checkpoint again as the best one if no earlier score was as high."""
+        self.since_best += 1
         if score > self.best:
-            self.best = score
+            self.best, self.since_best = score, 0
             if self.writes:
-                save_checkpoint(self.folder / f"{self.dataset}_retinanet_best.pt", checkpoint)
+                save_checkpoint(self.best_file, checkpoint)
+
+    def stands_still(self, patience: int | None) -> bool:
+        """Whether the last `patience` evaluations brought nothing better; never where None."""
+        return patience is not None and self.since_best >= patience
 
     def save_final(self, checkpoint: Checkpoint) -> None:
         """Write the last file."""
@@ -128,8 +170,9 @@ class RunFolder:
             settings: what a resumed run must agree with.
         """
         if self.writes:
-            known = {"version": STATE_VERSION, "settings": dict(settings), "best": self.best}
-            write_file(self.state_file, {**known, **state})
+            known = {"version": STATE_VERSION, "settings": dict(settings)}
+            best = {"best": self.best, "since_best": self.since_best}
+            write_file(self.state_file, {**known, **best, **state})
             self._saved_at = time.monotonic()
 
     def read_state(self, path: Path) -> dict[str, Any]:
@@ -149,8 +192,8 @@ class RunFolder:
         if state["version"] != STATE_VERSION:
             raise DataError(f"{path}: a state of version {state['version']}; use that program")
         # The best file stays behind where a run goes on in another folder.
-        if (self.folder / f"{self.dataset}_retinanet_best.pt").exists():
-            self.best = state["best"]
+        if self.best_file.exists():
+            self.best, self.since_best = state["best"], state["since_best"]
         return state
 
 
@@ -170,6 +213,11 @@ def check_settings(path: Path, state: Mapping[str, Any], settings: Mapping[str, 
             f"{path}: the run cannot be resumed with other settings: {'; '.join(differences)};"
             " give the same flags and data, or start a new run with --weights"
         )
+
+
+def _first_bytes(file: Path, count: int) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(count)
 
 
 def _short(value: object) -> str:

@@ -3,8 +3,11 @@
 It knows nothing of models or data.
 """
 
+import importlib.metadata
 import os
+import platform
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +21,9 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from retinanet.errors import DataError
+
+if sys.platform != "win32":
+    import resource
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 PEER_TIMEOUT = timedelta(minutes=10)  # longer than any process works alone; then it gives up
@@ -123,6 +129,35 @@ def usable_workers(wanted: int) -> int:
     if hasattr(os, "sched_getaffinity"):
         return min(wanted, len(os.sched_getaffinity(0)))
     return min(wanted, os.cpu_count() or 1)
+
+
+def peak_memory(device: torch.device | None) -> int:
+    """The most memory that was in use so far, bytes: of a GPU, or of this process."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0  # nothing in the standard library tells
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def describe_machine(runtime: Runtime) -> dict[str, object]:
+    """Versions and machine, to be kept beside a run's numbers."""
+    packages = ("torch", "torchvision", "numpy", "pandas", "pillow", "pycocotools")
+    gpu = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else None
+    return {
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in packages},
+        "machine": {
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "device": str(runtime.device),
+            "gpu": gpu,
+            "precision": runtime.precision,
+            "processes": runtime.world_size,
+        },
+    }
 
 
 # ---- peers under torchrun ----

@@ -20,6 +20,7 @@ from retinanet.dataloader import (
     Resizer,
     collater,
 )
+from retinanet.logger import RunLog
 from retinanet.model import resnet18
 from retinanet.runtime import joint_batch, part_from_peers, start_runtime
 
@@ -35,7 +36,7 @@ def main(sample: str, joint_size: str, out: str, empty: str = "") -> None:
     model = resnet18(num_classes=4).double()
     torch.nn.init.normal_(model.regressionModel.output.weight, std=0.01)
     torch.nn.init.normal_(model.classificationModel.output.weight, std=0.01)
-    log = engine.LossLog(1, dataset.image_path, skips_overflow=False)
+    log = engine.LossLog(RunLog(), dataset.image_path, skips_overflow=False)
     training = engine.Training(model, runtime, 0.0, log)
     training.optimizer = torch.optim.SGD(model.parameters(), lr=0.0, fused=True)
     model.train()

@@ -1,6 +1,8 @@
 """What several test files need: the reference values and the weights that they are for."""
 
+import re
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,19 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from retinanet.sample_data import SampleData
+
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def csv_run_flags(sample: SampleData, folder: Path, *more: str) -> list[str]:
+    """The flags of a small and exact training run on CSV data."""
+    return [
+        *("--dataset", "csv", "--csv_train", str(sample.csv_train)),
+        *("--csv_classes", str(sample.csv_classes), "--csv_val", str(sample.csv_val)),
+        *("--depth", "18", "--weights", "none", "--min_side", "64", "--max_side", "96"),
+        *("--workers", "0", "--precision", "fp32", "--output_dir", str(folder), *more),
+    ]
 
 
 def golden_arrays(name: str) -> dict[str, Tensor]:
@@ -19,8 +33,10 @@ def golden_arrays(name: str) -> dict[str, Tensor]:
         return {key: torch.from_numpy(arrays[key]) for key in arrays}
 
 
-def _ruled_array(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """One weight by the rule of golden/README.md."""
+def ruled_array(
+    key: str, shape: Sequence[int], norm: str = r"\.bn|^bn|downsample\.1"
+) -> np.ndarray:
+    """One weight by the rule of golden/README.md; `norm` finds the keys of norm layers."""
     rng = np.random.default_rng(zlib.crc32(key.encode()))
     if key.endswith("running_var"):
         return rng.uniform(0.5, 1.5, shape)
@@ -28,7 +44,7 @@ def _ruled_array(key: str, shape: tuple[int, ...]) -> np.ndarray:
         return rng.normal(0, 0.1, shape)
     if len(shape) == 4:
         return rng.normal(0, np.sqrt(1 / np.prod(shape[1:])), shape)
-    if ".bn" in key or key.startswith("bn") or "downsample.1" in key:
+    if re.search(norm, key):
         return rng.uniform(0.4, 0.7, shape) if key.endswith("weight") else rng.normal(0, 0.1, shape)
     values = rng.normal(0, 0.05, shape)
     return values - 2.0 if key == "classificationModel.output.bias" else values
@@ -39,7 +55,7 @@ def take_ruled_weights(model: nn.Module) -> None:
     weights = model.state_dict()
     for key, value in weights.items():
         if value.is_floating_point():
-            value.copy_(torch.from_numpy(_ruled_array(key, tuple(value.shape))))
+            value.copy_(torch.from_numpy(ruled_array(key, tuple(value.shape))))
 
 
 def ruled_images(seed: int, height: int, width: int) -> Tensor:

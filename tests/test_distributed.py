@@ -14,6 +14,7 @@ import torch
 
 from retinanet.checkpoint import load_checkpoint
 from retinanet.sample_data import SampleData, write_shapes
+from tests.helpers import csv_run_flags
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -48,13 +49,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> SampleData:
 
 
 def flags(sample: SampleData, folder: Path, *more: str) -> list[str]:
-    return [
-        *("--dataset", "csv", "--csv_train", str(sample.csv_train)),
-        *("--csv_classes", str(sample.csv_classes), "--csv_val", str(sample.csv_val)),
-        *("--depth", "18", "--weights", "none", "--epochs", "2", "--lr", "1e-4"),
-        *("--min_side", "64", "--max_side", "96", "--workers", "0", "--precision", "fp32"),
-        *("--output_dir", str(folder), *more),
-    ]
+    return csv_run_flags(sample, folder, "--epochs", "2", "--lr", "1e-4", *more)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +96,7 @@ def pair(sample: SampleData, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 def test_files_and_lines_of_one(alone: tuple[Path, str], pair: tuple[Path, str]) -> None:
     assert sorted(os.listdir(alone[0])) == sorted(os.listdir(pair[0]))
     lines = [
-        [line for line in said.splitlines() if line.startswith("Epoch: ")]
+        [line.split(" | lr: ")[0] for line in said.splitlines() if line.startswith("Epoch: ")]
         for said in (alone[1], pair[1])
     ]
     assert len(lines[0]) == len(lines[1]) == 4
@@ -144,6 +139,29 @@ def test_killed_worker_resumes_by_itself(
     rest = process.stdout.read()
     assert process.wait(300) == 0
     assert "Resumed " in rest
+    found, expected = (load_checkpoint(f / "model_final.pt").weights for f in (tmp_path, pair[0]))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_sigterm_to_torchrun_leaves_a_state_to_resume(
+    sample: SampleData, pair: tuple[Path, str], tmp_path: Path
+) -> None:
+    command = [str(word) for word in [*torchrun(2), ROOT / "train.py", *flags(sample, tmp_path)]]
+    process = subprocess.Popen(
+        [*command, "--epochs", "1000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith("Epoch: 0 | Iteration: 1"):
+            break
+    process.send_signal(signal.SIGTERM)
+    process.stdout.read()
+    assert process.wait(120) != 0
+    run([*command, "--resume"])
     found, expected = (load_checkpoint(f / "model_final.pt").weights for f in (tmp_path, pair[0]))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 

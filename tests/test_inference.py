@@ -213,6 +213,7 @@ def test_limits_reach_the_network():
         "nms_threshold": 0.4,
         "candidates_per_level": None,
         "max_detections": 7,
+        "class_agnostic_nms": True,
     }
     network = Echo()
     predict(network, Pictures([WIDE]), **limits)

@@ -130,3 +130,14 @@ def test_boxes_are_clipped_to_the_picture_and_float32():
     assert found.scores.dtype == found.boxes.dtype == torch.float32
     assert found.boxes.min() == 0
     assert found.boxes.amax(dim=0).tolist() == [40, 50, 40, 50]
+
+
+@pytest.mark.parametrize(("agnostic", "labels"), [(False, [1, 0, 0]), (True, [1, 0])])
+def test_class_agnostic_suppression(agnostic: bool, labels: list[int]) -> None:
+    """The first two boxes are one, of other classes; the third lies elsewhere."""
+    anchors = torch.tensor([[0.0, 0, 8, 8], [0, 0, 8, 8], [20, 20, 28, 28]])
+    logits = torch.tensor([[1.0, -9.0], [-9.0, 2.0], [0.5, -9.0]])
+    found = detect_image(
+        logits, torch.zeros(3, 4), anchors, [3], (32, 32), class_agnostic_nms=agnostic
+    )
+    assert found.labels.tolist() == labels

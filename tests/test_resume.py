@@ -13,8 +13,10 @@ import torch
 
 import train
 from retinanet.checkpoint import load_checkpoint
+from retinanet.logger import read_records
 from retinanet.run_folder import RunFolder
 from retinanet.sample_data import SampleData, write_shapes
+from tests.helpers import csv_run_flags
 
 ROOT = Path(__file__).parent.parent
 EPOCHS, STEPS = 2, 3  # 5 images, batches of 2
@@ -28,17 +30,19 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> SampleData:
 
 
 def flags(sample: SampleData, folder: Path, *more: str) -> list[str]:
-    return [
-        *("--dataset", "csv", "--csv_train", str(sample.csv_train)),
-        *("--csv_classes", str(sample.csv_classes), "--csv_val", str(sample.csv_val)),
-        *("--depth", "18", "--weights", "none", "--epochs", str(EPOCHS), "--lr", "1e-3"),
-        *("--min_side", "64", "--max_side", "96", "--workers", "0", "--precision", "fp32"),
-        *("--output_dir", str(folder), *more),
-    ]
+    return csv_run_flags(sample, folder, "--epochs", str(EPOCHS), "--lr", "1e-3", *more)
 
 
 def losses(said: str) -> list[str]:
-    return [line for line in said.splitlines() if line.startswith("Epoch: ")]
+    """The lines of losses, without what depends on the clock."""
+    return [line.split(" | lr: ")[0] for line in said.splitlines() if line.startswith("Epoch: ")]
+
+
+def recorded(folder: Path) -> list[tuple[object, ...]]:
+    """The numbers of metrics.jsonl that do not depend on the clock."""
+    names = ("kind", "epoch", "iteration", "running_loss", "mean_loss", "lr", "metrics")
+    records = read_records(folder / "metrics.jsonl")
+    return [tuple(record.get(name) for name in names) for record in records]
 
 
 def scores(said: str) -> list[str]:
@@ -59,13 +63,14 @@ def whole(sample: SampleData, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return folder, result.stdout
 
 
-def assert_same_run(folder: Path, whole: Path) -> None:
-    """Bit for bit the same final file."""
+def assert_same_run(folder: Path, whole: Path, *, records_from: int = 0) -> None:
+    """Bit for bit the same final file, and the same records from one on."""
     found, expected = (load_checkpoint(f / "model_final.pt") for f in (folder, whole))
     assert found.weights.keys() == expected.weights.keys()
     different = [k for k in found.weights if not torch.equal(found.weights[k], expected.weights[k])]
     assert different == []
     assert found.metrics == expected.metrics
+    assert recorded(folder) == recorded(whole)[records_from:]
 
 
 @pytest.mark.parametrize("steps", range(1, EPOCHS * STEPS + 1))
@@ -145,7 +150,7 @@ def test_another_runs_state(sample: SampleData, whole: tuple[Path, str], tmp_pat
     before = sorted(os.listdir(first))
     state = str(first / "training_state.pt")
     assert train.main(flags(sample, second, "--resume", state)) == 0
-    assert_same_run(second, whole[0])
+    assert_same_run(second, whole[0], records_from=STEPS + 1)  # those of epoch 0 are the first's
     assert sorted(os.listdir(first)) == before
 
 

@@ -10,7 +10,7 @@ import torch
 
 from retinanet.checkpoint import Checkpoint, load_checkpoint
 from retinanet.errors import DataError
-from retinanet.model import resnet18
+from retinanet.model import ModelConfig, resnet18
 from retinanet.run_folder import RunFolder, check_settings
 
 
@@ -107,3 +107,31 @@ def test_a_disk_that_will_not_do_is_said(
     assert "will take about 10.8 GB" in capsys.readouterr().out
     run_folder(tmp_path, keep=3).claim([], epochs=100, weights_size=100_000_000)
     assert capsys.readouterr().out == ""
+
+
+def test_common_names_are_a_runs_only_when_they_look_it(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    config, metrics = tmp_path / "config.json", tmp_path / "metrics.jsonl"
+    folder.save_config({"lr": 1e-5}, {})
+    metrics.touch()  # a run that was stopped before its first step
+    assert folder.old_files(overwrite=True) == [config, metrics]
+    config.write_text('{"mine": true}')
+    with pytest.raises(DataError, match=r"config\.json: is not a run's.*--output_dir"):
+        folder.old_files(overwrite=True)
+    assert config.read_text() == '{"mine": true}'
+
+
+def test_patience_counts_evaluations_without_a_better_score(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    checkpoint = Checkpoint(ModelConfig(1, depth=18), {"w": torch.ones(1)}, epoch=0)
+    stands = []
+    for score in (0.1, 0.3, 0.2, 0.3, 0.4):  # 0.3 once more is not better
+        folder.save_if_best(checkpoint, score)
+        stands.append(folder.stands_still(2))
+    assert stands == [False, False, False, True, False]
+    assert not folder.stands_still(None)
+    folder.save_if_best(checkpoint, 0.0)
+    folder.save_state({}, {})
+    resumed = run_folder(tmp_path)
+    resumed.read_state(resumed.state_file)
+    assert resumed.stands_still(1)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import train
 import validate
 import visualize
 from retinanet.checkpoint import load_checkpoint
+from retinanet.report import OWN_PICTURES
 from retinanet.sample_data import SampleData, write_shapes
 
 ROOT = Path(__file__).parent.parent
@@ -27,7 +29,9 @@ SMALL = [
 
 def files(folder: Path) -> list[str]:
     """Every file below a folder."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    """The files below a folder, without the pictures of a report, which depend on its mistakes."""
+    found = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    return [str(path) for path in found if path.name not in OWN_PICTURES]
 
 
 @pytest.fixture(scope="session")
@@ -52,10 +56,13 @@ def run(sample: SampleData, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_csv_training_writes_these_files(run: Path) -> None:
     assert files(run) == [
+        "config.json",
         "csv_retinanet_0.pt",
         "csv_retinanet_1.pt",
         "csv_retinanet_best.pt",
+        "metrics.jsonl",
         "model_final.pt",
+        "report.html",
         "training_state.pt",
     ]
     checkpoint = load_checkpoint(run / "csv_retinanet_1.pt")
@@ -81,13 +88,22 @@ def test_coco_training_in_a_process(sample: SampleData, tmp_path: Path) -> None:
         "coco_retinanet_0.pt",
         "coco_retinanet_1.pt",
         "coco_retinanet_best.pt",
+        "config.json",
+        "metrics.jsonl",
         "model_final.pt",
+        "report.html",
         "training_state.pt",
     ]
     lines = result.stdout.splitlines()
-    numbers = [line.split(": ")[-1] for line in lines if line.startswith("Epoch: 1 | Iteration: 2")]
-    assert len(numbers) == 1
-    assert all(len(number.split(".")[1]) == 5 for number in numbers)
+    last = [line for line in lines if line.startswith("Epoch: 1 | Iteration: 2")]
+    assert len(last) == 1
+    assert re.fullmatch(
+        r"Epoch: 1 \| Iteration: 2 \| Classification loss: \d+\.\d{5}"
+        r" \| Regression loss: \d+\.\d{5} \| Running loss: \d+\.\d{5} \| lr: 1e-05"
+        r" \| \d+\.\d img/s \| waiting: \d+%"
+        r" \| \d+\.\d GB \| ETA: 0:00:0\d",
+        last[0],
+    )
     assert sum(line.startswith("Epoch: ") for line in lines) == 6
     assert sum("Average Precision" in line for line in lines) == 12
     assert result.stderr == ""
@@ -114,9 +130,12 @@ def test_second_run_refuses_then_overwrites(
     assert files(tmp_path) == ["csv_retinanet_7.pt", "mine.txt"]
     assert train.main([*flags, "--overwrite"]) == 0
     assert files(tmp_path) == [
+        "config.json",
         "csv_retinanet_0.pt",
+        "metrics.jsonl",
         "mine.txt",
         "model_final.pt",
+        "report.html",
         "training_state.pt",
     ]
 
@@ -210,6 +229,24 @@ def test_visualize(
     assert sum("0002.jpg: " in line for line in said) > 0
 
 
+def test_visualize_saves_what_is_asked_for(
+    sample: SampleData, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pattern = str(sample.coco_root / "images" / "val2017" / "000[12].jpg")
+    flags = [str(run / "model_final.pt"), "--images", pattern, "--score_threshold", "0.001"]
+    flags += ["--workers", "0", "--output_dir", str(tmp_path), "--classes", "star", "ring"]
+    assert visualize.main([*flags, "--save", "json", "csv", "coco"]) == 0
+    assert files(tmp_path) == ["predictions.csv", "predictions.json", "predictions_coco.json"]
+    images = json.loads((tmp_path / "predictions.json").read_text())
+    assert [Path(image["image"]).name for image in images] == ["0001.jpg", "0002.jpg"]
+    found = [detection for image in images for detection in image["detections"]]
+    assert {detection["class"] for detection in found} <= {"star", "ring"}
+    assert len(found) == len(json.loads((tmp_path / "predictions_coco.json").read_text())) > 0
+    capsys.readouterr()
+    assert visualize.main([*flags, "--classes", "cow"]) == 1
+    assert "--classes cow: the model knows ring, square, star, triangle" in capsys.readouterr().err
+
+
 def test_visualize_never_writes_onto_its_input(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -220,6 +257,31 @@ def test_visualize_never_writes_onto_its_input(run: Path, tmp_path: Path) -> Non
     assert visualize.main([*flags, "--output_dir", str(folder), "--workers", "0"]) == 0
     assert files(folder) == ["a.jpg", "a.png", "a_2.jpg", "a_3.jpg"]
     assert (folder / "a.jpg").read_bytes() == before
+
+
+# ---- reports and records ----
+
+
+def test_validation_report(sample: SampleData, run: Path, tmp_path: Path) -> None:
+    flags = [str(run / "model_final.pt"), "--csv_val", str(sample.csv_val), "--workers", "0"]
+    assert validate.main([*flags, "--output_dir", str(tmp_path), "--report"]) == 0
+    assert files(tmp_path) == ["detections.json", "metrics.json", "report.html"]
+    number = json.loads((tmp_path / "metrics.json").read_text())["mAP_VOC"]
+    assert f"{number:.3f}" in (tmp_path / "report.html").read_text()
+    (tmp_path / "report.html").write_text("mine")
+    assert validate.main([*flags, "--output_dir", str(tmp_path), "--report"]) == 1
+    assert (tmp_path / "report.html").read_text() == "mine"
+
+
+def test_patience_ends_a_run_that_learns_nothing(
+    sample: SampleData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At this learning rate the mAP stays 0: the first evaluation is the best one."""
+    flags = [*csv_flags(sample), "--csv_val", str(sample.csv_val), *SMALL, "--lr", "1e-12"]
+    flags += ["--output_dir", str(tmp_path), "--epochs", "9", "--patience", "2"]
+    assert train.main(["--dataset", "csv", *flags]) == 0
+    assert load_checkpoint(tmp_path / "model_final.pt").epoch == 2
+    assert "no better for 2 evaluations" in capsys.readouterr().out
 
 
 # ---- refusals: one clear line, nothing written ----

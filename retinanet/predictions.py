@@ -1,0 +1,99 @@
+"""Detections as files that other programs read, and that can be trained on."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from retinanet.coco_eval import coco_results
+from retinanet.dataloader import CocoDataset, CSVDataset, ImageFiles
+from retinanet.files import whole_file
+from retinanet.postprocess import Detections
+
+Images = CocoDataset | CSVDataset | ImageFiles
+
+
+def as_json(images: Images, detections: Sequence[Detections], names: Sequence[str]) -> str:
+    """One object an image: its path, size and id, and its detections, best first."""
+    records = []
+    for index, found in enumerate(detections):
+        height, width = images.image_size(index)
+        records.append(
+            {
+                "image": str(images.image_path(index)),
+                "image_id": images.image_id(index),
+                "height": height,
+                "width": width,
+                "detections": [
+                    {"class": names[label], "score": round(score, 4), "box": box}
+                    for score, label, box in rows(found)
+                ],
+            }
+        )
+    return json.dumps(records, indent=1)
+
+
+def as_csv(images: Images, detections: Sequence[Detections], names: Sequence[str]) -> str:
+    """Annotations as train.py takes them: to be corrected, and trained on.
+
+    Boxes are in whole pixels; one that this leaves without an area is left out. Paths are absolute,
+    so that the file may be moved.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for index, found in enumerate(detections):
+        path = str(images.image_path(index).absolute())
+        boxes = [(*map(round, box), names[label]) for _, label, box in rows(found)]
+        whole = [row for row in boxes if row[0] < row[2] and row[1] < row[3]]
+        writer.writerows([path, *row] for row in whole or [("", "", "", "", "")])
+    return text.getvalue()
+
+
+def as_coco(images: Images, detections: Sequence[Detections], names: Sequence[str]) -> str:
+    """COCO results; the ids of images and categories are the data set's."""
+    return json.dumps(coco_results(images, detections))
+
+
+def rows(found: Detections) -> list[tuple[float, int, list[float]]]:
+    """Score, label and box (pixels of the file, to 1/100) of each detection."""
+    scores, labels, boxes = (column.tolist() for column in found)
+    rounded = [[round(value, 2) for value in box] for box in boxes]
+    return list(zip(scores, labels, rounded, strict=True))
+
+
+Writer = Callable[[Images, Sequence[Detections], Sequence[str]], str]
+FORMATS: dict[str, tuple[str, Writer]] = {
+    "json": ("predictions.json", as_json),
+    "csv": ("predictions.csv", as_csv),
+    "coco": ("predictions_coco.json", as_coco),
+}
+
+
+def save_predictions(
+    folder: Path,
+    kind: str,
+    images: Images,
+    detections: Sequence[Detections],
+    names: Sequence[str],
+) -> Path:
+    """Write detections in one of `FORMATS`, beside earlier ones, which may have been corrected.
+
+    Args:
+        folder: of the file.
+        kind: of the file.
+        images: what was looked at.
+        detections: one an image, in pixels of the files.
+        names: by label.
+
+    Returns:
+        The file.
+    """
+    name, writer = FORMATS[kind]
+    path, number = folder / name, 1
+    while path.exists():
+        number += 1
+        path = folder / f"{Path(name).stem}_{number}{Path(name).suffix}"
+    with whole_file(path) as stream:
+        stream.write(writer(images, detections, names).encode(errors="surrogateescape"))
+    return path

@@ -1,0 +1,87 @@
+"""What the losses of a run are watched for, and what a step leaves alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from retinanet.engine import MAX_OVERFLOWS, MAX_UNREADABLE, LossLog, Training
+from retinanet.errors import DataError
+from retinanet.logger import RunLog
+from retinanet.model import resnet18
+from retinanet.runtime import joint_batch, start_runtime
+
+INF = float("inf")
+
+
+def loss_log(*, skips_overflow: bool) -> LossLog:
+    return LossLog(RunLog(), lambda index: Path(f"{index}.jpg"), skips_overflow=skips_overflow)
+
+
+def add(log: LossLog, step: int, *numbers: float) -> None:
+    """Classification loss, regression loss and gradient norm of a step."""
+    log.add(0, step, 1e-5, torch.tensor(numbers), [7])
+
+
+def test_mean_is_of_the_steps_that_counted() -> None:
+    log = loss_log(skips_overflow=False)
+    for step, loss in enumerate((1.0, 0.0, 3.0)):  # a loss of exactly 0 is skipped
+        add(log, step, loss, 0.0, 1.0)
+    log.flush()
+    assert log.mean == (1 + 3) / 2
+    assert list(log.running) == [1, 3]
+
+
+@pytest.mark.parametrize("numbers", [(float("nan"), 1.0, 1.0), (1.0, INF, 1.0), (1.0, 1.0, INF)])
+def test_numbers_gone_wrong_name_the_images_one_step_late(numbers: tuple[float, ...]) -> None:
+    log = loss_log(skips_overflow=False)
+    add(log, 3, *numbers)
+    with pytest.raises(DataError, match=r"iteration 3: the numbers are not finite.*7\.jpg"):
+        add(log, 4, 1.0, 1.0, 1.0)
+
+
+def test_float16_may_overflow_now_and_then_but_not_for_ever() -> None:
+    log = loss_log(skips_overflow=True)
+    for step in range(MAX_OVERFLOWS):
+        add(log, step, 1.0, 1.0, INF)
+    add(log, MAX_OVERFLOWS, 1.0, 1.0, 1.0)  # the count begins anew
+    for step in range(MAX_OVERFLOWS + 1):
+        add(log, step, 1.0, 1.0, INF)
+    with pytest.raises(DataError, match="gradient norm inf"):
+        log.flush()
+
+
+@pytest.fixture(scope="module")
+def training() -> Training:
+    log = loss_log(skips_overflow=False)
+    model = resnet18(num_classes=2)
+    return Training(model, start_runtime("cpu", "fp32", seed=0), 1e-3, log)
+
+
+@pytest.mark.parametrize("scale", [0.0, INF])
+def test_a_step_that_must_not_count_changes_nothing(training: Training, scale: float) -> None:
+    """A loss of 0 or infinity, made by scaling what the model says."""
+    model = training.model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    annotations = torch.tensor([[[8.0, 8.0, 40.0, 40.0, 1.0]]])
+    losses = model.loss.forward
+    model.loss.forward = lambda *inputs: tuple(scale * loss for loss in losses(*inputs))  # type: ignore[method-assign]
+    try:
+        images = torch.randn(1, 3, 64, 64)
+        joint = joint_batch(64, 64, 1, stop=False)
+        training.train_step({"img": images, "annot": annotations}, joint)
+    finally:
+        model.loss.forward = losses  # type: ignore[method-assign]
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_too_many_unreadable_images_end_the_run(
+    training: Training, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def batch(*messages: str) -> dict[str, object]:
+        return {"unreadable": messages}
+
+    training._note_unreadable(batch("a.jpg", "a.jpg"))
+    assert capsys.readouterr().err == "Skipped (1): a.jpg\n"
+    with pytest.raises(DataError, match=f"more than {MAX_UNREADABLE} images cannot be read"):
+        training._note_unreadable(batch(*map(str, range(MAX_UNREADABLE))))
