@@ -1,7 +1,6 @@
 """Train a RetinaNet on COCO data, on CSV data, or on the built-in sample."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -42,7 +41,7 @@ from retinanet.inference import predict
 from retinanet.logger import METRICS_FILE, RunLog, read_records, say
 from retinanet.model import ModelConfig, RetinaNet
 from retinanet.postprocess import Detections
-from retinanet.report import save_sheet, write_report
+from retinanet.report import draw_sheet, save_picture, write_report
 from retinanet.run_folder import RunFolder, check_settings
 from retinanet.runtime import (
     Runtime,
@@ -50,6 +49,7 @@ from retinanet.runtime import (
     StopRequest,
     describe_machine,
     ignore_interrupts,
+    run_id,
     start_runtime,
     usable_workers,
     wait_for_all,
@@ -183,26 +183,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def state_to_resume(args: argparse.Namespace, folder: RunFolder) -> Path | None:
-    """The file to resume from, if any.
-
-    A worker that torchrun restarts (--max_restarts) goes on with its own run: the one whose state
-    carries torchrun's id.
-    """
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    if restarted and folder.state_file.is_file():
-        if folder.read_state(folder.state_file).get("run_id") == run_id():
-            return folder.state_file
-    if not args.resume:
-        return None
-    return folder.state_file if args.resume is True else Path(args.resume)
-
-
-def run_id() -> str | None:
-    """What torchrun calls this run and all its restarts."""
-    return os.environ.get("TORCHELASTIC_RUN_ID")
-
-
 def open_data(args: argparse.Namespace, runtime: Runtime) -> tuple[cli.Data, cli.Data | None]:
     """The data to train on and the data to evaluate on, as the flags say."""
     training = Compose([Augmenter(args.seed), Resizer(args.min_side, args.max_side), Normalizer()])
@@ -315,9 +295,9 @@ def run_epochs(
     """Train, save, evaluate, epoch by epoch; return the last checkpoint and its detections."""
 
     def save_state() -> None:
-        facts = {"run_id": run_id(), "metrics": checkpoint.metrics}
-        config = {"config": asdict(checkpoint.config)}
-        folder.save_state({**training.state(), **facts, **config}, settings)
+        network = asdict(checkpoint.config)
+        facts = {"run_id": run_id(), "metrics": checkpoint.metrics, "network": network}
+        folder.save_state({**training.state(), **facts}, settings)
 
     def save_state_if_due() -> None:
         if folder.state_is_due():
@@ -349,6 +329,9 @@ def run_epochs(
                 checkpoint = replace(checkpoint, metrics=scores.numbers)
                 folder.save_epoch(checkpoint)
                 folder.save_if_best(checkpoint, scores.score)
+                if log.run.shows_pictures:
+                    sheet = draw_sheet(dataset_val, detections, score_threshold=0.5)
+                    log.run.add_picture(epoch, "detections over annotations", sheet)
             log.run.add_epoch(epoch, log.mean, checkpoint.metrics, per_class)
             training.finish_epoch()
         save_state()
@@ -378,7 +361,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
     # What can go wrong goes wrong here, before anything is built or written.
-    resumed = state_to_resume(args, folder)
+    resumed = folder.state_to_resume(args.resume)
     state = folder.read_state(resumed) if resumed else None
     own = resumed and resumed.resolve() == folder.state_file.resolve()
     old_files = [] if own else folder.old_files(overwrite=args.overwrite)
@@ -449,7 +432,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         say(f"Report: {report}")
     if args.dataset == "shapes" and dataset_val and detections and runtime.is_main:
         sheet = folder.folder / "shapes_retinanet_detections.jpg"
-        save_sheet(sheet, dataset_val, detections, score_threshold=0.5)
+        save_picture(sheet, draw_sheet(dataset_val, detections, score_threshold=0.5))
         say(f"Detections on the validation set, annotations dashed: {sheet}")
 
 

@@ -256,6 +256,11 @@ class RunLog:
         curves |= {f"AP of a class/{name}": value for name, value in per_class.items()}
         self._plot(epoch + 1, 0, curves)
 
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether `add_picture` does anything."""
+        return self._board is not None
+
     def add_picture(self, epoch: int, name: str, picture: NDArray[np.uint8]) -> None:
         """Show TensorBoard a picture [H, W, 3], RGB."""
         if self._board is not None:

@@ -89,29 +89,30 @@ def save_picture(path: Path, picture: Picture) -> None:
         Image.fromarray(picture).save(stream, format="JPEG", quality=92)
 
 
-def save_sheet(
-    path: Path,
+def draw_sheet(
     dataset: CocoDataset | CSVDataset,
     detections: Sequence[Detections],
     *,
     score_threshold: float,
     pictures: int = 12,
-) -> None:
+) -> Picture:
     """Draw the first images of a data set, detections over annotations, on one sheet.
 
     Args:
-        path: the JPEG to write.
         dataset: the images and annotations.
         detections: one an image, in the order of the data set.
         score_threshold: what is drawn.
         pictures: how many.
+
+    Returns:
+        [H, W, 3] RGB.
     """
     drawn = []
     for index, found in enumerate(detections[:pictures]):
         sure = found.scores > score_threshold
         kept = Detections(*(column[sure] for column in found))
         drawn.append(draw_image(dataset, index, kept, dataset.class_names, ground_truth=True))
-    save_picture(path, contact_sheet(drawn, columns=4))
+    return contact_sheet(drawn, columns=4)
 
 
 def report_file(folder: Path) -> Path:

@@ -13,6 +13,7 @@ from retinanet.checkpoint import Checkpoint, read_file, save_checkpoint, write_f
 from retinanet.errors import DataError
 from retinanet.files import whole_file
 from retinanet.logger import METRICS_FILE, TENSORBOARD_FOLDER, say
+from retinanet.runtime import run_id, was_restarted
 
 STATE_VERSION = 1
 STATE_FILE = "training_state.pt"
@@ -174,6 +175,22 @@ class RunFolder:
             best = {"best": self.best, "since_best": self.since_best}
             write_file(self.state_file, {**known, **best, **state})
             self._saved_at = time.monotonic()
+
+    def state_to_resume(self, wanted: bool | str | None) -> Path | None:
+        """The file to resume from, if any.
+
+        A process that torchrun restarts (--max_restarts) goes on with its own run: the one whose
+        state carries torchrun's id.
+
+        Args:
+            wanted: True for this folder's state, or a file's name.
+        """
+        if was_restarted() and self.state_file.is_file():
+            if self.read_state(self.state_file).get("run_id") == run_id():
+                return self.state_file
+        if not wanted:
+            return None
+        return self.state_file if wanted is True else Path(wanted)
 
     def read_state(self, path: Path) -> dict[str, Any]:
         """Read a state.

@@ -175,6 +175,16 @@ class JointBatch(NamedTuple):
     """Whether any process was asked to stop."""
 
 
+def run_id() -> str | None:
+    """What torchrun calls this run and all its restarts; None without torchrun."""
+    return os.environ.get("TORCHELASTIC_RUN_ID")
+
+
+def was_restarted() -> bool:
+    """Whether torchrun has started this process again after another had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
 def peers() -> tuple[int, int]:
     """This process's rank and how many there are; (0, 1) without torchrun."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
