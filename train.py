@@ -76,6 +76,7 @@ SHAPES_DEFAULTS = DEFAULTS | {
     "min_side": 256,
     "max_side": 384,
 }
+ANCHOR_FLAGS = ("anchor_sizes", "anchor_ratios", "anchor_scales")
 SAMPLE_SIZE = {"train_images": 300, "val_images": 60}
 
 
@@ -93,7 +94,7 @@ def parser() -> Parser:
         help="to start from: imagenet, none, torchvision-coco, torchvision-coco-v2, or a FILE of a"
         " ResNet or detector (imagenet; shapes: none)",
     )
-    add_anchor_flags(model)
+    add_anchor_flags(model, unless="--weights FILE has others")
 
     training = result.add_argument_group("training")
     training.add_argument(
@@ -368,14 +369,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     start = resumed_start(state) if state else start_weights(args.weights, args.depth)
     dataset_train, dataset_val = open_data(args, runtime)
     dataset_train.skip_unreadable = args.on_bad_image == "skip"
-    wished = ModelConfig(
+    anchors = {name: tuple(vars(args)[name]) for name in ANCHOR_FLAGS if vars(args)[name]}
+    config = start_config(
+        start,
+        str(resumed or args.weights),
         num_classes=dataset_train.num_classes(),
         depth=args.depth,
-        anchor_sizes=tuple(args.anchor_sizes),
-        anchor_ratios=tuple(args.anchor_ratios),
-        anchor_scales=tuple(args.anchor_scales),
+        anchors=anchors,
     )
-    config = start_config(wished, start, str(resumed or args.weights))
     settings = deciding_settings(args, config, dataset_train, runtime)
     if resumed and state:
         check_settings(resumed, state, settings)

@@ -86,15 +86,21 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (which takes the stride), 1x1: the block of ResNet-50, 101 and 152."""
+    """1x1, 3x3, 1x1: the block of ResNet-50, 101 and 152.
+
+    The 3x3 takes the stride, as in torchvision; or the first 1x1, as He et al. had it.
+    """
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int = 1, stride_in_1x1: bool = False
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        first, second = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, first, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, second, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = nn.Conv2d(channels, 4 * channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * channels)
@@ -107,23 +113,29 @@ class Bottleneck(nn.Module):
         return _add_shortcut(conv_bn(out, self.conv3, self.bn3), x, self.downsample)
 
 
-def make_layers(depth: int) -> tuple[list[nn.Sequential], list[int]]:
+def make_layers(depth: int, stride_in_1x1: bool = False) -> tuple[list[nn.Sequential], list[int]]:
     """The four stages of a ResNet and how many channels each one gives.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
+        stride_in_1x1: of the bottleneck blocks.
 
     Returns:
         layer1 to layer4 (strides 4, 8, 16, 32 of the image), and their channels.
     """
-    block = BasicBlock if depth < 50 else Bottleneck
     stages, widths = [], []
     in_channels = 64
     for stage, count in enumerate(LAYERS[depth]):
         channels = 64 * 2**stage
         blocks = nn.Sequential()
         for i in range(count):
-            blocks.append(block(in_channels, channels, stride=2 if stage > 0 and i == 0 else 1))
+            stride = 2 if stage > 0 and i == 0 else 1
+            block = (
+                BasicBlock(in_channels, channels, stride)
+                if depth < 50
+                else Bottleneck(in_channels, channels, stride, stride_in_1x1)
+            )
+            blocks.append(block)
             in_channels = channels * block.expansion
         stages.append(blocks)
         widths.append(in_channels)
@@ -131,9 +143,7 @@ def make_layers(depth: int) -> tuple[list[nn.Sequential], list[int]]:
 
 
 def imagenet_weights(depth: int) -> dict[str, Tensor]:
-    """ImageNet weights of torchvision, from torch.hub's cache or downloaded into it.
-
-    The file's hash is checked each time, a cached file's too.
+    """ImageNet weights of torchvision's ResNet.
 
     Args:
         depth: of the ResNet.
@@ -144,17 +154,32 @@ def imagenet_weights(depth: int) -> dict[str, Tensor]:
     Raises:
         DataError: there is no such file and no network, or the file is not the published one.
     """
-    url = IMAGENET_URLS[depth]
+    return hub_file(IMAGENET_URLS[depth], "ImageNet", "or pass --weights none or --weights FILE")
+
+
+def hub_file(url: str, name: str, instead: str) -> dict[str, Tensor]:
+    """A published state dict, from torch.hub's cache or downloaded into it.
+
+    The file's hash is checked each time, a cached file's too.
+
+    Args:
+        url: ends in -HHHHHHHH.pth, the first digits of the file's SHA-256.
+        name: what the messages call it.
+        instead: what else its user can do.
+
+    Raises:
+        DataError: there is no such file and no network, or the file is not the published one.
+    """
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     digits = file.stem.rsplit("-", 1)[1]
-    way_out = f"place the file of {url} there, or pass --weights none or --weights FILE"
+    way_out = f"place the file of {url} there, {instead}"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(url, str(file), hash_prefix=digits)
         except (OSError, RuntimeError) as error:
             raise DataError(
-                f"{file}: the ImageNet weights are not here and could not be fetched"
+                f"{file}: the {name} weights are not here and could not be fetched"
                 f" ({str(error).splitlines()[0]}); {way_out}"
             ) from error
     digest = hashlib.sha256(file.read_bytes()).hexdigest()

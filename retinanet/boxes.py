@@ -9,8 +9,9 @@ from torch import Tensor
 CENTER_STD = 0.1  # dx, dy
 SIZE_STD = 0.2  # dw, dh
 
-# Wild deltas must not overflow the exponential: a 16 px anchor grows to 1000 px at most.
-MAX_LOG_RATIO = math.log(1000 / 16)
+# What the logarithms of box / anchor may be. Wild deltas must not overflow the exponential: a 16 px
+# anchor grows to 1000 px at most.
+LOG_RATIO_LIMITS = (-math.inf, math.log(1000 / 16))
 
 
 def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
@@ -54,12 +55,17 @@ def encode_boxes(anchors: Tensor, boxes: Tensor) -> Tensor:
     return torch.cat((shifts / CENTER_STD, log_ratios / SIZE_STD), dim=-1)
 
 
-def decode_boxes(anchors: Tensor, deltas: Tensor) -> Tensor:
+def decode_boxes(
+    anchors: Tensor,
+    deltas: Tensor,
+    log_ratio_limits: tuple[float, float] = LOG_RATIO_LIMITS,
+) -> Tensor:
     """Move anchors by predicted offsets: the inverse of `encode_boxes`.
 
     Args:
         anchors: [N, 4] xyxy.
         deltas: [..., N, 4] (dx, dy, dw, dh) in units of `CENTER_STD` and `SIZE_STD`.
+        log_ratio_limits: least and most that the logarithm of box / anchor may be.
 
     Returns:
         [..., N, 4] xyxy, unclipped, in the dtype of `anchors`.
@@ -68,7 +74,7 @@ def decode_boxes(anchors: Tensor, deltas: Tensor) -> Tensor:
     anchor_sizes = anchors[:, 2:] - anchors[:, :2]
     anchor_centers = anchors[:, :2] + 0.5 * anchor_sizes
     centers = anchor_centers + CENTER_STD * shifts * anchor_sizes
-    half_sizes = 0.5 * anchor_sizes * torch.exp((SIZE_STD * log_ratios).clamp(max=MAX_LOG_RATIO))
+    half_sizes = 0.5 * anchor_sizes * torch.exp((SIZE_STD * log_ratios).clamp(*log_ratio_limits))
     return torch.cat((centers - half_sizes, centers + half_sizes), dim=-1)
 
 

@@ -170,8 +170,13 @@ def add_size_flags(group: argparse._ArgumentGroup, min_side: str, max_side: str)
     )
 
 
-def add_anchor_flags(group: argparse._ArgumentGroup) -> None:
-    """--anchor_sizes, --anchor_ratios, --anchor_scales."""
+def add_anchor_flags(group: argparse._ArgumentGroup, *, unless: str = "") -> None:
+    """--anchor_sizes, --anchor_ratios, --anchor_scales.
+
+    Args:
+        group: of the flags.
+        unless: where the values come from instead of being the paper's; then they default to None.
+    """
     for name, nargs, default, text in (
         ("sizes", len(SIZES), SIZES, "sides of the square anchors on P3 to P7, pixels"),
         ("ratios", "+", RATIOS, "heights / widths"),
@@ -182,8 +187,8 @@ def add_anchor_flags(group: argparse._ArgumentGroup) -> None:
             f"--anchor_{name}",
             nargs=nargs,
             type=positive_float,
-            default=default,
-            help=f"{text} ({values})",
+            default=None if unless else default,
+            help=f"{text} ({values}{unless and f', unless {unless}'})",
         )
 
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retinanet.anchors import RATIOS, SCALES, SIZES, Anchors, level_shapes
+from retinanet.anchors import GRIDS, RATIOS, SCALES, SIZES, Anchors, level_shapes
 from retinanet.backbone import LAYERS, conv_bn, imagenet_weights, make_layers
+from retinanet.boxes import LOG_RATIO_LIMITS
 from retinanet.losses import FocalLoss
 from retinanet.postprocess import (
     CANDIDATES_PER_LEVEL,
@@ -26,11 +27,16 @@ from retinanet.postprocess import (
 
 PRIOR = 0.01  # what an untrained model thinks of every anchor and class (paper, section 3.3)
 CHANNELS = 256  # of the pyramid and the towers
+GROUPS = 32  # of group norm
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All that decides the shapes and the meaning of a model's weights; kept in its checkpoint."""
+    """All that decides the shapes and the meaning of a model's weights; kept in its checkpoint.
+
+    The defaults are the original's. The fields below the anchors are for weights that were trained
+    by other projects (`foreign`).
+    """
 
     num_classes: int
     depth: int = 50
@@ -40,6 +46,18 @@ class ModelConfig:
     anchor_ratios: tuple[float, ...] = RATIOS
     """Height / width."""
     anchor_scales: tuple[float, ...] = SCALES
+    anchor_grid: str = GRIDS[0]
+    """How they lie on the cells: one of `anchors.GRIDS`."""
+    log_ratio_limits: tuple[float, float] = LOG_RATIO_LIMITS
+    """Least and most that the logarithms of box / anchor may be."""
+    stride_in_1x1: bool = False
+    """Of a bottleneck block; else it is in the 3x3."""
+    p6_from_p5: bool = False
+    """Else from C5."""
+    p7_relu: bool = True
+    """Between P6 and P7."""
+    group_norm: bool = False
+    """After each convolution of the towers, which then has no bias."""
 
     def __post_init__(self) -> None:
         if self.depth not in LAYERS:
@@ -48,6 +66,10 @@ class ModelConfig:
             )
         if self.num_classes < 1:
             raise ValueError(f"num_classes is {self.num_classes}; expected at least 1")
+        if self.anchor_grid not in GRIDS:
+            raise ValueError(
+                f"anchor_grid is {self.anchor_grid}; expected one of {', '.join(GRIDS)}"
+            )
 
     @property
     def anchors_per_cell(self) -> int:
@@ -62,17 +84,22 @@ class PyramidFeatures(nn.Module):
         C3: channels of the stage of stride 8.
         C4: of stride 16.
         C5: of stride 32.
+        p6_from_p5: make P6 of P5 instead.
+        p7_relu: whether P7 is made of what is positive in P6.
     """
 
-    def __init__(self, C3: int, C4: int, C5: int) -> None:
+    def __init__(
+        self, C3: int, C4: int, C5: int, p6_from_p5: bool = False, p7_relu: bool = True
+    ) -> None:
         super().__init__()
+        self.p6_from_p5, self.p7_relu = p6_from_p5, p7_relu
         self.P5_1 = nn.Conv2d(C5, CHANNELS, 1)
         self.P5_2 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
         self.P4_1 = nn.Conv2d(C4, CHANNELS, 1)
         self.P4_2 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
         self.P3_1 = nn.Conv2d(C3, CHANNELS, 1)
         self.P3_2 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
-        self.P6 = nn.Conv2d(C5, CHANNELS, 3, stride=2, padding=1)
+        self.P6 = nn.Conv2d(CHANNELS if p6_from_p5 else C5, CHANNELS, 3, stride=2, padding=1)
         self.P7_2 = nn.Conv2d(CHANNELS, CHANNELS, 3, stride=2, padding=1)
 
     def forward(self, C3: Tensor, C4: Tensor, C5: Tensor) -> list[Tensor]:
@@ -80,12 +107,13 @@ class PyramidFeatures(nn.Module):
         lateral5 = self.P5_1(C5)
         lateral4 = _add_upsampled(self.P4_1(C4), lateral5)
         lateral3 = _add_upsampled(self.P3_1(C3), lateral4)
-        P6 = self.P6(C5)
+        P5 = self.P5_2(lateral5)
+        P6 = self.P6(P5 if self.p6_from_p5 else C5)
         # Float32, at no cost: where P6 is one cell wide, oneDNN's bf16 weight gradient of a strided
         # convolution is NaN.
         with torch.autocast(P6.device.type, enabled=False):
-            P7 = self.P7_2(F.relu(P6.to(self.P7_2.weight)))
-        return [self.P3_2(lateral3), self.P4_2(lateral4), self.P5_2(lateral5), P6, P7]
+            P7 = self.P7_2((F.relu(P6) if self.p7_relu else P6).to(self.P7_2.weight))
+        return [self.P3_2(lateral3), self.P4_2(lateral4), P5, P6, P7]
 
 
 def _add_upsampled(lateral: Tensor, top: Tensor) -> Tensor:
@@ -99,21 +127,26 @@ class Head(nn.Module):
     Args:
         anchors: per cell.
         outputs: per anchor: classes, or 4 deltas.
+        group_norm: whether each of the four is normalised.
     """
 
-    def __init__(self, anchors: int, outputs: int) -> None:
+    def __init__(self, anchors: int, outputs: int, group_norm: bool = False) -> None:
         super().__init__()
         self.anchors, self.outputs = anchors, outputs
-        self.conv1 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
-        self.conv2 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
-        self.conv3 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
-        self.conv4 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+        self.conv1, self.conv2, self.conv3, self.conv4 = (
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=not group_norm) for _ in range(4)
+        )
+        self.norm1, self.norm2, self.norm3, self.norm4 = (
+            nn.GroupNorm(GROUPS, CHANNELS) if group_norm else nn.Identity() for _ in range(4)
+        )
         self.output = nn.Conv2d(CHANNELS, anchors * outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 256, h, w] of one level to [B, h * w * A, outputs], in the order of the anchors."""
-        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            x = F.relu_(conv(x))
+        x = F.relu_(self.norm1(self.conv1(x)))
+        x = F.relu_(self.norm2(self.conv2(x)))
+        x = F.relu_(self.norm3(self.conv3(x)))
+        x = F.relu_(self.norm4(self.conv4(x)))
         B, _, H, W = x.shape
         # Sizes are said in full, because B may be 0 in a process whose share of a batch is empty.
         return self.output(x).permute(0, 2, 3, 1).reshape(B, H * W * self.anchors, self.outputs)
@@ -137,12 +170,15 @@ class RetinaNet(nn.Module):
         self.autocast: torch.dtype | None = None
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        stages, widths = make_layers(config.depth)
+        stages, (_, C3, C4, C5) = make_layers(config.depth, config.stride_in_1x1)
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.fpn = PyramidFeatures(*widths[1:])
-        self.regressionModel = Head(config.anchors_per_cell, 4)
-        self.classificationModel = Head(config.anchors_per_cell, config.num_classes)
-        self.anchors = Anchors(config.anchor_sizes, config.anchor_ratios, config.anchor_scales)
+        self.fpn = PyramidFeatures(C3, C4, C5, config.p6_from_p5, config.p7_relu)
+        A = config.anchors_per_cell
+        self.regressionModel = Head(A, 4, config.group_norm)
+        self.classificationModel = Head(A, config.num_classes, config.group_norm)
+        self.anchors = Anchors(
+            config.anchor_sizes, config.anchor_ratios, config.anchor_scales, config.anchor_grid
+        )
         self.loss = FocalLoss()
         self._initialize()
 
@@ -234,6 +270,7 @@ class RetinaNet(nn.Module):
         nms_threshold: float = NMS_THRESHOLD,
         candidates_per_level: int | None = CANDIDATES_PER_LEVEL,
         max_detections: int | None = MAX_DETECTIONS,
+        class_agnostic_nms: bool = False,
     ) -> list[Detections]:
         """Detections of each image of a batch.
 
@@ -244,6 +281,7 @@ class RetinaNet(nn.Module):
             nms_threshold: IoU with a better box of its class above which a box is dropped.
             candidates_per_level: most pairs of anchor and class before suppression; None for all.
             max_detections: most detections of an image; None for all.
+            class_agnostic_nms: let a box be dropped for a better one of any class.
 
         Returns:
             One `Detections` an image, in pixels of `images`.
@@ -263,9 +301,17 @@ class RetinaNet(nn.Module):
                 nms_threshold=nms_threshold,
                 candidates_per_level=candidates_per_level,
                 max_detections=max_detections,
+                class_agnostic_nms=class_agnostic_nms,
+                log_ratio_limits=self.config.log_ratio_limits,
             )
             for image_logits, image_deltas, size in zip(logits, deltas, sizes, strict=True)
         ]
+
+
+def empty_weights(config: ModelConfig) -> dict[str, Tensor]:
+    """The state dict of a model without its numbers: names, shapes and types."""
+    with torch.device("meta"):
+        return RetinaNet(config).state_dict()
 
 
 def build_model(config: ModelConfig, pretrained: bool = False) -> RetinaNet:

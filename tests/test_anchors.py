@@ -1,5 +1,7 @@
 import pytest
 import torch
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
 
 from retinanet.anchors import Anchors, image_anchors, level_shapes
 from tests.helpers import golden_arrays
@@ -60,6 +62,49 @@ def test_other_sizes_ratios_and_scales():
     found = anchors(torch.zeros(3, 3, 64, 64))
     assert found.shape == (1, 2 * (64 + 16 + 4 + 1 + 1), 4)
     assert found[0, :2].tolist() == [[0, 0, 8, 8], [-2, -2, 10, 10]]  # centre (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("grid", "indices", "expected"),
+    [
+        # detectron2 and mmdetection: the first is on the image's corner; 32 x 32, then 8 px on
+        ("corner", (0, 3, 12), [(-22.6274, -11.3137), (-16, -16), (-8, -16)]),
+        # torchvision: half of 45.25 x 22.63 is 22.6 x 11.3; 40 and 50, not 40.3 and 50.8
+        ("torchvision", (0, 1, 2), [(-23, -11), (-28, -14), (-35, -18)]),
+        ("torchvision", (3, 4, 5, 12), [(-16, -16), (-20, -20), (-25, -25), (-8, -16)]),
+        # ODTK: as ours
+        ("odtk", (3, 12), [(-12, -12), (-4, -12)]),
+    ],
+)
+def test_grids_of_other_projects(grid, indices, expected):
+    found = image_anchors(64, 96, grid=grid)[list(indices)]
+    assert found[:, :2].tolist() == [pytest.approx(corner, abs=1e-4) for corner in expected]
+
+
+def test_odtk_names_the_last_pixel_inside():
+    difference = image_anchors(64, 96, grid="odtk") - image_anchors(64, 96)
+    torch.testing.assert_close(difference, torch.tensor([0.0, 0, 1, 1]).expand_as(difference))
+
+
+def test_torchvisions_cells_divide_the_image_in_whole_pixels():
+    # 96 / 2 rows and 160 / 3 columns of P6: 48 and 53, where a stride of 64 gives one cell each
+    anchors = image_anchors(96, 160, grid="torchvision")
+    before = 9 * (12 * 20 + 6 * 10 + 3 * 5)
+    P6 = anchors[before : before + 9 * 6].reshape(2, 3, 9, 4)
+    centers = (P6[..., :2] + P6[..., 2:])[:, :, 3] / 2
+    assert centers[0].tolist() == [[0, 0], [53, 0], [106, 0]]
+    assert centers[1].tolist() == [[0, 48], [53, 48], [106, 48]]
+
+
+def test_anchors_equal_torchvisions_own():
+    generator = AnchorGenerator(
+        tuple((x, int(x * 2 ** (1 / 3)), int(x * 2 ** (2 / 3))) for x in (32, 64, 128, 256, 512)),
+        ((0.5, 1.0, 2.0),) * 5,
+    )
+    for size in ((64, 96), (96, 160), (608, 1024)):
+        images = ImageList(torch.zeros(1, 3, *size), [size])
+        maps = [torch.zeros(1, 1, *shape) for shape in level_shapes(*size)]
+        assert torch.equal(image_anchors(*size, grid="torchvision"), generator(images, maps)[0])
 
 
 def test_made_once_per_size():

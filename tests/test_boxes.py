@@ -87,6 +87,20 @@ def test_wild_deltas_give_at_most_1000_px_of_an_anchor_of_16(wild):
     torch.testing.assert_close(found, torch.tensor([[-492.0, -492.0, 508.0, 508.0]]))  # 8 +- 500
 
 
+@pytest.mark.parametrize(
+    ("limits", "sides"),
+    [
+        ((-math.inf, math.log(2)), (32, 0)),  # 16 grows to 32; exp(-20) is nothing
+        ((-math.log(2), math.log(2)), (32, 8)),
+        ((-math.inf, math.inf), (16 * math.exp(2), 0)),
+    ],
+)
+def test_other_limits_of_the_size(limits, sides):
+    anchor = torch.tensor([[0.0, 0.0, 16.0, 16.0]])
+    found = decode_boxes(anchor, torch.tensor([[0.0, 0.0, 10.0, -100.0]]), limits)[0]
+    assert (found[2:] - found[:2]).tolist() == pytest.approx(sides, abs=1e-5)
+
+
 def test_decoding_is_float32_for_bfloat16_deltas():
     anchor = torch.tensor([[0.0, 0.0, 16.0, 16.0]])
     assert decode_boxes(anchor, torch.zeros(1, 4, dtype=torch.bfloat16)).dtype == torch.float32

@@ -13,13 +13,15 @@ PACKAGE = ROOT / "retinanet"
 # From the bottom up; a package (tools) stands for all its modules.
 LEVELS = [
     "errors",
-    "boxes anchors backbone files images annotations runtime logger visualization optim",
-    "csv_annotations coco_annotations image_checks transforms losses postprocess",
-    "dataloader model",
-    "checkpoint inference",
-    "engine run_folder coco_eval csv_eval sample_data",
-    "data_check report cli",
-    "utils tools",
+    "boxes anchors backbone files images annotations runtime visualization curves page numpy_pickle",
+    "csv_annotations coco_annotations image_checks box_checks transforms losses postprocess"
+    " logger history sources",
+    "dataloader model flags matching charts",
+    "foreign",
+    "checkpoint inference mistakes",
+    "engine run_folder coco_eval csv_eval sample_data detector start",
+    "data_check findings evaluation predictions cli",
+    "report utils tools",
     "train validate visualize",
     "csv_validation",
 ]

@@ -9,6 +9,7 @@ from torch import nn
 from retinanet import model as models
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig, RetinaNet, build_model, resnet18
+from retinanet.sources import SOURCES
 from tests.helpers import (
     GOLDEN,
     NoHostSync,
@@ -100,6 +101,33 @@ def test_other_anchors_change_the_heads():
     assert model.classificationModel.output.weight.shape == (10, 256, 3, 3)
     assert model.regressionModel.output.weight.shape == (8, 256, 3, 3)
     assert torch.isfinite(model([torch.randn(2, 3, 64, 64), ANNOTATIONS])[0])
+
+
+def test_a_grid_of_anchors_that_is_not_known():
+    with pytest.raises(
+        ValueError, match="anchor_grid is edge; expected one of center, corner, tor"
+    ):
+        ModelConfig(num_classes=3, anchor_grid="edge")
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_networks_of_other_projects_train(source):
+    """The loss of a batch falls, and the gradient reaches every weight."""
+    torch.manual_seed(0)
+    depth = 50 if source == "detectron2" else 18  # whose stride sits where only a ResNet-50 has it
+    model = RetinaNet(ModelConfig(3, depth, **SOURCES[source].settings))
+    batch = [torch.randn(2, 3, 64, 96), ANNOTATIONS]
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-6)
+    losses = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss = sum(model(batch))
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] < math.inf
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.abs().max() > 0, name
 
 
 def test_convolutions_begin_he_normal_and_outputs_at_the_prior(fresh):
