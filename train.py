@@ -14,6 +14,7 @@ from torchvision.transforms import Compose
 from retinanet import cli, csv_eval
 from retinanet.backbone import LAYERS
 from retinanet.checkpoint import Checkpoint
+from retinanet.data_check import digest
 from retinanet.dataloader import (
     AspectRatioBasedSampler,
     Augmenter,
@@ -191,8 +192,9 @@ def open_data(args: argparse.Namespace, runtime: Runtime) -> tuple[cli.Data, cli
     train: cli.Data
     val: cli.Data | None
     if args.dataset == "coco":
-        train = CocoDataset(args.coco_path, args.coco_train_set, training)
-        val = CocoDataset(args.coco_path, args.coco_val_set, evaluation)
+        root, strict = args.coco_path, args.strict
+        train = CocoDataset(root, args.coco_train_set, training, strict=strict)
+        val = CocoDataset(root, args.coco_val_set, evaluation, strict=strict)
     else:
         if args.dataset == "shapes":
             sample_folder = Path(args.output_dir) / "shapes"
@@ -202,9 +204,11 @@ def open_data(args: argparse.Namespace, runtime: Runtime) -> tuple[cli.Data, cli
             sample = write_shapes(sample_folder, **SAMPLE_SIZE)  # finds it
             args.csv_train, args.csv_val = sample.csv_train, sample.csv_val
             args.csv_classes = sample.csv_classes
-        train = CSVDataset(args.csv_train, args.csv_classes, training, args.csv_images_dir)
+        train = CSVDataset(
+            args.csv_train, args.csv_classes, training, args.csv_images_dir, strict=args.strict
+        )
         val = args.csv_val and CSVDataset(
-            args.csv_val, args.csv_classes, evaluation, args.csv_images_dir
+            args.csv_val, train.classes, evaluation, args.csv_images_dir, strict=args.strict
         )
     cli.tell_notes("Training data", train)
     if val:
@@ -377,6 +381,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         depth=args.depth,
         anchors=anchors,
     )
+    say(digest(dataset_train, args.min_side, args.max_side, config))
     settings = deciding_settings(args, config, dataset_train, runtime)
     if resumed and state:
         check_settings(resumed, state, settings)

@@ -102,14 +102,16 @@ def open_validation_data(
     if kind == "coco":
         if not args.coco_path:
             parser.error("--dataset coco needs --coco_path")
-        dataset = CocoDataset(args.coco_path, args.coco_val_set, transform)
+        dataset = CocoDataset(args.coco_path, args.coco_val_set, transform, strict=args.strict)
     else:
         if not args.csv_val:
             parser.error("no data is named; give --coco_path, or --csv_val")
         classes = args.csv_classes or {n: i for i, n in enumerate(checkpoint.class_names)}
         if not classes:
             parser.error("the model does not know its class names; give --csv_classes")
-        dataset = CSVDataset(args.csv_val, classes, transform, images_dir=args.csv_images_dir)
+        dataset = CSVDataset(
+            args.csv_val, classes, transform, args.csv_images_dir, strict=args.strict
+        )
     check_classes(dataset, checkpoint, args.file or args.model)
     tell_notes("Validation data", dataset)
     return dataset

@@ -1,13 +1,15 @@
 """The two CSV formats: boxes (`path,x1,y1,x2,y2,class`) and classes (`name,id`).
 
-Every error carries its line, and all are shown at once. It opens no image: what needs an image's
-size is checked by the data set.
+Every problem has its line, and all are collected. It opens no image: what needs an image's size is
+checked by the data set.
 """
 
+import contextlib
 import csv
 import io
+import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,38 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from retinanet.annotations import SHOWN, Annotations, Array, Problems, shown
-from retinanet.errors import DataError
+from retinanet.annotations import SHOWN, Annotations, Array, Problems, group_by_image, shown
+from retinanet.errors import DataError, printable
 
 COLUMNS = ("path", "x1", "y1", "x2", "y2", "class")
 _COORDINATES = COLUMNS[1:5]
 _ROW = ",".join(COLUMNS)
+BLOCK = 2**18  # bytes looked at together: they stay in the processor's cache
 _HEADER_IDS = {"id", "class_id", "class id", "classid", "label", "index", "number"}
 _MISSING, _UNKNOWN = -1, -2  # labels of an empty class field, and of a class not in the list
 
+# What is put right, and what is said of it where nothing may be.
+_REPAIRS = {
+    "byte order mark": "a byte order mark; expected plain UTF-8; save the file without it",
+    "line end with CR": "a line that ends in CR; expected LF; save the file with Unix line ends",
+    "header row": "a header row; expected data from the first line on; remove it",
+    "blank line": "a blank line; expected data on every line; remove it",
+    "spaces around fields": "spaces around a field; expected none; remove them",
+    "comma in quotes": "a comma in quotes; expected none within a field; rename what holds it",
+    "fractions of pixels": "a coordinate with a fraction; expected whole pixels; round it",
+}
 
-def read_classes(path: str | Path) -> dict[str, int]:
+
+def _repair(problems: Problems, kind: str, lines: Sequence[int] | Array) -> None:
+    problems.repair(kind, lines, lambda _: _REPAIRS[kind])
+
+
+def read_classes(path: str | Path, problems: Problems | None = None) -> dict[str, int]:
     """Read `name,id` lines; the ids are exactly 0..N-1, once each.
+
+    Args:
+        path: the file.
+        problems: of this file; is told what was put right.
 
     Returns:
         Class name to id, ascending by id.
@@ -34,21 +56,31 @@ def read_classes(path: str | Path) -> dict[str, int]:
     Raises:
         DataError: with every line that is wrong, or with the file as it should be numbered.
     """
-    problems = Problems(path)
+    problems = problems or Problems(path)
     entries: list[tuple[int, str]] = []
     seen: set[str] = set()
-    for number, line in enumerate(_read_text(path).decode().split("\n"), start=1):
+    begun = False
+    text = _read_text(path, problems).decode().removesuffix("\n")
+    for number, line in enumerate(text.split("\n"), start=1):
         fields = _fields(line)
         if fields is not None and not any(fields):
+            _repair(problems, "blank line", [number])
             continue
-        if not entries and not problems.count and fields and fields[-1].lower() in _HEADER_IDS:
+        is_header = not begun and fields and fields[-1].lower() in _HEADER_IDS
+        begun = True
+        if is_header:
+            _repair(problems, "header row", [number])
             continue
+        if _has_spaces(line):
+            _repair(problems, "spaces around fields", [number])
         found = _class_problem(fields, seen)
         if found or not fields:
-            problems.add_one(found, number)
-        else:
-            seen.add(fields[0])
-            entries.append((int(fields[1]), fields[0]))
+            problems.add_one("wrong line", found, number)
+            continue
+        if "," in fields[0]:
+            _repair(problems, "comma in quotes", [number])
+        seen.add(fields[0])
+        entries.append((int(fields[1]), fields[0]))
     problems.raise_if_any()
     if not entries:
         raise DataError(f"{path}: no classes; expected lines of name,id; add at least one")
@@ -57,35 +89,48 @@ def read_classes(path: str | Path) -> dict[str, int]:
     return {name: label for label, name in enumerate(names)}
 
 
-def read_annotations(path: str | Path, classes: Mapping[str, int]) -> Annotations:
+def read_annotations(
+    path: str | Path, classes: Mapping[str, int], problems: Problems
+) -> Annotations:
     """Read a whole annotation file and check all that can be told without the images.
 
-    A header row, blank lines, a byte order mark, any line ends, spaces around fields, quotes and
-    float coordinates are fine. `path,,,,,` is an image without boxes. Exact duplicates are dropped.
+    A header row, blank lines, a byte order mark, any line ends, spaces around fields, quotes,
+    fractions and exact duplicates are put right. `path,,,,,` is an image without boxes.
+
+    Args:
+        path: the file.
+        classes: name to label.
+        problems: of this file; takes in what is wrong and what was put right.
+
+    Returns:
+        The rows that are right as far as can be told. Their corners may yet be exchanged.
 
     Raises:
-        DataError: with the line of each problem.
+        DataError: the file cannot be read at all, or holds no image.
     """
-    problems = Problems(path)
-    repaired: dict[str, int] = {}
-    data, lines = _good_lines(_read_text(path), classes, problems, repaired)
-    if not len(lines):
+    lines = _Lines(_read_text(path, problems))
+    good = _good_lines(lines, classes, problems)
+    numbers = np.flatnonzero(good) + 1
+    if not len(numbers):
         problems.raise_if_any()
         raise DataError(f"{path}: no images; expected lines of {_ROW}; add some")
-    frame = _parse(data, path)
-    if len(frame) != len(lines):
+    frame = _parse(lines.only(good), path)
+    if len(frame) != len(numbers):
         raise DataError(f"{path}: quotes that do not pair; expected {_ROW} on each line; fix them")
-    codes, names = _stripped(frame["path"])
-    labels = _labels(frame["class"], classes)
-    boxes = _numbers(frame)
-    _check_rows(frame, codes, boxes[:, :4], labels, lines, problems)
-    _check_classes(frame["class"], labels, lines, classes, problems)
-    problems.raise_if_any()
-    boxes[:, 4] = labels
-    return _by_image(codes, names, boxes, lines, repaired)
+    owners, names = _stripped(frame["path"])
+    first_lines = np.empty(len(names), np.int64)
+    named = np.flatnonzero(owners != _MISSING)[::-1]
+    first_lines[owners[named]] = numbers[named]  # of several the last written stays: the first line
+    columns = np.empty((len(COLUMNS) - 1, len(frame)))
+    columns[:4] = _coordinates(frame)
+    columns[4] = _labels(frame["class"], classes)
+    rows = np.flatnonzero(_check_rows(frame, owners, columns, numbers, classes, problems))
+    return group_by_image(
+        names, first_lines, owners[rows], columns[:, rows], numbers[rows], problems
+    )
 
 
-def _read_text(path: str | Path) -> bytes:
+def _read_text(path: str | Path, problems: Problems) -> bytes:
     """The bytes of a file, checked to be UTF-8 without NUL; no byte order mark; lines end in LF."""
     if not Path(path).exists():
         raise DataError(f"{path}: no such file; expected a CSV file; correct the path")
@@ -97,8 +142,12 @@ def _read_text(path: str | Path) -> bytes:
         raise DataError(f"{path}: {error.strerror}; expected a readable CSV file") from error
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path}: UTF-16 text; expected UTF-8; save the file as UTF-8")
-    data = data.removeprefix(b"\xef\xbb\xbf")
+    if data.startswith(b"\xef\xbb\xbf"):
+        _repair(problems, "byte order mark", [1])
+        data = data[3:]
     if b"\r" in data:
+        ends = enumerate(data.splitlines(keepends=True), start=1)
+        _repair(problems, "line end with CR", [k for k, line in ends if b"\r" in line])
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     bad = data.find(b"\0")
     try:
@@ -113,11 +162,20 @@ def _read_text(path: str | Path) -> bytes:
 
 def _fields(line: str) -> list[str] | None:
     """The fields of one line, without spaces around them; None where quotes do not pair."""
+    # Strict, to see quotes that do not pair; then no space may stand behind a quote.
+    for text in (line, re.sub(r'"[ \t]+(?=,|$)', '"', line)):
+        with contextlib.suppress(csv.Error):
+            rows = list(csv.reader([text], skipinitialspace=True, strict=True))
+            return [field.strip() for field in rows[0]] if rows else []
+    return None
+
+
+def _has_spaces(line: str) -> bool:
+    """Whether a field of a line has spaces around it."""
     try:
-        rows = list(csv.reader([line], skipinitialspace=True, strict=True))
+        return any(field != field.strip() for row in csv.reader([line]) for field in row)
     except csv.Error:
-        return None
-    return [field.strip() for field in rows[0]] if rows else []
+        return False
 
 
 # ---- classes ----
@@ -134,6 +192,8 @@ def _class_problem(fields: list[str] | None, seen: set[str]) -> str:
         return "no name; expected name,id; add the name or remove the line"
     if name in seen:
         return f"class {shown(name)} a second time; expected each name once; remove the line"
+    if printable(name) != name:
+        return f"name {shown(name)}; expected no control characters; rename it"
     if not (label.isascii() and label.isdigit() and len(label) < 10):
         return f"id {shown(label)}; expected a whole number from 0; correct it"
     return ""
@@ -151,50 +211,86 @@ def _check_numbering(path: str | Path, ids: list[int], names: list[str]) -> None
     )
 
 
-# ---- annotations ----
+# ---- annotations: lines ----
 
 
-def _good_lines(
-    data: bytes, classes: Mapping[str, int], problems: Problems, repaired: dict[str, int]
-) -> tuple[bytes, Array]:
-    """Take out the header, blank lines, and lines that have not six fields (these are problems).
+class _Lines:
+    """The lines of a file, found in its bytes all at once, since pandas pads short rows in silence.
 
-    Counted in the bytes of the whole file at once, since pandas pads short rows in silence.
-
-    Returns:
-        The other lines, and their numbers in the file.
+    Args:
+        data: lines that end in LF.
     """
-    data = data if data.endswith(b"\n") else data + b"\n"
-    raw = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(raw == ord("\n")) + 1
-    starts = np.append(0, ends[:-1])
 
-    def count(byte: str) -> Array:
-        return np.diff(np.searchsorted(np.flatnonzero(raw == ord(byte)), ends), prepend=0)
+    def __init__(self, data: bytes) -> None:
+        self.data = data if data.endswith(b"\n") else data + b"\n"
+        self._raw = np.frombuffer(self.data, np.uint8)
+        ends, separators, seen = [], [], 0
+        for start in range(0, len(self._raw), BLOCK):
+            block = self._raw[start : start + BLOCK]
+            found = np.flatnonzero((block == ord(",")) | (block == ord("\n")))
+            last = np.flatnonzero(block[found] == ord("\n"))
+            ends.append(found[last] + (start + 1))
+            separators.append(last + seen)
+            seen += len(found)
+        self._ends = np.concatenate(ends)
+        self._starts = np.append(0, self._ends[:-1])
+        self.fields = np.diff(np.concatenate(separators), prepend=-1)  # [lines], but for quotes
 
-    def text(k: Any) -> str:
-        return data[starts[k] : ends[k] - 1].decode()
+    def text(self, k: Any) -> str:
+        """The k-th line."""
+        return self.data[self._starts[k] : self._ends[k] - 1].decode()
 
-    blank = np.isin(raw[starts], list(b" \t,\n"))
-    blank[blank] = [not text(k).strip(" \t,") for k in np.flatnonzero(blank)]
-    commas = count(",")
-    wrong = ~blank & (commas != len(COLUMNS) - 1)
-    if b'"' in data:  # a comma or a quote in quotes is no separator: look again, line by line
-        quotes = count('"')
-        for k in np.flatnonzero(~blank & (quotes > 0) & (wrong | (quotes % 2 == 1))):
-            wrong[k] = len(_fields(text(k)) or []) != len(COLUMNS)
-    bad = np.flatnonzero(wrong)
+    def quotes(self) -> Array:
+        """[lines] how many quotes."""
+        places = np.flatnonzero(self._raw == ord('"'))
+        return np.diff(np.searchsorted(places, self._ends), prepend=0)
+
+    def blank(self) -> Array:
+        """[lines] whether nothing but spaces and commas is there."""
+        blank = np.isin(self._raw[self._starts], list(b" \t,\n"))
+        blank[blank] = [not self.text(k).strip(" \t,") for k in np.flatnonzero(blank)]
+        return blank
+
+    def spaced(self) -> Array:
+        """Positions of the lines with spaces around fields."""
+        raw = self._raw
+        spaces = np.flatnonzero((raw == ord(" ")) | (raw == ord("\t")))
+        beside = [np.isin(raw[spaces + step], list(b",\n")) for step in (-1, 1)]
+        found = np.unique(np.searchsorted(self._ends, spaces[beside[0] | beside[1]], side="right"))
+        if b'"' in self.data:  # a comma in quotes has spaces beside it too
+            found = found[[_has_spaces(self.text(k)) for k in found]]
+        return found
+
+    def only(self, kept: Array) -> bytes:
+        """The lines of a mask, as a file."""
+        if kept.all():
+            return self.data
+        return self._raw[np.repeat(kept, self._ends - self._starts)].tobytes()
+
+
+def _good_lines(lines: _Lines, classes: Mapping[str, int], problems: Problems) -> Array:
+    """[lines] which have six fields. Others are problems, but for a header and blank lines."""
+    blank = lines.blank()
+    wrong = ~blank & (lines.fields != len(COLUMNS))
+    if b'"' in lines.data:  # a comma or a quote in quotes is no separator: look again, one by one
+        quotes = lines.quotes()
+        again = np.flatnonzero(~blank & (quotes > 0) & (wrong | (quotes % 2 == 1)))
+        counts = np.array([len(_fields(lines.text(k)) or []) for k in again], int)
+        right = counts == len(COLUMNS)
+        _repair(problems, "comma in quotes", again[right & wrong[again]] + 1)
+        wrong[again] = ~right
     good = ~blank & ~wrong
     first = int(np.argmax(~blank))
-    if good[first] and _is_header(_fields(text(first)) or [], classes):
+    if good[first] and _is_header(_fields(lines.text(first)) or [], classes):
         good[first] = False
-        repaired["header row"] = 1
-    if blank.any():
-        repaired["blank line"] = int(blank.sum())
-    problems.add(bad + 1, lambda k: _field_count(text(bad[k])))
-    if not good.all():
-        data = raw[np.repeat(good, ends - starts)].tobytes()
-    return data, np.flatnonzero(good) + 1
+        _repair(problems, "header row", [first + 1])
+    _repair(problems, "blank line", np.flatnonzero(blank) + 1)
+    if b" " in lines.data or b"\t" in lines.data:
+        spaced = lines.spaced()
+        _repair(problems, "spaces around fields", spaced[good[spaced]] + 1)
+    bad = np.flatnonzero(wrong)
+    problems.add("wrong number of fields", bad + 1, lambda k: _field_count(lines.text(bad[k])))
+    return good
 
 
 def _is_header(fields: list[str], classes: Mapping[str, int]) -> bool:
@@ -215,11 +311,14 @@ def _field_count(line: str) -> str:
     return f"{len(fields)} fields; expected 6: {_ROW}; {advice}"
 
 
+# ---- annotations: rows ----
+
+
 def _parse(data: bytes, path: str | Path) -> pd.DataFrame:
     """The columns: path and class as texts; coordinates as numbers, or mixed with texts."""
     try:
         with warnings.catch_warnings():
-            # A column of mixed types: `_numbers` sees to it. More fields than columns: quotes.
+            # A column of mixed types: `_coordinates` sees to it. More fields than columns: quotes.
             warnings.simplefilter("ignore", pd.errors.DtypeWarning)
             warnings.simplefilter("error", pd.errors.ParserWarning)
             return pd.read_csv(
@@ -238,14 +337,18 @@ def _parse(data: bytes, path: str | Path) -> pd.DataFrame:
 
 
 def _stripped(column: pd.Series) -> tuple[Array, list[str]]:
-    """Texts without spaces around them, in order of first appearance, and each row's (-1: none)."""
-    codes, unique = pd.factorize(column)
-    texts = [text.strip() for text in unique]
-    names = [*dict.fromkeys(filter(None, texts))]
-    if len(names) == len(texts):
+    """Each row's text (-1: none), and the texts, without spaces, in order of first appearance."""
+    texts = column.to_numpy()
+    # Rows of one image mostly follow each other: only where the text changes is it looked up.
+    heads = np.flatnonzero(np.append(True, texts[1:] != texts[:-1]))
+    codes, unique = pd.factorize(texts[heads])
+    codes = np.repeat(codes, np.diff(heads, append=len(texts)))
+    stripped = [text.strip() for text in unique]
+    names = [*dict.fromkeys(filter(None, stripped))]
+    if len(names) == len(unique):
         return codes, names
     code_of = {name: code for code, name in enumerate(names)}
-    return np.array([*(code_of.get(text, _MISSING) for text in texts), _MISSING])[codes], names
+    return np.array([*(code_of.get(text, _MISSING) for text in stripped), _MISSING])[codes], names
 
 
 def _labels(column: pd.Series, classes: Mapping[str, int]) -> Array:
@@ -254,105 +357,68 @@ def _labels(column: pd.Series, classes: Mapping[str, int]) -> Array:
     return np.array([*(classes.get(name, _UNKNOWN) for name in names), _MISSING])[codes]
 
 
-def _numbers(frame: pd.DataFrame) -> NDArray[np.float64]:
-    """[rows, 5] coordinates, NaN where empty, inf where no number; the labels' column unset."""
-    boxes = np.empty((len(frame), len(_COORDINATES) + 1))
-    for k, name in enumerate(_COORDINATES):
+def _coordinates(frame: pd.DataFrame) -> NDArray[np.float64]:
+    """[4, rows] NaN where empty, inf where no number."""
+    numbers = np.empty((len(_COORDINATES), len(frame)))
+    for name, row in zip(_COORDINATES, numbers, strict=True):
         column = frame[name]
         if column.dtype.kind in "iuf":
-            boxes[:, k] = column
+            row[:] = column
         else:  # texts, or what pandas takes for truth values
-            boxes[:, k] = pd.to_numeric(column.map(str, na_action="ignore"), errors="coerce")
-            boxes[np.isnan(boxes[:, k]) & column.notna(), k] = np.inf
-    return boxes
+            row[:] = pd.to_numeric(column.map(str, na_action="ignore"), errors="coerce")
+            row[np.isnan(row) & column.notna()] = np.inf
+    return numbers
 
 
 def _check_rows(
     frame: pd.DataFrame,
-    codes: Array,
-    boxes: NDArray[np.float64],
-    labels: Array,
-    lines: Array,
+    owners: Array,
+    columns: NDArray[np.float64],
+    numbers: Array,
+    classes: Mapping[str, int],
     problems: Problems,
-) -> None:
-    """Each row names an image and has a whole box, or none."""
+) -> Array:
+    """[rows] which name an image and have a whole box; the others must name one and have none.
 
-    def add(wrong: Any, describe: Callable[[int], str]) -> None:
-        rows = np.flatnonzero(wrong)
-        problems.add(lines[rows], lambda k: describe(rows[k]))
+    A box of an unknown class is whole, so that it is checked further.
+    """
+    label = columns[4]
+    whole = (owners != _MISSING) & (label != _MISSING) & np.isfinite(columns[:4]).all(axis=0)
+    fractions = (np.rint(columns[:4]) != columns[:4]).any(axis=0)
+    _repair(problems, "fractions of pixels", numbers[whole & fractions])
+    rest = np.flatnonzero(~whole | (label == _UNKNOWN))
+    box, label = columns[:4, rest], label[rest]
+    given = np.count_nonzero(~np.isnan(box), axis=0) + (label != _MISSING)
 
-    def partly(row: int) -> str:
-        empty = [name for name in COLUMNS[1:] if pd.isna(frame[name].iloc[row])]
-        return (
-            f"{', '.join(empty) or 'class'} empty; expected a whole box; "
-            "complete it, or write path,,,,, for an image without boxes"
-        )
+    def add(kind: str, wrong: Any, describe: Callable[[pd.Series], str]) -> None:
+        rows = rest[wrong]
+        problems.add(kind, numbers[rows], lambda k: describe(frame.iloc[rows[k]]))
 
-    def infinite(row: int) -> str:
-        name = _COORDINATES[int(np.argmax(np.isinf(boxes[row])))]
-        return f"{name} is {frame[name].iloc[row]}; expected a number of pixels; correct it"
-
-    def inverted(row: int) -> str:
-        x1, y1, x2, y2 = boxes[row]
-        found = f"x2 ({x2:g}) is not greater than x1 ({x1:g})"
-        if x2 > x1:
-            found = f"y2 ({y2:g}) is not greater than y1 ({y1:g})"
-        advice = "if the corners are exchanged, exchange them back"
-        if min(x2, y2) > 0:
-            advice += "; if these are width and height, write x1 + width, y1 + height"
-        return f"{found}; expected x1,y1,x2,y2; {advice}"
-
-    add(codes == _MISSING, lambda _: f"no path; expected {_ROW}; add it or remove the row")
-    given = np.count_nonzero(~np.isnan(boxes), axis=1) + (labels != _MISSING)
-    add((given > 0) & (given < 5), partly)
-    add(np.isinf(boxes).any(axis=1), infinite)
-    finite = np.isfinite(boxes).all(axis=1)
-    add(finite & ((boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])), inverted)
-
-
-def _check_classes(
-    column: pd.Series, labels: Array, lines: Array, classes: Mapping[str, int], problems: Problems
-) -> None:
-    unknown = np.flatnonzero(labels == _UNKNOWN)
+    add("no path", owners[rest] == _MISSING, lambda _: f"no path; expected {_ROW}; add it")
+    add("incomplete box", (given > 0) & (given < 5), _partly)
+    add("not a number", np.isinf(box).any(axis=0), _not_a_number)
     known = ", ".join(list(classes)[:10]) + (", ..." if len(classes) > 10 else "")
+    add(
+        "unknown class",
+        label == _UNKNOWN,
+        lambda row: (
+            f"class {shown(row['class'].strip())}; expected one of {known}; "
+            "correct it or add it to the class file"
+        ),
+    )
+    return whole
 
-    def describe(k: int) -> str:
-        name = shown(str(column.iloc[unknown[k]]).strip())
-        return f"class {name}; expected one of {known}; correct it or add it to the class file"
 
-    problems.add(lines[unknown], describe)
-
-
-def _by_image(
-    codes: Array, names: list[str], boxes: Array, lines: Array, repaired: dict[str, int]
-) -> Annotations:
-    """Group checked rows by image, without duplicates; `codes` count up in order of appearance."""
-    first_lines = np.empty(len(names), np.int64)
-    first_lines[codes[::-1]] = lines[::-1]  # of several the last written stays: the first line
-    rows = np.flatnonzero(~np.isnan(boxes[:, 0]))
-    rows = rows[np.argsort(codes[rows], kind="stable")]
-    codes, boxes, lines = codes[rows], boxes[rows], lines[rows]
-    again = _repeated(codes, boxes)
-    if again.any():
-        repaired["exact duplicate"] = int(again.sum())
-        codes, boxes, lines = codes[~again], boxes[~again], lines[~again]
-    return Annotations(
-        names=tuple(names),
-        first_lines=first_lines,
-        offsets=np.searchsorted(codes, np.arange(len(names) + 1)),
-        boxes=boxes,
-        lines=lines,
-        repaired=repaired,
+def _partly(row: pd.Series) -> str:
+    empty = [name for name in COLUMNS[1:] if pd.isna(row[name])]
+    return (
+        f"{', '.join(empty) or 'class'} empty; expected a whole box; "
+        "complete it, or write path,,,,, for an image without boxes"
     )
 
 
-def _repeated(codes: Array, boxes: Array) -> Array:
-    """[boxes] whether a box repeats an earlier one of its image exactly."""
-    key = codes.astype(np.uint64)  # a hash of each row: far quicker than comparing six columns
-    for column in boxes.T:
-        bits = np.ascontiguousarray(column).view(np.uint64)
-        key = (key + (bits ^ bits >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
-    rows = np.flatnonzero(pd.Series(key).duplicated(keep=False))
-    repeated = np.zeros(len(codes), bool)
-    repeated[rows] = pd.DataFrame(boxes[rows]).assign(image=codes[rows]).duplicated()
-    return repeated
+def _not_a_number(row: pd.Series) -> str:
+    given = {name: str(row[name]) for name in _COORDINATES if not pd.isna(row[name])}
+    finite = np.isfinite(pd.to_numeric(pd.Series(given), errors="coerce"))
+    name = finite.idxmin()  # the first that is not
+    return f"{name} is {shown(given[name])}; expected a number of pixels; correct it"

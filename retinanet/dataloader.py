@@ -3,6 +3,7 @@
 A data set is checked whole when it is made: every image is there, every box inside its image.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypedDict, cast
@@ -14,11 +15,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from retinanet.annotations import Annotations, Problems
+from retinanet.box_checks import COCO_READINGS, CSV_READINGS, check_boxes
 from retinanet.coco_annotations import coco_boxes, read_coco
 from retinanet.csv_annotations import read_annotations, read_classes
 from retinanet.errors import DataError
-from retinanet.image_checks import Size, check_boxes, find_root, known_sizes, read_sizes
-from retinanet.images import SUFFIXES, read_image
+from retinanet.image_checks import check_sizes, find_root, read_sizes
+from retinanet.images import Size, image_files, read_image
 from retinanet.transforms import (
     Augmenter,
     Normalizer,
@@ -141,6 +143,14 @@ class _ImageDataset(Dataset[Sample]):
         """(height, width) of the upright image."""
         return self._sizes[image_index]
 
+    def image_id(self, image_index: int) -> int:
+        """The image's id in COCO's terms: its own there, else index + 1."""
+        return image_index + 1
+
+    def category_id(self, label: int) -> int:
+        """The class's id in COCO's terms: its own there, else label + 1."""
+        return label + 1
+
     def _where(self, image_index: int) -> str:
         """What stands in front of an error about an image."""
         return ""
@@ -155,6 +165,7 @@ class CSVDataset(_ImageDataset):
         transform: what each sample goes through.
         images_dir: where relative paths start; else beside `train_file`, else in the working
             directory: whichever holds all images.
+        strict: what would be put right (a header, duplicates, boxes partly outside) is an error.
     """
 
     def __init__(
@@ -163,22 +174,30 @@ class CSVDataset(_ImageDataset):
         class_list: str | Path | Mapping[str, int],
         transform: Transform | None = None,
         images_dir: str | Path | None = None,
+        *,
+        strict: bool = False,
     ) -> None:
         self.train_file = Path(train_file)
         self.transform = transform
-        classes = class_list if isinstance(class_list, Mapping) else read_classes(class_list)
+        self.notes = []
+        classes = class_list
+        if not isinstance(classes, Mapping):
+            class_problems = Problems(classes, strict)
+            classes = read_classes(classes, class_problems)
+            self.notes = class_problems.notes()
         self.class_names = tuple(sorted(classes, key=lambda name: classes[name]))
-        self._data = data = read_annotations(train_file, classes)
-        problems = Problems(train_file)
+        problems = Problems(train_file, strict)
+        self._data = data = read_annotations(train_file, classes, problems)
         roots = [Path(images_dir)] if images_dir else [self.train_file.parent, Path()]
         advice = "correct the path, or name the folder with --csv_images_dir"
-        self.images_root = find_root(roots, data, advice, problems)
+        self.images_root, absent = find_root(roots, data, advice, problems)
         self.image_names = list(data.names)
         self._paths = [self.images_root / name for name in data.names]
-        self._sizes = read_sizes(self._paths, data.first_lines, problems)
-        turned = check_boxes(data, self._paths, self._sizes, problems)
-        self.repaired = data.repaired
-        self.notes = data.notes(self.train_file) + turned
+        self._sizes = read_sizes(self._paths, data.first_lines, problems, absent)
+        notes = check_boxes(data, self._paths, self._sizes, CSV_READINGS, problems)
+        problems.raise_if_any()
+        self.repaired = problems.repaired
+        self.notes += problems.notes() + notes
 
     @property
     def image_data(self) -> dict[str, list[dict[str, Any]]]:
@@ -191,14 +210,6 @@ class CSVDataset(_ImageDataset):
             for index, name in enumerate(self.image_names)
         }
 
-    def image_id(self, image_index: int) -> int:
-        """The image's id in COCO's terms: index + 1."""
-        return image_index + 1
-
-    def category_id(self, label: int) -> int:
-        """The class's id in COCO's terms: label + 1."""
-        return label + 1
-
     def _where(self, image_index: int) -> str:
         return f"{self.train_file}:{self._data.first_lines[image_index]}: "
 
@@ -206,13 +217,16 @@ class CSVDataset(_ImageDataset):
 class CocoDataset(_ImageDataset):
     """Boxes from `ROOT/annotations/instances_{set}.json`.
 
-    Images lie in `ROOT/images/{set}` or `ROOT/{set}`. Crowds and boxes under one pixel are left
-    out of the samples; `coco`, the pycocotools object, keeps them for the evaluation.
+    Images lie in `ROOT/images/{set}` or `ROOT/{set}`. Crowds, boxes under one pixel and
+    repeated boxes are left out of the samples; `coco`, the pycocotools object, keeps them for the
+    evaluation.
 
     Args:
         root_dir: ROOT.
         set_name: which set.
         transform: what each sample goes through.
+        strict: what would be put right (boxes partly outside, thin or repeated boxes, sizes that
+            are not the files') is an error.
     """
 
     def __init__(
@@ -220,27 +234,32 @@ class CocoDataset(_ImageDataset):
         root_dir: str | Path,
         set_name: str = "train2017",
         transform: Transform | None = None,
+        *,
+        strict: bool = False,
     ) -> None:
         self.root_dir = Path(root_dir)
         self.set_name = set_name
         self.transform = transform
         path = self.root_dir / "annotations" / f"instances_{set_name}.json"
-        self.coco = read_coco(path)
+        problems = Problems(path, strict)
+        self.coco = read_coco(path, problems)
         images = self.coco.dataset["images"]
         categories = sorted(self.coco.dataset["categories"], key=lambda entry: entry["id"])
         self.class_names = tuple(entry["name"] for entry in categories)
         self.coco_labels: dict[int, int] = {k: entry["id"] for k, entry in enumerate(categories)}
         self.coco_labels_inverse = {entry: label for label, entry in self.coco_labels.items()}
         self.image_ids: list[int] = [image["id"] for image in images]
-        self._data = data = coco_boxes(self.coco.dataset, self.coco_labels_inverse)
-        problems = Problems(path)
+        self._data = data = coco_boxes(self.coco.dataset, self.coco_labels_inverse, problems)
         roots = [self.root_dir / "images" / set_name, self.root_dir / set_name]
-        self.images_root = find_root(roots, data, "correct the file or add the image", problems)
+        advice = "correct the file or add the image"
+        self.images_root, absent = find_root(roots, data, advice, problems)
         self._paths = [self.images_root / name for name in data.names]
-        self._sizes = known_sizes(images, self._paths, problems)
-        turned = check_boxes(data, self._paths, self._sizes, problems)
-        self.repaired = data.repaired
-        self.notes = data.notes(path) + turned
+        self._sizes = read_sizes(self._paths, data.first_lines, problems, absent)
+        check_sizes(images, self._paths, self._sizes, problems)
+        notes = check_boxes(data, self._paths, self._sizes, COCO_READINGS, problems)
+        problems.raise_if_any()
+        self.repaired = problems.repaired
+        self.notes = problems.notes() + notes
 
     def image_id(self, image_index: int) -> int:
         """COCO's id of an image."""
@@ -260,32 +279,34 @@ class CocoDataset(_ImageDataset):
 
 
 class ImageFiles(_ImageDataset):
-    """Images without annotations: one file, or those of a folder in order of name.
+    """Images without annotations.
 
     Args:
-        path: the file or the folder.
+        path: a file, a folder, a pattern such as `photos/**/*.jpg`, or several of these.
         transform: what each sample goes through.
+
+    Raises:
+        DataError: a path names no image, or a file is none.
     """
 
-    def __init__(self, path: str | Path, transform: Transform | None = None) -> None:
-        path = Path(path)
+    def __init__(
+        self, path: str | Path | Sequence[str | Path], transform: Transform | None = None
+    ) -> None:
+        given = [path] if isinstance(path, str | Path) else path
         self.transform = transform
         self.class_names, self.notes, self.repaired = (), [], {}
-        self.images_root = path if path.is_dir() else path.parent
-        self._paths = [path]
-        if path.is_dir():
-            self._paths = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-        if not self._paths:
-            raise DataError(f"{path}: no images in this folder; expected some; correct the path")
+        self._paths = list(dict.fromkeys(image for name in given for image in image_files(name)))
+        self.images_root = Path(os.path.commonpath([p.absolute().parent for p in self._paths]))
         nothing = np.zeros(len(self._paths), np.int64)
-        self._sizes = read_sizes(self._paths, nothing, Problems(path))
+        problems = Problems(", ".join(map(str, given)))
+        self._sizes = read_sizes(self._paths, nothing, problems)
+        problems.raise_if_any()
         self._data = Annotations(
             names=tuple(image.name for image in self._paths),
             first_lines=nothing,
             offsets=np.zeros(len(self._paths) + 1, np.int64),
             boxes=np.zeros((0, 5)),
             lines=nothing[:0],
-            repaired={},
         )
 
 

@@ -151,7 +151,7 @@ def add_training_data_flags(parser: Parser, kinds: Sequence[str]) -> None:
     group.add_argument("--csv_train", metavar="FILE", help="path,x1,y1,x2,y2,class")
     group.add_argument("--csv_classes", metavar="FILE", help="name,id")
     group.add_argument("--csv_val", metavar="FILE", help="as --csv_train (no evaluation)")
-    add_images_flags(group)
+    add_reading_flags(group)
 
 
 def add_size_flags(group: argparse._ArgumentGroup, min_side: str, max_side: str) -> None:
@@ -192,14 +192,17 @@ def add_anchor_flags(group: argparse._ArgumentGroup, *, unless: str = "") -> Non
         )
 
 
-def add_images_flags(group: argparse._ArgumentGroup) -> None:
-    """Where a CSV's images are."""
+def add_reading_flags(group: argparse._ArgumentGroup) -> None:
+    """Where a CSV's images are, and what is done with what can be repaired."""
     group.add_argument(
         "--csv_images_dir",
         "--images_path",
         dest="csv_images_dir",
         metavar="DIR",
         help="where relative image paths start (beside the CSV, else the working directory)",
+    )
+    group.add_argument(
+        "--strict", action="store_true", help="what would be repaired in the data is an error"
     )
 
 
@@ -244,7 +247,7 @@ def add_data_flags(parser: Parser) -> None:
         metavar="FILE",
         help="name,id (the model's own classes)",
     )
-    add_images_flags(group)
+    add_reading_flags(group)
 
 
 def add_detection_flags(parser: Parser, score_threshold: float = SCORE_THRESHOLD) -> None:

@@ -1,4 +1,4 @@
-"""What annotations and images must agree on: each image is there, each box inside its image."""
+"""What annotations and images must agree on: each image is there, and of the size that is said."""
 
 import os
 from collections import defaultdict
@@ -7,35 +7,38 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from retinanet.annotations import Annotations, Array, Problems, shown
 from retinanet.errors import DataError
-from retinanet.images import image_size, is_sideways
+from retinanet.images import UNKNOWN, Size, image_size, is_sideways
 
-OVERHANG = 0.5  # pixels a box may lie outside its image before clipping it is worth a word
-
-Size = tuple[int, int]  # (height, width) of an upright image
+HEADERS_AT_ONCE = 64  # sizes that a thread reads before it takes the next part
 
 
-def find_root(roots: Sequence[Path], data: Annotations, advice: str, problems: Problems) -> Path:
-    """The first folder that holds every image; else an error that names those missing."""
+def find_root(
+    roots: Sequence[Path], data: Annotations, advice: str, problems: Problems
+) -> tuple[Path, list[int]]:
+    """The first folder that holds every image, else the one that lacks fewest.
+
+    Returns:
+        The folder, and the positions of the images that it lacks, which are problems.
+    """
     names = data.names
-    missing = [_missing(root, names) for root in roots]
-    for root, absent in zip(roots, missing, strict=True):
-        if not absent:
-            return root
-    best = min(missing, key=len)
+    missing: list[list[int]] = []
+    for root in roots:
+        missing.append(_missing(root, names))
+        if not missing[-1]:
+            return root, []
+    absent = min(missing, key=len)
     tried = " and ".join(str(root.absolute()) for root in roots)
     problems.add(
-        data.first_lines[best],
+        "missing image",
+        data.first_lines[absent],
         lambda k: (
-            f"no image {shown(names[best[k]])} in {tried}; "
+            f"no image {shown(names[absent[k]])} in {tried}; "
             f"expected all images of a file under one folder; {advice}"
         ),
     )
-    problems.raise_if_any()
-    raise AssertionError("a folder that lacks images has named them")
+    return roots[missing.index(absent)], absent
 
 
 def _missing(root: Path, names: Sequence[str]) -> list[int]:
@@ -54,83 +57,84 @@ def _missing(root: Path, names: Sequence[str]) -> list[int]:
     return sorted(absent)
 
 
-def read_sizes(paths: Sequence[Path], lines: Array, problems: Problems) -> list[Size]:
-    """The size of each image, from the headers, read in parallel."""
+def read_sizes(
+    paths: Sequence[Path], lines: Array, problems: Problems, absent: Sequence[int] = ()
+) -> list[Size]:
+    """The size of each image, from the headers, read in parallel.
 
-    def size_or_error(path: Path) -> Size | DataError:
-        try:
-            return image_size(path)
-        except DataError as error:
-            return error
-
-    with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
-        found = list(pool.map(size_or_error, paths))
-    bad = [k for k, size in enumerate(found) if isinstance(size, DataError)]
-    problems.add(lines[bad], lambda k: str(found[bad[k]]))
-    problems.raise_if_any()
-    return [size for size in found if not isinstance(size, DataError)]
-
-
-def check_boxes(
-    data: Annotations, paths: Sequence[Path], sizes: Sequence[Size], problems: Problems
-) -> list[str]:
-    """Clip boxes to their images, in place; stop where nothing of a box is inside.
+    Args:
+        paths: the images.
+        lines: [len(paths)] where a file names them.
+        problems: takes in those that cannot be read.
+        absent: positions of those known to be missing.
 
     Returns:
-        Notes on images whose boxes fit only the picture as stored, before EXIF turned it.
+        One an image, `UNKNOWN` for the absent and the unreadable ones.
     """
-    owners = np.repeat(np.arange(len(sizes)), np.diff(data.offsets))
-    limits = np.array(sizes)[owners][:, [1, 0, 1, 0]]  # [boxes, 4] W, H, W, H
-    boxes = data.boxes[:, :4]
-    outside = (boxes[:, 2:] <= 0).any(axis=1) | (boxes[:, :2] >= limits[:, :2]).any(axis=1)
-    over = outside | ((boxes < -OVERHANG) | (boxes > limits + OVERHANG)).any(axis=1)
-    turned = [
-        image
-        for image in np.unique(owners[over]).tolist()
-        if _fits_sideways(data.boxes_of(image), sizes[image]) and is_sideways(paths[image])
-    ]
-    rows = np.flatnonzero(outside)
 
-    def describe(k: int) -> str:
-        x1, y1, x2, y2 = boxes[rows[k]].tolist()
-        height, width = sizes[owners[rows[k]]]
-        advice = "correct or remove the box"
-        if owners[rows[k]] in turned:
-            advice = "the box fits the file before EXIF turns it: turn the boxes, or the file"
-        elif y1 < width and x1 < height and min(x2, y2) > 0:
-            advice = "if x and y are exchanged, exchange them back"
+    def sizes_or_errors(indices: Sequence[int]) -> list[Size | DataError]:
+        found: list[Size | DataError] = []
+        for k in indices:
+            try:
+                found.append(image_size(paths[k]))
+            except DataError as error:
+                found.append(error)
+        return found
+
+    wanted = sorted(set(range(len(paths))).difference(absent))
+    threads = min(16, 4 * (os.cpu_count() or 1))  # mostly waiting for the disk
+    step = max(1, min(HEADERS_AT_ONCE, len(wanted) // threads))
+    parts = [wanted[start : start + step] for start in range(0, len(wanted), step)]
+    with ThreadPoolExecutor(threads) as pool:
+        found = [size for part in pool.map(sizes_or_errors, parts) for size in part]
+    sizes, errors = [UNKNOWN] * len(paths), {}
+    for k, size in zip(wanted, found, strict=True):
+        if isinstance(size, DataError):
+            errors[k] = size
+        else:
+            sizes[k] = size
+    bad = list(errors)
+    problems.add("unreadable image", lines[bad], lambda k: str(errors[bad[k]]))
+    return sizes
+
+
+def check_sizes(
+    images: Sequence[Any], paths: Sequence[Path], sizes: Sequence[Size], problems: Problems
+) -> None:
+    """Compare the sizes that COCO's JSON says, where it does, with those of the files.
+
+    Args:
+        images: the JSON's list.
+        paths: of the images.
+        sizes: of the files, which count.
+        problems: takes in where the JSON says otherwise.
+    """
+    said = [(image.get("height"), image.get("width")) for image in images]
+    other = [
+        k
+        for k, size in enumerate(sizes)
+        if size not in (UNKNOWN, said[k]) and all(isinstance(side, int) for side in said[k])
+    ]
+    turned = [k for k in other if said[k] == sizes[k][::-1] and is_sideways(paths[k])]
+    others = sorted(set(other).difference(turned))
+
+    def found(k: int) -> str:
+        (said_height, said_width), (height, width) = said[k], sizes[k]
         return (
-            f"box {x1:g},{y1:g},{x2:g},{y2:g} lies outside {shown(data.names[owners[rows[k]]])}; "
-            f"expected 0,0 to {width},{height}; {advice}"
+            f"image {images[k]['id']}: {said_width} x {said_height} pixels;"
+            f" expected {width} x {height} as in {shown(images[k]['file_name'])}"
         )
 
-    rows = rows[np.argsort(data.lines[rows], kind="stable")]
-    problems.add(data.lines[rows], describe)
-    problems.raise_if_any()
-    if over.any():
-        data.repaired["box clipped to its image"] = int(over.sum())
-    np.clip(boxes, 0, limits, out=boxes)
-    return [
-        f"{paths[image]}: its boxes fit the file as stored, not upright as EXIF says it is shown; "
-        "turn the boxes, or remove the orientation from the file"
-        for image in turned
-    ]
-
-
-def _fits_sideways(boxes: Array, size: Size) -> bool:
-    """Whether all boxes lie inside an image of exchanged height and width."""
-    height, width = size
-    limits = np.array([height, width, height, width]) + OVERHANG
-    return bool(((boxes[:, :4] >= -OVERHANG) & (boxes[:, :4] <= limits)).all())
-
-
-def known_sizes(images: list[Any], paths: list[Path], problems: Problems) -> list[Size]:
-    """The size of each image as COCO's JSON says; from the file's header where it does not."""
-    sizes = [(image.get("height"), image.get("width")) for image in images]
-    unknown = [
-        k for k, size in enumerate(sizes) if not all(isinstance(s, int) and s > 0 for s in size)
-    ]
-    read = read_sizes([paths[k] for k in unknown], np.zeros(len(unknown), int), problems)
-    for k, size in zip(unknown, read, strict=True):
-        sizes[k] = size
-    return sizes
+    problems.repair(
+        "image size from before EXIF's rotation",
+        [0] * len(turned),
+        lambda k: (
+            f"{found(turned[k])}, upright as EXIF says it is shown; correct it, and turn its boxes"
+            " if they are for the file as stored"
+        ),
+    )
+    problems.repair(
+        "image size that is not the file's",
+        [0] * len(others),
+        lambda k: f"{found(others[k])}; correct it, and scale its boxes if the file was resized",
+    )

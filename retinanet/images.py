@@ -3,6 +3,7 @@
 Also the arithmetic of resizing and padding. It knows nothing of boxes or tensors.
 """
 
+import glob
 import logging
 import os
 import stat
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
-from retinanet.errors import DataError
+from retinanet.errors import DataError, printable
 
 # Only these, whatever the file is called: Pillow would also start Ghostscript for an EPS.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
@@ -47,6 +48,9 @@ _TURNS = {  # EXIF orientation: how to turn the stored picture upright
 }
 _SIDEWAYS = (5, 6, 7, 8)  # the orientations that exchange height and width
 
+Size = tuple[int, int]  # (height, width) of an upright picture
+UNKNOWN: Size = (0, 0)  # of one that is missing or cannot be read
+
 # What Pillow warns of (a large picture, odd EXIF) names no file; what fails raises instead.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -73,7 +77,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | Path) -> Size:
     """(height, width) in pixels of the upright picture, from the file's header."""
     with _opened(path) as image:
         width, height = image.size
@@ -108,8 +112,7 @@ def padded_size(height: int, width: int, multiple: int = 32) -> tuple[int, int]:
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """An open, not yet decoded image; whatever goes wrong in the block becomes a DataError."""
-    # A name with a line break would split the message: such names are shown escaped.
-    name = str(path) if str(path).isprintable() else repr(str(path))
+    name = printable(path)  # a line break in it would split the message
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
@@ -152,7 +155,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     """Convert any mode to 8-bit RGB."""
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which copies in any case
 
 
 def _eight_bits(values: NDArray[np.generic], mode: str) -> NDArray[np.uint8]:
@@ -162,3 +165,26 @@ def _eight_bits(values: NDArray[np.generic], mode: str) -> NDArray[np.uint8]:
     if not 0 <= low <= high <= top:
         raise ValueError(f"grey values {low:g} to {high:g}, expected 0 to {top}")
     return (values.astype(np.float32) * (255 / top) + 0.5).astype(np.uint8)
+
+
+def image_files(path: str | Path) -> list[Path]:
+    """The images that a path names, in order of name.
+
+    Args:
+        path: an image; a folder, of which the images are taken and not its folders'; or a pattern
+            such as `photos/**/*.jpg`.
+
+    Raises:
+        DataError: it is a folder without images, or a pattern that fits none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = list(path.iterdir())
+    elif path.exists() or not glob.has_magic(str(path)):
+        return [path]
+    else:
+        found = [Path(name) for name in glob.glob(str(path), recursive=True)]
+    images = sorted(file for file in found if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not images:
+        raise DataError(f"{path}: no images there; expected some; correct the path")
+    return images

@@ -44,9 +44,11 @@ def as_csv(images: Images, detections: Sequence[Detections], names: Sequence[str
     writer = csv.writer(text, lineterminator="\n")
     for index, found in enumerate(detections):
         path = str(images.image_path(index).absolute())
-        boxes = [(*map(round, box), names[label]) for _, label, box in rows(found)]
-        whole = [row for row in boxes if row[0] < row[2] and row[1] < row[3]]
-        writer.writerows([path, *row] for row in whole or [("", "", "", "", "")])
+        boxes = [([round(value) for value in box], names[label]) for _, label, box in rows(found)]
+        whole = [(box, name) for box, name in boxes if box[0] < box[2] and box[1] < box[3]]
+        writer.writerows([path, *box, name] for box, name in whole)
+        if not whole:
+            writer.writerow([path, "", "", "", "", ""])
     return text.getvalue()
 
 

@@ -63,7 +63,7 @@ def start_config(
     *,
     num_classes: int,
     depth: int,
-    anchors: Mapping[str, tuple[float, ...]],
+    anchors: Mapping[str, Any],
 ) -> ModelConfig:
     """The settings of the model to train: those of a detector that it starts from, if any.
 
@@ -72,7 +72,7 @@ def start_config(
         source: what the messages call it.
         num_classes: K, whatever the start's.
         depth: of the ResNet, which is the start's.
-        anchors: the settings of anchors that were asked for, by name.
+        anchors: the settings of anchors that were asked for: tuples by name.
 
     Raises:
         DataError: the start's anchors are not those asked for.

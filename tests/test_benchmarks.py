@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks import (
     __main__,
+    annotations,
     cases,
     convolutions,
     detection,
@@ -27,9 +28,12 @@ from benchmarks import (
 )
 from benchmarks.measure import Row
 from retinanet.anchors import image_anchors
+from retinanet.annotations import Problems
 from retinanet.cli import evaluation_transform
 from retinanet.dataloader import ImageFiles
 from retinanet.engine import LossLog, Training
+from retinanet.image_checks import read_sizes
+from retinanet.logger import RunLog
 from retinanet.model import RetinaNet, resnet18, resnet50
 from retinanet.runtime import joint_batch, start_runtime
 from tests.helpers import ruled_images, take_ruled_weights, worst_match
@@ -97,7 +101,7 @@ def test_plain_step_is_ours(model):
     plainly = plain.PlainRetinaNet(model.double())
     images = pixels(3).double()
     training = Training(
-        model, start_runtime("cpu", "fp32"), 1.0, LossLog(1, Path, skips_overflow=False)
+        model, start_runtime("cpu", "fp32"), 1.0, LossLog(RunLog(), Path, skips_overflow=False)
     )
     training.optimizer = torch.optim.SGD(model.parameters(), lr=1.0, fused=True)
     theirs = torch.optim.SGD(plainly.parameters(), lr=1.0)
@@ -166,6 +170,21 @@ def test_so_many_candidates_pass():
     assert 95 <= (output(x).sigmoid() > 0.05).sum() <= 100
 
 
+def test_annotations_of_both_sides_are_equal(tmp_path):
+    path = annotations.write_rows(tmp_path / "rows.csv", 50)
+    found, table = annotations.ours(path), annotations.theirs(path)
+    assert len(found.names) == 5
+    expected = table.assign(label=table[5].map(annotations.CLASSES))[[1, 2, 3, 4, "label"]]
+    assert found.boxes.tolist() == expected.to_numpy().tolist()
+
+
+def test_sizes_of_both_sides_are_equal(tmp_path):
+    images = annotations.write_images(tmp_path, 3)
+    expected = [(annotations.HEIGHT, annotations.WIDTH)] * 3
+    assert annotations.one_by_one(images) == expected
+    assert read_sizes(images, np.zeros(3, int), Problems("rows.csv")) == expected
+
+
 # ---- measuring
 
 
@@ -220,12 +239,13 @@ def run_here(make, *args):
         (detection, []),
         (evaluation, ["--count", "3"]),
         (memory, []),
+        (annotations, ["--rows", "50", "--images", "4", "--boxes", "50"]),
         pytest.param(startup, [], marks=pytest.mark.slow),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_it_prints_a_table(benchmark, flags, capsys, monkeypatch):
-    for module in (loss, memory):
+    for module in (annotations, loss, memory):
         monkeypatch.setattr(module, "peak_memory", run_here)
     benchmark.main(TINY + flags)
     printed = capsys.readouterr().out

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from retinanet.annotations import Annotations
+from retinanet import csv_annotations
+from retinanet.annotations import Annotations, Problems
 from retinanet.csv_annotations import read_annotations, read_classes
 from retinanet.errors import DataError
 
@@ -17,36 +18,71 @@ CLASSES = {"cat": 0, "dog": 1, "big, bad wolf": 2, "NA": 3}
 CAT = "a.jpg,1,2,30,40,cat\n"
 
 
-def annotations(folder: Path, text: str | bytes) -> Annotations:
+def read_whole(path: Path, strict: bool = False) -> tuple[Annotations, Problems]:
+    """The annotations of a file without problems, and what was put right."""
+    problems = Problems(path, strict)
+    found = read_annotations(path, CLASSES, problems)
+    problems.raise_if_any()
+    return found, problems
+
+
+def annotations(folder: Path, text: str | bytes, strict: bool = False) -> Annotations:
+    return repaired(folder, text, strict)[0]
+
+
+def repaired(folder: Path, text: str | bytes, strict: bool = False) -> tuple[Annotations, Problems]:
     path = folder / "train.csv"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return read_annotations(path, CLASSES)
+    return read_whole(path, strict)
 
 
-def classes(folder: Path, text: str) -> dict[str, int]:
+def classes(folder: Path, text: str, strict: bool = False) -> tuple[dict[str, int], Problems]:
     path = folder / "classes.csv"
     path.write_bytes(text.encode())
-    return read_classes(path)
+    problems = Problems(path, strict)
+    return read_classes(path, problems), problems
 
 
 # ---- classes ----
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "repairs"),
     [
-        "cat,0\ndog,1\n",
-        "dog,1\ncat,0",  # in any order, the last line without an end
-        "\ufeffname,id\r\n cat , 0\r\n\r\ndog,1\r\n",  # byte order mark, header, CRLF, spaces
-        '"cat",0\r"dog","1"\r',  # quotes, the line ends of old Macs
+        ("cat,0\ndog,1\n", {}),
+        ("dog,1\ncat,0", {}),  # in any order, the last line without an end
+        ("\ufeffcat,0\ndog,1\n", {"byte order mark": 1}),
+        ("name,id\r\ncat,0\r\ndog,1", {"header row": 1, "line end with CR": 2}),
+        ("\n cat , 0\n\ndog,1\n", {"blank line": 2, "spaces around fields": 1}),
+        ('"cat",0\r"dog","1"\r', {"line end with CR": 2}),  # quotes, the line ends of old Macs
     ],
 )
-def test_classes(tmp_path: Path, text: str) -> None:
-    assert list(classes(tmp_path, text).items()) == [("cat", 0), ("dog", 1)]
+def test_classes(tmp_path: Path, text: str, repairs: dict[str, int]) -> None:
+    found, problems = classes(tmp_path, text)
+    assert list(found.items()) == [("cat", 0), ("dog", 1)]
+    assert problems.repaired == repairs
 
 
 def test_class_names_may_hold_commas_and_umlauts(tmp_path: Path) -> None:
-    assert classes(tmp_path, '"big, bad wolf",0\nKäfer,1\n') == {"big, bad wolf": 0, "Käfer": 1}
+    found, problems = classes(tmp_path, '"big, bad wolf",0\nKäfer,1\n')
+    assert found == {"big, bad wolf": 0, "Käfer": 1}
+    assert problems.repaired == {"comma in quotes": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\ufeffcat,0\n", r":1: a byte order mark; expected plain UTF-8; save the file without it"),
+        ("cat,0\ndog,1\r\n", r":2: a line that ends in CR; expected LF; save the file with Unix"),
+        ("class,id\ncat,0\n", r":1: a header row; expected data from the first line on; remove it"),
+        ("cat,0\n\n", r":2: a blank line; expected data on every line; remove it"),
+        ("cat, 0\n", r":1: spaces around a field; expected none; remove them"),
+        ('"a,b",0\n', r":1: a comma in quotes; expected none within a field; rename what holds it"),
+    ],
+)
+def test_strict_classes(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=rf"^[^\n]*classes\.csv{message}[^\n]*$"):
+        classes(tmp_path, text, strict=True)
 
 
 @pytest.mark.parametrize(
@@ -103,42 +139,103 @@ def test_boxes_are_grouped_by_image_in_order_of_appearance(tmp_path: Path) -> No
     assert found.boxes.dtype == np.float64
     assert found.lines.tolist() == [1, 4, 3]
     assert found.first_lines.tolist() == [1, 2, 3]
-    assert found.repaired == {}
 
 
-@pytest.mark.parametrize(
-    ("text", "repaired"),
-    [
-        ("\ufeff" + CAT, {}),  # byte order mark
-        (CAT.replace("\n", "\r\n"), {}),
-        (CAT.replace("\n", "\r"), {}),
-        (CAT.rstrip(), {}),
-        (" a.jpg , 1 , 2\t, 30 , 40 , cat \n", {}),
-        ('"a.jpg","1","2","30","40","cat"\n', {}),
-        ('a.jpg, "1",2,30,40, "cat"\n', {}),
-        ("a.jpg,1.0,2e0,+30,4e1,cat\n", {}),
-        ("path,x1,y1,x2,y2,class_name\n" + CAT, {"header row": 1}),
-        ("\n  \n,,,,,\n" + CAT + "\n", {"blank line": 4}),
-        (CAT + CAT + "a.jpg,,,,,\n" + CAT, {"exact duplicate": 2}),
-    ],
-)
-def test_what_is_fine_or_put_right(tmp_path: Path, text: str, repaired: dict[str, int]) -> None:
-    found = annotations(tmp_path, text)
+# Text, what is counted as put right, and what is said of it where nothing may be.
+REPAIRS = [
+    (CAT, {}, ""),
+    (CAT.rstrip(), {}, ""),
+    ('"a.jpg","1","2","30","40","cat"\n', {}, ""),
+    ("a.jpg,1.0,2e0,+30,4e1,cat\n", {}, ""),
+    (
+        "\ufeff" + CAT,
+        {"byte order mark": 1},
+        ":1: a byte order mark; expected plain UTF-8; save the file without it",
+    ),
+    (
+        CAT.replace("\n", "\r\n"),
+        {"line end with CR": 1},
+        ":1: a line that ends in CR; expected LF; save the file with Unix line ends",
+    ),
+    (CAT.replace("\n", "\r"), {"line end with CR": 1}, ":1: a line that ends in CR"),
+    (
+        " a.jpg , 1 , 2\t, 30 , 40 , cat \n",
+        {"spaces around fields": 1},
+        ":1: spaces around a field; expected none; remove them",
+    ),
+    ('a.jpg, "1",2,30,40, "cat"\n', {"spaces around fields": 1}, ":1: spaces around a field"),
+    (
+        "path,x1,y1,x2,y2,class_name\n" + CAT,
+        {"header row": 1},
+        ":1: a header row; expected data from the first line on; remove it",
+    ),
+    (
+        "\n  \n,,,,,\n" + CAT + "\n",
+        {"blank line": 4},
+        ":1: a blank line; expected data on every line; remove it",
+    ),
+    (
+        CAT + CAT + "a.jpg,,,,,\n" + CAT,
+        {"exact duplicate": 2},
+        ":2: a box that is there before; expected each once; remove one of them",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "repairs", "message"), REPAIRS)
+def test_what_is_fine_or_put_right(
+    tmp_path: Path, text: str, repairs: dict[str, int], message: str
+) -> None:
+    found, problems = repaired(tmp_path, text)
     assert found.names == ("a.jpg",)
     assert found.boxes.tolist() == [[1, 2, 30, 40, 0]]
-    assert found.repaired == repaired
-    assert found.notes("f.csv") == (
-        [f"f.csv: repaired ({next(iter(repaired))}: {next(iter(repaired.values()))})"]
-        if repaired
-        else []
-    )
+    assert problems.repaired == repairs
+    if not message:
+        assert repaired(tmp_path, text, strict=True)[1].repaired == {}
+        return
+    with pytest.raises(DataError, match=rf"train\.csv{message}"):
+        annotations(tmp_path, text, strict=True)
+
+
+def test_fractions_are_kept_and_counted(tmp_path: Path) -> None:
+    text = "a.jpg,1.5,2,30,40.25,cat\na.jpg,1,2,3,4,cat\nb.jpg,,,,,\n"
+    found, problems = repaired(tmp_path, text)
+    assert found.boxes_of(0).tolist() == [[1.5, 2, 30, 40.25, 0], [1, 2, 3, 4, 0]]
+    assert problems.repaired == {"fractions of pixels": 1}
+    with pytest.raises(DataError, match=":1: a coordinate with a fraction; expected whole pixels"):
+        annotations(tmp_path, text, strict=True)
 
 
 def test_quoted_commas_and_a_class_called_na(tmp_path: Path) -> None:
     text = '"a, b.jpg",1,2,3,4,"big, bad wolf"\nnan,1,2,3,4,NA\n'
-    found = annotations(tmp_path, text)
+    found, problems = repaired(tmp_path, text)
     assert found.names == ("a, b.jpg", "nan")
     assert found.boxes[:, 4].tolist() == [2, 3]
+    assert problems.repaired == {"comma in quotes": 1}
+    with pytest.raises(DataError, match=":1: a comma in quotes; expected none within a field"):
+        annotations(tmp_path, text, strict=True)
+
+
+def test_what_was_put_right_is_said_in_one_line(tmp_path: Path) -> None:
+    _, problems = repaired(tmp_path, "\n" + CAT + CAT)
+    assert problems.notes() == [
+        f"{tmp_path}/train.csv: repaired (blank line: 1, exact duplicate: 1); --strict shows where"
+    ]
+    assert repaired(tmp_path, CAT)[1].notes() == []
+
+
+@pytest.mark.parametrize("block", [1, 7, 64])
+def test_lines_may_lie_across_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(csv_annotations, "BLOCK", block)
+    text = CAT + "\nb.jpg,5,6,7,8,dog\n" + '"c, d.jpg",,,,,\n'
+    found, problems = repaired(tmp_path, text)
+    assert found.names == ("a.jpg", "b.jpg", "c, d.jpg")
+    assert found.lines.tolist() == [1, 3]
+    assert problems.repaired == {"comma in quotes": 1, "blank line": 1}
+    with pytest.raises(DataError, match=r"train\.csv:5: 3 fields"):
+        annotations(tmp_path, text + "e.jpg,1,2")
 
 
 def test_lines_count_from_the_file_whatever_was_taken_out(tmp_path: Path) -> None:
@@ -160,18 +257,16 @@ def test_lines_count_from_the_file_whatever_was_taken_out(tmp_path: Path) -> Non
         ('"b, c.jpg",1,2,3', "4 fields; expected 6"),
         ('"b, c.jpg",1,2,3,4', "class empty; expected a whole box"),  # five commas all the same
         ('"b.jpg,1,2,3,4,cat', "a quote that is not closed; expected .*; close it"),
-        (",1,2,3,4,cat", "no path; expected path,.*; add it or remove the row"),
+        (",1,2,3,4,cat", "no path; expected path,.*; add it"),
         ("b.jpg,1,,3,4,cat", "y1 empty; expected a whole box; complete it, or write path,,,,,"),
         ("b.jpg,,,,,cat", "x1, y1, x2, y2 empty; expected a whole box"),
         ("b.jpg,1,2,3,4,", "class empty; expected a whole box"),
         ("b.jpg,1,2,3,4,' '".replace("'", '"'), "class empty; expected a whole box"),
-        ("b.jpg,1,2,x,4,cat", "x2 is x; expected a number of pixels; correct it"),
-        ("b.jpg,nan,2,3,4,cat", "x1 is nan; expected a number of pixels"),
-        ("b.jpg,1,inf,3,4,cat", "y1 is inf; expected a number of pixels"),
-        ("b.jpg,True,2,3,4,cat", "x1 is True; expected a number of pixels"),
-        ("b.jpg,1,2,3,1e999,cat", "y2 is inf; expected a number of pixels"),
-        ("b.jpg,40,2,12,40,cat", r"x2 \(12\) is not greater than x1 \(40\); .* write x1 \+ width"),
-        ("b.jpg,4,20,12,20,cat", r"y2 \(20\) is not greater than y1 \(20\); .* exchange them back"),
+        ("b.jpg,1,2,x,4,cat", "x2 is 'x'; expected a number of pixels; correct it"),
+        ("b.jpg,nan,2,3,4,cat", "x1 is 'nan'; expected a number of pixels"),
+        ("b.jpg,1,inf,3,4,cat", "y1 is 'inf'; expected a number of pixels"),
+        ("b.jpg,True,2,3,4,cat", "x1 is 'True'; expected a number of pixels"),
+        ("b.jpg,1,2,3,1e999,cat", "y2 is 'inf'; expected a number of pixels"),
         ("b.jpg,1,2,3,4,cow", "class 'cow'; expected one of cat, dog, big, bad wolf, NA; correct"),
     ],
 )
@@ -182,17 +277,20 @@ def test_errors_name_file_and_line(tmp_path: Path, row: str, message: str) -> No
 
 def test_every_value_may_be_of_the_wrong_type(tmp_path: Path) -> None:
     # A column of nothing but truth values, which pandas would make 1 and 0.
-    with pytest.raises(DataError, match=r"train\.csv:1: x1 is False; expected a number"):
+    with pytest.raises(DataError, match=r"train\.csv:1: x1 is 'False'; expected a number"):
         annotations(tmp_path, "b.jpg,False,2,3,4,cat\n")
 
 
 def test_all_problems_are_collected_the_first_20_shown(tmp_path: Path) -> None:
-    rows = ["a.jpg,1,2,3,4,cow", "a.jpg,9,2,3,4,cat", "a.jpg,1,2"] * 10
+    rows = ["a.jpg,1,2,3,4,cow", "a.jpg,9,2,,4,cat", "a.jpg,1,2"] * 10
     with pytest.raises(DataError) as error:
         annotations(tmp_path, "\n".join(rows))
     *shown, rest = str(error.value).split("\n")
     assert [line.split(":")[1] for line in shown] == [str(k) for k in range(1, 21)]
-    assert rest.startswith("... and 10 more problems in ")
+    assert rest == (
+        f"... and 10 more problems in {tmp_path}/train.csv"
+        " (in all wrong number of fields: 10, incomplete box: 10, unknown class: 10)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -215,7 +313,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, content: bytes, message: str)
 
 def test_paths_that_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for read in (read_classes, lambda path: read_annotations(path, CLASSES)):
+    for read in (read_classes, read_whole):
         with pytest.raises(DataError, match=r"none\.csv: no such file; expected a CSV file"):
             read(tmp_path / "none.csv")
         for path in (tmp_path, tmp_path / "pipe"):
@@ -241,7 +339,7 @@ def test_the_parsers_raise_nothing_but_data_errors(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.csv"
     path.write_bytes(content)
-    for read in (read_classes, lambda path: read_annotations(path, CLASSES)):
+    for read in (read_classes, read_whole):
         with contextlib.suppress(DataError):
             assert read(path)
 

@@ -58,7 +58,7 @@ def csv_data(
     return CSVDataset(folder / "train.csv", folder / "classes.csv", **options)
 
 
-ROWS = "a.jpg,1,2,30,20,dog\na.jpg,5,5,9,9.5,cat\nb.jpg,,,,,\n"
+ROWS = "a.jpg,1,2,30,20,dog\na.jpg,5,5,9,9,cat\nb.jpg,,,,,\n"
 
 
 # ---- CSV ----
@@ -78,7 +78,7 @@ def test_csv_dataset(tmp_path: Path) -> None:
     assert (data.image_size(0), data.image_aspect_ratio(0)) == ((30, 40), 40 / 30)
     assert (data.image_id(0), data.category_id(0)) == (1, 1)
     assert data.load_image(0).shape == (30, 40, 3)
-    assert data.load_annotations(0).tolist() == [[1, 2, 30, 20, 1], [5, 5, 9, 9.5, 0]]
+    assert data.load_annotations(0).tolist() == [[1, 2, 30, 20, 1], [5, 5, 9, 9, 0]]
     assert data.load_annotations(0).dtype == np.float64
     assert data.load_annotations(1).shape == (0, 5)
     assert data.image_data["b.jpg"] == []
@@ -131,48 +131,6 @@ def test_where_relative_paths_start(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         root("b.jpg,,,,,\n")
 
 
-def test_boxes_partly_outside_are_clipped_and_counted(tmp_path: Path) -> None:
-    data = csv_data(tmp_path, "a.jpg,-5,2,60,20,dog\na.jpg,0,0,40.2,30,cat\n")
-    assert data.load_annotations(0).tolist() == [[0, 2, 40, 20, 1], [0, 0, 40, 30, 0]]
-    assert data.repaired == {"box clipped to its image": 1}  # a fifth of a pixel is not counted
-    assert data.notes == [f"{tmp_path / 'train.csv'}: repaired (box clipped to its image: 1)"]
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        (
-            "a.jpg,40,2,60,20,dog",
-            "box 40,2,60,20 lies outside 'a.jpg'; expected 0,0 to 40,30; correct",
-        ),
-        (
-            "a.jpg,-9,2,0,20,dog",
-            "box -9,2,0,20 lies outside 'a.jpg'; .*; correct or remove the box",
-        ),
-        (
-            "a.jpg,2,31,9,39,dog",
-            "box 2,31,9,39 lies outside .*; if x and y are exchanged, exchange",
-        ),
-    ],
-)
-def test_boxes_outside_their_image(tmp_path: Path, row: str, message: str) -> None:
-    with pytest.raises(DataError, match=rf"train\.csv:2: {message}"):
-        csv_data(tmp_path, "b.jpg,,,,,\n" + row + "\n")
-
-
-def test_exif_rotation_is_noticed(tmp_path: Path) -> None:
-    picture(tmp_path / "turned.jpg", exif=rotated())  # stored 40 x 30, upright 30 x 40
-    data = csv_data(tmp_path, "turned.jpg,2,2,38,28,cat\n")
-    assert data.image_size(0) == (40, 30) == data.load_image(0).shape[:2]
-    assert data.load_annotations(0).tolist() == [[2, 2, 30, 28, 0]]
-    assert "turned.jpg: its boxes fit the file as stored, not upright as EXIF" in data.notes[1]
-    with pytest.raises(
-        DataError, match="the box fits the file before EXIF turns it: turn the boxes"
-    ):
-        csv_data(tmp_path, "turned.jpg,32,2,38,28,cat\n")
-    assert csv_data(tmp_path, "turned.jpg,2,2,28,38,cat\n").notes == []
-
-
 def test_unreadable_images_are_named_with_their_lines(tmp_path: Path) -> None:
     (tmp_path / "page.jpg").write_text("<html>")
     (tmp_path / "empty.jpg").touch()
@@ -181,6 +139,45 @@ def test_unreadable_images_are_named_with_their_lines(tmp_path: Path) -> None:
     first, second = str(error.value).split("\n")
     assert first.startswith(f"{tmp_path}/train.csv:4: {tmp_path}/page.jpg: not an image")
     assert second.startswith(f"{tmp_path}/train.csv:5: {tmp_path}/empty.jpg: empty")
+
+
+def test_problems_of_all_kinds_are_collected(tmp_path: Path) -> None:
+    (tmp_path / "page.jpg").write_text("<html>")
+    rows = "a.jpg,1,2,3,4,cow\nnone.jpg,,,,,\npage.jpg,,,,,\n"
+    rows += "a.jpg,50,2,60,4,cat\na.jpg,9,2,3,4,cat\n"
+    with pytest.raises(DataError) as error:
+        csv_data(tmp_path, rows)
+    found = [line.split(": ", 1) for line in str(error.value).split("\n")]
+    assert [place for place, _ in found] == [f"{tmp_path}/train.csv:{k}" for k in range(1, 6)]
+    starts = ["class 'cow';", "no image 'none.jpg'", f"{tmp_path}/page.jpg: not an image"]
+    starts += ["box 50,2,60,4 lies outside", "x2 (3) is not greater than x1 (9)"]
+    assert all(text.startswith(start) for (_, text), start in zip(found, starts, strict=True))
+
+
+def test_one_row_may_have_several_problems(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        csv_data(tmp_path, "none.jpg,9,2,3,4,cow\n")
+    texts = [line.split("train.csv:1: ")[1] for line in str(error.value).split("\n")]
+    assert [text[:11] for text in texts] == ["class 'cow'", "no image 'n", "x2 (3) is n"]
+
+
+def test_a_row_without_a_path_moves_no_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train\.csv:1: no image 'z.jpg'"):
+        csv_data(tmp_path, "z.jpg,,,,,\n,1,2,3,4,cat\n")
+
+
+def test_both_files_say_what_was_put_right(tmp_path: Path) -> None:
+    data = csv_data(tmp_path, ROWS + "\n", classes="name,id\ncat,0\ndog,1\n")
+    assert data.notes == [
+        f"{tmp_path}/classes.csv: repaired (header row: 1); --strict shows where",
+        f"{tmp_path}/train.csv: repaired (blank line: 1); --strict shows where",
+    ]
+    assert data.repaired == {"blank line": 1}
+    with pytest.raises(DataError, match=r"classes\.csv:1: a header row; expected data from the"):
+        csv_data(tmp_path, ROWS, classes="name,id\ncat,0\ndog,1\n", strict=True)
+    with pytest.raises(DataError, match=r"train\.csv:4: a blank line; expected data on every line"):
+        csv_data(tmp_path, ROWS + "\n", strict=True)
+    assert len(csv_data(tmp_path, ROWS, strict=True)) == 2
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -213,13 +210,13 @@ def coco_content() -> dict[str, Any]:
     }
 
 
-def coco_data(root: Path, content: Any, images: str = "images/val") -> CocoDataset:
+def coco_data(root: Path, content: Any, images: str = "images/val", **options: Any) -> CocoDataset:
     picture(root / images / "a.jpg")
     picture(root / images / "b.jpg", 30, 40)
     (root / "annotations").mkdir(exist_ok=True)
     text = content if isinstance(content, str) else json.dumps(content)
     (root / "annotations" / "instances_val.json").write_text(text)
-    return CocoDataset(root, "val")
+    return CocoDataset(root, "val", **options)
 
 
 @pytest.mark.parametrize("images", ["images/val", "val"])
@@ -301,7 +298,14 @@ def without(*path: Any) -> Callable[[dict[str, Any]], Any]:
         ),
         (changed("annotations", 0, "bbox", 2, to=math.nan), r"bbox \[1, 2, nan, .*; expected four"),
         (changed("annotations", 0, "bbox", 2, to=10**400), r"bbox .*; expected four numbers"),
-        (changed("annotations", 0, "bbox", 0, to=31), r"box 31,2,41,22.5 lies outside 'b.jpg'"),
+        (
+            changed("annotations", 0, "bbox", 3, to=-1),
+            r"annotations\[0\]: bbox \[1, 2, 10, -1\] is of negative size; expected x, y, width,",
+        ),
+        (
+            changed("annotations", 0, "bbox", 0, to=31),
+            r"annotation 1: box 31,2,41,22.5 lies outside 'b.jpg'; expected 0,0 to 30,40; correct",
+        ),
         (changed("images", 0, "file_name", to="../a.jpg"), r"images\[0\]: file_name .* leaves the"),
         (changed("images", 0, "file_name", to="x/../../a.jpg"), "leaves the image folder"),
         (changed("images", 0, "file_name", to="/etc/passwd"), "leaves the image folder; expected"),
@@ -328,7 +332,88 @@ def test_coco_problems_are_collected(tmp_path: Path) -> None:
     assert len(str(error.value).split("\n")) == 21
     assert str(error.value).endswith(
         f"and 10 more problems in {tmp_path}/annotations/instances_val.json"
+        " (in all wrong entry of annotations: 30)"
     )
+    content = coco_content()
+    del content["images"][1]["id"]  # the annotations of it are not wrong, too
+    with pytest.raises(
+        DataError, match=r"^[^\n]*images\[1\]: no id; expected id, file_name[^\n]*$"
+    ):
+        coco_data(tmp_path, content)
+    content = coco_content()
+    content["images"][0]["file_name"] = "none.jpg"  # is missing
+    content["images"][1]["file_name"] = "../b.jpg"  # is refused, and its annotations with it
+    content["annotations"][0]["category_id"] = 5
+    with pytest.raises(DataError) as error:
+        coco_data(tmp_path, content)
+    texts = [line.split(".json: ")[1] for line in str(error.value).split("\n")]
+    starts = ["images[1]: file_name", "annotations[0]: category_id 5", "no image 'none.jpg'"]
+    assert all(text.startswith(start) for text, start in zip(texts, starts, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "repair", "message"),
+    [
+        (
+            changed("annotations", 1, "bbox", to=[20, 30, 10, 0.25]),
+            "box under 1 px left out",
+            r"annotation 4: a box of 10 x 0.25 px; expected at least 1 x 1; remove it",
+        ),
+        (
+            lambda content: content["annotations"].append({**content["annotations"][0], "id": 5}),
+            "exact duplicate",
+            "annotation 5: a box that is there before; expected each once; remove one of them",
+        ),
+        (
+            changed("annotations", 1, "bbox", to=[20, 30, 15, 5]),
+            "box clipped to its image",
+            r"annotation 4: box 20,30,35,35 reaches outside 'b.jpg'; expected 0,0 to 30,40; ",
+        ),
+        (
+            changed("images", 0, "height", to=60),
+            "image size that is not the file's",
+            r"image 9: 40 x 60 pixels; expected 40 x 30 as in 'a.jpg'; correct it, and scale its",
+        ),
+    ],
+)
+def test_coco_repairs(
+    tmp_path: Path, change: Callable[[dict[str, Any]], Any], repair: str, message: str
+) -> None:
+    content = coco_content()
+    content["annotations"] = [content["annotations"][0], content["annotations"][3]]
+    content["annotations"][1]["bbox"] = [20, 30, 10, 5]
+    assert coco_data(tmp_path, content, strict=True).notes == []
+    change(content)
+    data = coco_data(tmp_path, content)
+    path = tmp_path / "annotations" / "instances_val.json"
+    assert data.repaired == {repair: 1}
+    assert data.notes[0] == f"{path}: repaired ({repair}: 1); --strict shows where"
+    assert data.image_size(0) == (30, 40)  # the file's, whatever the JSON says
+    with pytest.raises(DataError, match=rf"instances_val\.json: {message}"):
+        coco_data(tmp_path, content, strict=True)
+
+
+def test_coco_sizes_from_before_rotation(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "val" / "r.jpg", exif=rotated())  # stored 40 x 30
+    content = coco_content()
+    content["annotations"] = content["annotations"][:1]
+    content["images"].append({"id": 5, "file_name": "r.jpg", "height": 30, "width": 40})
+    data = coco_data(tmp_path, content)
+    assert data.image_size(2) == (40, 30) == data.load_image(2).shape[:2]
+    assert data.repaired == {"image size from before EXIF's rotation": 1}
+    message = "image 5: 40 x 30 pixels; expected 30 x 40 as in 'r.jpg', upright as EXIF says it is"
+    with pytest.raises(DataError, match=message):
+        coco_data(tmp_path, content, strict=True)
+    content["images"][2].update(height=40, width=30)
+    assert coco_data(tmp_path, content, strict=True).notes == []
+
+
+def test_images_may_be_links_to_files_elsewhere(tmp_path: Path) -> None:
+    content = coco_content()
+    content["images"][0]["file_name"] = "link.jpg"
+    (tmp_path / "images" / "val").mkdir(parents=True)
+    (tmp_path / "images" / "val" / "link.jpg").symlink_to(picture(tmp_path / "elsewhere.jpg"))
+    assert coco_data(tmp_path, content).load_image(0).shape == (30, 40, 3)
 
 
 json_like = st.recursive(
@@ -373,10 +458,26 @@ def test_image_files(tmp_path: Path) -> None:
     assert data[0]["original_size"] == (10, 20) == data.image_size(0)
     assert len(ImageFiles(tmp_path / "b.JPG")) == 1
     (tmp_path / "none").mkdir()
-    with pytest.raises(DataError, match="none: no images in this folder; expected some; correct"):
+    with pytest.raises(DataError, match="none: no images there; expected some; correct the path"):
         ImageFiles(tmp_path / "none")
     with pytest.raises(DataError, match="missing: No such file or directory"):
         ImageFiles(tmp_path / "missing")
+
+
+def test_image_files_of_several_paths_and_patterns(tmp_path: Path) -> None:
+    for name in ("a/1.jpg", "a/2.png", "a/deep/3.jpg", "b[0].jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(tmp_path / name)
+
+    def found(*paths: str) -> list[str]:
+        data = ImageFiles([tmp_path / path for path in paths])
+        return [data.image_path(k).relative_to(tmp_path).as_posix() for k in range(len(data))]
+
+    assert found("a", "b[0].jpg") == ["a/1.jpg", "a/2.png", "b[0].jpg"]  # a file, not a pattern
+    assert found("a/*.jpg", "a") == ["a/1.jpg", "a/2.png"]  # each once
+    assert found("**/*.jpg") == ["a/1.jpg", "a/deep/3.jpg", "b[0].jpg"]
+    with pytest.raises(DataError, match=r"\*\.gif: no images there"):
+        found("*.gif")
 
 
 # ---- sampler ----
@@ -510,7 +611,7 @@ def test_blood_cells(name: str, images: int, boxes: int) -> None:
     assert len(data) == images
     assert sum(len(data.load_annotations(k)) for k in range(images)) == boxes
     assert data[0]["img"].shape == (608, 832, 3)
-    assert data.notes == []
+    assert data.repaired == {"line end with CR": boxes}
 
 
 @needs_data

@@ -165,7 +165,7 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
         ("none.jpg", r"none\.jpg: No such file or directory; expected an image file"),
         ("a\0b.jpg", "embedded null byte"),
         ("x" * 300, "File name too long"),
-        ("two\nlines.jpg", r"two\\nlines\.jpg': No such file"),
+        ("two\nlines.jpg", r"two\\nlines\.jpg: No such file"),
     ]:
         for read in (read_image, image_size):
             with pytest.raises(DataError, match=message):

@@ -13,7 +13,8 @@ PACKAGE = ROOT / "retinanet"
 # From the bottom up; a package (tools) stands for all its modules.
 LEVELS = [
     "errors",
-    "boxes anchors backbone files images annotations runtime visualization curves page numpy_pickle",
+    "boxes anchors backbone files images annotations runtime visualization curves page"
+    " numpy_pickle",
     "csv_annotations coco_annotations image_checks box_checks transforms losses postprocess"
     " logger history sources",
     "dataloader model flags matching charts",

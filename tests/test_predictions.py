@@ -11,13 +11,13 @@ from retinanet.dataloader import CSVDataset, ImageFiles
 from retinanet.postprocess import Detections
 from retinanet.predictions import as_coco, as_csv, as_json, save_predictions
 
-NAMES = ("cow", 'the "big", old cat')
+NAMES = ("cow", 'the "big" cat')
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> ImageFiles:
-    """Two images; the second one's name needs quotes in a CSV."""
-    for name in ("a.png", "b, c.png"):
+    """Two images; a class's name needs quotes in a CSV."""
+    for name in ("a.png", "b c.png"):
         Image.new("RGB", (60, 40)).save(tmp_path / name)
     return ImageFiles(tmp_path)
 

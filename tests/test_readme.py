@@ -12,10 +12,19 @@ import train
 import validate
 import visualize
 from retinanet.sample_data import write_shapes
+from retinanet.tools import check_data, convert, export
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-SCRIPTS = {"train.py": train, "validate.py": validate, "visualize.py": visualize}
-COMMANDS = re.findall(r"^(?:.*&& )?python (\w+\.py .*)$", README, re.MULTILINE)
+SCRIPTS = {
+    "train.py": train,
+    "validate.py": validate,
+    "visualize.py": visualize,
+    "-m retinanet.tools.check_data": check_data,
+    "-m retinanet.tools.convert": convert,
+    "-m retinanet.tools.export": export,
+}
+SHELL = "\n".join(re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+COMMANDS = re.findall(r"^(?:.*&& )?python (\w+\.py .*|-m retinanet\..*)$", SHELL, re.MULTILINE)
 # Appended to a training command, so that it takes seconds.
 QUICK = "--depth 18 --weights none --epochs 1 --min_side 64 --max_side 96 --workers 0".split()
 
@@ -33,19 +42,28 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+def script_and_flags(command: str) -> tuple[str, list[str]]:
+    """`train.py` or `-m retinanet.tools.x`, and what follows."""
+    words = shlex.split(command)
+    length = 2 if words[0] == "-m" else 1
+    return " ".join(words[:length]), words[length:]
+
+
 def test_commands_are_found() -> None:
-    assert {command.split()[0] for command in COMMANDS} == set(SCRIPTS)
-    assert len(COMMANDS) >= 7
+    named = {script_and_flags(command)[0] for command in COMMANDS}
+    assert named == set(SCRIPTS) - {"-m retinanet.tools.convert"}  # which needs others' files
+    assert len(COMMANDS) >= 9
 
 
-@pytest.mark.parametrize("command", sorted(set(COMMANDS)))  # training, which saves, comes first
+# Training, which saves what the others need, comes first.
+@pytest.mark.parametrize("command", sorted(set(COMMANDS), key=lambda c: (c[:5] != "train", c)))
 def test_command_runs(command: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     monkeypatch.setattr(train, "SAMPLE_SIZE", {"train_images": 4, "val_images": 2})
-    script, *flags = shlex.split(command)
+    script, flags = script_and_flags(command)
     if script == "train.py":
         flags += [*QUICK, "--overwrite"]
-    else:
+    elif script.endswith(".py"):
         flags += ["--workers", "0"]
     assert SCRIPTS[script].main(flags) == 0
 

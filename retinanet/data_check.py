@@ -1,0 +1,328 @@
+"""What a data set is like for this network: sizes of its boxes, which of them anchors reach, files.
+
+It says nothing and writes nothing.
+"""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retinanet.anchors import PYRAMID_LEVELS, cell_anchors, cell_points, level_shapes
+from retinanet.dataloader import CocoDataset, CSVDataset
+from retinanet.images import padded_size, resized_size
+from retinanet.losses import POSITIVE_IOU
+from retinanet.model import ModelConfig
+
+MANY = 0.05  # of the boxes without an anchor are worth a warning
+# Other sizes to train at: up to four times as large, then down to half.
+FACTORS = tuple(2 ** (step / 8) for step in (*range(1, 17), *range(-1, -9, -1)))
+NEARLY = 0.95  # of the boxes that the best other size reaches: good enough
+SAMPLED = 500  # boxes of a class with which other sizes are tried
+NAMED = 3  # classes that the digest names
+HEAD = 4096  # bytes that tell most files apart
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Data = CocoDataset | CSVDataset
+
+
+class Boxes(NamedTuple):
+    """Boxes of many images, in pixels of the files."""
+
+    corners: Floats
+    """[M, 4] xyxy."""
+    labels: Ints
+    """[M]."""
+    images: Ints
+    """[M] index of the image."""
+    sizes: Ints
+    """[M, 2] height, width of the image."""
+
+    def only(self, which: Any) -> "Boxes":
+        """Those of a mask or of positions."""
+        return Boxes(*(column[which] for column in self))
+
+    def some(self, most: int) -> "Boxes":
+        """All of them, or so many from all over."""
+        count = len(self.labels)
+        return self if count <= most else self.only(np.linspace(0, count - 1, most, dtype=int))
+
+
+def all_boxes(dataset: Data) -> Boxes:
+    """Every box of a data set, image by image."""
+    parts = [dataset.load_annotations(index) for index in range(len(dataset))]
+    images = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    sizes = np.array([dataset.image_size(index) for index in range(len(dataset))], np.int64)
+    values = np.concatenate(parts)
+    return Boxes(values[:, :4], values[:, 4].astype(np.int64), images, sizes[images])
+
+
+def resized(boxes: Boxes, min_side: int, max_side: int) -> tuple[Floats, Ints]:
+    """What training makes of boxes: [M, 4] pixels of the input, [M, 2] its height and width."""
+    known, which = np.unique(boxes.sizes, axis=0, return_inverse=True)
+    sizes = [resized_size(height, width, min_side, max_side)[0] for height, width in known.tolist()]
+    ratios = np.array(sizes, float).reshape(-1, 2) / known
+    inputs = np.array([padded_size(*size) for size in sizes], np.int64).reshape(-1, 2)
+    which = which.reshape(-1)
+    return boxes.corners * ratios[which][:, [1, 0, 1, 0]], inputs[which]
+
+
+# ---- anchors ----
+
+
+def best_ious(corners: Floats, inputs: Ints, config: ModelConfig) -> Floats:
+    """How well the best anchor fits each box, without making all anchors.
+
+    The overlap with an anchor is that along x times that along y, and each is greatest at the point
+    of the grid next to the middle of the box: of each shape only that one anchor matters.
+
+    Args:
+        corners: [M, 4] xyxy, pixels of the input.
+        inputs: [M, 2] height, width of the network's input.
+        config: of the anchors.
+
+    Returns:
+        [M] IoU, 0..1.
+    """
+    best = np.zeros(len(corners))
+    x1, y1, x2, y2 = np.ascontiguousarray(corners.T)
+    areas = (x2 - x1) * (y2 - y1)
+    for level, size in zip(PYRAMID_LEVELS, config.anchor_sizes, strict=True):
+        grid = config.anchor_grid
+        anchors = cell_anchors(size, config.anchor_ratios, config.anchor_scales, grid).numpy()
+        middle_x, middle_y = anchors[0].reshape(2, 2).mean(axis=0)  # of all anchors of a cell
+        x = _nearest_points((x1 + x2) / 2 - middle_x, inputs[:, 1], level, grid)
+        y = _nearest_points((y1 + y2) / 2 - middle_y, inputs[:, 0], level, grid)
+        for left, top, right, bottom in anchors:
+            width = np.minimum(x2, x + right) - np.maximum(x1, x + left)
+            height = np.minimum(y2, y + bottom) - np.maximum(y1, y + top)
+            common = width.clip(min=0) * height.clip(min=0)
+            union = areas + (right - left) * (bottom - top) - common
+            np.maximum(best, common / union, out=best)
+    return best
+
+
+def _nearest_points(places: Floats, lengths: Ints, level: int, grid: str) -> Floats:
+    """[M] the point of a level's grid next to each place, in inputs of these lengths."""
+    nearest = np.empty(len(places))
+    for length in np.unique(lengths).tolist():  # few: multiples of 32
+        cells = level_shapes(length, length)[PYRAMID_LEVELS.index(level)][0]
+        points = cell_points(length, cells, level, grid).numpy()
+        rows = np.flatnonzero(lengths == length)
+        between = (points[1:] + points[:-1]) / 2
+        nearest[rows] = points[np.searchsorted(between, places[rows])]
+    return nearest
+
+
+def reached(boxes: Boxes, min_side: int, max_side: int, config: ModelConfig) -> Bools:
+    """[M] which boxes some anchor fits well enough to train on."""
+    return best_ious(*resized(boxes, min_side, max_side), config) >= POSITIVE_IOU
+
+
+class Side(NamedTuple):
+    """Another size to train at."""
+
+    min_side: int
+    max_side: int
+    share: float
+    """Of the boxes that no anchor reaches now: those that one would reach."""
+
+
+def better_sides(
+    groups: Sequence[Boxes], min_side: int, max_side: int, config: ModelConfig
+) -> list[Side | None]:
+    """For each group of boxes, the size nearest to this one that reaches nearly all it can.
+
+    Larger sizes are tried first, both sides growing alike.
+
+    Args:
+        groups: boxes that no anchor reaches now; of large groups some are tried.
+        min_side: as it is.
+        max_side: as it is.
+        config: of the anchors.
+
+    Returns:
+        None for a group of which no size between half and four times this one reaches any.
+    """
+    some = [boxes.some(SAMPLED) for boxes in groups]
+    ends = np.cumsum([len(boxes.labels) for boxes in some])
+    together = Boxes(*(np.concatenate(columns) for columns in zip(*some, strict=True)))
+    options: list[list[Side]] = [[] for _ in groups]
+    for factor in FACTORS if len(together.labels) else ():
+        small, large = (max(32, 32 * round(side * factor / 32)) for side in (min_side, max_side))
+        fits = np.split(reached(together, small, large, config), ends[:-1])
+        for sides, part in zip(options, fits, strict=True):
+            sides.append(Side(small, large, float(part.mean()) if len(part) else 0.0))
+    return [_nearest_good(sides) for sides in options]
+
+
+def _nearest_good(sides: Sequence[Side]) -> Side | None:
+    best = max((side.share for side in sides), default=0.0)
+    return next((side for side in sides if best and side.share >= NEARLY * best), None)
+
+
+# ---- a whole data set ----
+
+
+@dataclass(frozen=True)
+class ClassFacts:
+    """What a data set holds of one class."""
+
+    name: str
+    boxes: int
+    images: int
+    missed: Boxes  # which no anchor fits well enough to train on
+
+    @property
+    def unreached(self) -> int:
+        """How many boxes no anchor reaches."""
+        return len(self.missed.labels)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a data set holds."""
+
+    images: int
+    empty: int  # images without boxes
+    boxes: Boxes
+    shapes: Floats  # [M, 2] width, height of each box, pixels of the network's input
+    reached: Bools  # [M] whether some anchor fits well enough to train on
+    classes: tuple[ClassFacts, ...]  # by label
+
+    @property
+    def lengths(self) -> Floats:
+        """[M] side of a square of each box's area, pixels of the network's input."""
+        return np.sqrt(self.shapes.prod(axis=1))
+
+    @property
+    def unreached(self) -> int:
+        """How many boxes no anchor reaches."""
+        return sum(row.unreached for row in self.classes)
+
+
+def look_at(dataset: Data, min_side: int, max_side: int, config: ModelConfig) -> Facts:
+    """Count a data set's boxes and images, and find those that no anchor reaches."""
+    boxes = all_boxes(dataset)
+    corners, inputs = resized(boxes, min_side, max_side)
+    fits = best_ious(corners, inputs, config) >= POSITIVE_IOU
+    shapes = corners[:, 2:] - corners[:, :2]
+    order = np.argsort(boxes.labels, kind="stable")
+    ends = np.searchsorted(boxes.labels[order], np.arange(dataset.num_classes()), side="right")
+    rows = np.split(order, ends)[:-1]  # of each class
+    return Facts(
+        images=len(dataset),
+        empty=len(dataset) - len(np.unique(boxes.images)),
+        boxes=boxes,
+        shapes=shapes,
+        reached=fits,
+        classes=tuple(
+            ClassFacts(
+                name, len(own), len(np.unique(boxes.images[own])), boxes.only(own[~fits[own]])
+            )
+            for name, own in zip(dataset.class_names, rows, strict=True)
+        ),
+    )
+
+
+def digest(dataset: Data, min_side: int, max_side: int, config: ModelConfig) -> str:
+    """What training at these sizes makes of the boxes, and a warning in lines of its own.
+
+    The warning stands where no anchor reaches more than `MANY` of the boxes.
+    """
+    facts = look_at(dataset, min_side, max_side, config)
+    total = len(facts.reached)
+    if not total:
+        return "There are no boxes: the network will learn background alone."
+    least, half, most = np.percentile(facts.lengths, (0, 50, 100))
+    text = (
+        f"At {min_side} to {max_side} px the boxes are {least:.0f} to {most:.0f} px large, half of"
+        f" them below {half:.0f} (side of a square of the same area). No anchor reaches"
+        f" {facts.unreached:,} of {total:,} ({percent(facts.unreached, total)}): these never train."
+    )
+    if facts.unreached <= MANY * total:
+        return text
+    worst = sorted(facts.classes, key=lambda row: row.unreached, reverse=True)[:NAMED]
+    sides = better_sides([row.missed for row in worst], min_side, max_side, config)
+    return "\n".join(
+        [
+            text,
+            f"Warning: more than {percent(MANY, 1)} of the boxes have no anchor, above all of",
+            *(
+                f"  {row.name}: {row.unreached:,} of {row.boxes:,}; {advice(side)}"
+                for row, side in zip(worst, sides, strict=True)
+                if row.unreached
+            ),
+            "python -m retinanet.tools.check_data shows them all.",
+        ]
+    )
+
+
+def advice(side: Side | None) -> str:
+    """How boxes that no anchor reaches would get one."""
+    if not side or side.share < 0.5:
+        return "no size gives most of them one: try other --anchor_sizes or --anchor_ratios"
+    small, large, share = side
+    return f"--min_side {small} --max_side {large} gives {percent(share, 1)} of them one"
+
+
+def percent(part: float, whole: float) -> str:
+    """A share for people: `0.4 %`, `58 %`; never 0 % of something, nor 100 % of less than all."""
+    share = 100 * part / whole
+    if 0 < share < 0.1:
+        return "under 0.1 %"
+    if 99 < share < 100:
+        return "over 99 %"
+    return f"{share:.0f} %" if share >= 10 else f"{share:.1f} %".replace(".0 ", " ")
+
+
+# ---- files ----
+
+
+def equal_files(paths: Sequence[Path]) -> list[list[int]]:
+    """Groups of files of the same content, by their positions.
+
+    Only files of one size are opened, and only those that begin alike are read whole.
+    """
+    groups = [list(range(len(paths)))]
+    with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
+        for key in (_size, _head, _content):
+            positions = [k for group in groups for k in group]
+            keys = pool.map(key, [paths[k] for k in positions])
+            key_of = dict(zip(positions, keys, strict=True))
+            groups = [part for group in groups for part in _split(group, key_of)]
+    return groups
+
+
+def _split(group: Sequence[int], key_of: dict[int, Hashable]) -> list[list[int]]:
+    """Parts of a group with one key, of two or more."""
+    parts: dict[Hashable, list[int]] = defaultdict(list)
+    for k in group:
+        parts[key_of[k]].append(k)
+    return [part for part in parts.values() if len(part) > 1]
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return hashlib.blake2b(stream.read(HEAD)).digest()
+
+
+def _content(path: Path) -> bytes:
+    digest = hashlib.blake2b()
+    with path.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.digest()
