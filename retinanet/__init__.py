@@ -8,3 +8,16 @@ Boxes are xyxy, float32 pixels of the network's input, unless a docstring says e
 """
 
 __version__ = "1.0.0"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from retinanet.detector import load as load
+
+
+def __getattr__(name: str) -> object:
+    """`retinanet.load`, imported when it is asked for: importing the package stays quick."""
+    if name == "load":
+        from retinanet.detector import load
+
+        return load
+    raise AttributeError(f"module 'retinanet' has no attribute {name!r}")

@@ -40,6 +40,12 @@ class Checkpoint:
     """The last one trained, from 0."""
     metrics: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names by label: the classes', or where the file does not say, numbers."""
+        K = self.config.num_classes
+        return self.class_names or tuple(f"class {label}" for label in range(K))
+
     def build(self, device: torch.device) -> RetinaNet:
         """The model, in evaluation mode."""
         model = RetinaNet(self.config)

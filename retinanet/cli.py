@@ -199,9 +199,9 @@ def class_names(csv_classes: str | None, checkpoint: Checkpoint, file: str) -> t
     Raises:
         DataError: the class file has another number of classes than the model.
     """
-    K = checkpoint.config.num_classes
     if csv_classes is None:
-        return checkpoint.class_names or tuple(f"class {label}" for label in range(K))
+        return checkpoint.names
+    K = checkpoint.config.num_classes
     names = tuple(read_classes(csv_classes))
     if len(names) != K:
         raise DataError(

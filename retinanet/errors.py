@@ -1,4 +1,14 @@
-"""The one exception for what a user can mend."""
+"""The one exception for what a user can mend, and how names stand in its message."""
+
+import re
+
+# What ends a line, moves a terminal's cursor, or is no character at all.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def printable(name: object) -> str:
+    """A path or a name for a message, with backslashes for what would break its line."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), str(name))
 
 
 class DataError(ValueError):
