@@ -180,6 +180,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         for name in ("csv_train", "csv_val", "csv_classes", "csv_images_dir", "coco_path"):
             if getattr(args, name) is not None:
                 flags.error(f"--dataset shapes makes its own data; leave out --{name}")
+    if args.patience and args.dataset == "csv" and not args.csv_val:
+        flags.error("--patience counts evaluations; it needs --csv_val")
     if args.resume is True and args.overwrite:
         flags.error("--resume goes on with the files that --overwrite would remove")
     return args

@@ -351,6 +351,10 @@ def test_bad_data_ends_with_one_clear_message(
         (["--dataset", "coco"], "--dataset coco needs --coco_path"),
         (["--dataset", "csv", "--csv_classes", "x"], "--dataset csv needs --csv_train"),
         (["--dataset", "shapes", "--lr", "0"], "not a number above 0"),
+        (
+            ["--dataset", "csv", "--csv_train", "x", "--csv_classes", "y", "--patience", "2"],
+            "--patience counts evaluations; it needs --csv_val",
+        ),
         (["--dataset", "shapes", "--epochs", "0"], "not a whole number of 1 or more"),
         (["--dataset", "shapes", "--min_side", "500"], "--max_side 384 is less than"),
         (["--dataset", "shapes", "--learning_rate", "1"], "unrecognized arguments"),
