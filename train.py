@@ -92,10 +92,9 @@ def parser() -> Parser:
     model.add_argument(
         "--weights",
         metavar="WHAT",
-        help="to start from: imagenet, none, torchvision-coco, torchvision-coco-v2, or a FILE of a"
-        " ResNet or detector (imagenet; shapes: none)",
+        help="imagenet, none, torchvision-coco, FILE (imagenet; shapes: none)",
     )
-    add_anchor_flags(model, unless="--weights FILE has others")
+    add_anchor_flags(model, unless="as --weights FILE, else the paper's")
 
     training = result.add_argument_group("training")
     training.add_argument(
@@ -114,14 +113,14 @@ def parser() -> Parser:
         "--on_bad_image",
         choices=("error", "skip"),
         default="error",
-        help="skip: leave out images that cannot be read, up to 100 (error)",
+        help="skip leaves out unreadable images, up to 100 (error)",
     )
     training.add_argument("--seed", type=count, default=0, help="of every random choice (0)")
     machine = add_device_flags(result, precision="auto", batch_size=None)
     machine.add_argument(
         "--compile",
         action="store_true",
-        help="torch.compile the network: minutes at the start and for each new image size",
+        help="torch.compile the network: minutes for each new image size",
     )
 
     output = result.add_argument_group("output")
@@ -136,7 +135,7 @@ def parser() -> Parser:
         nargs="?",
         const=True,
         metavar="FILE",
-        help="go on with the run there, or from another run's training_state.pt",
+        help="go on with the run there, or with another's training_state.pt",
     )
     output.add_argument(
         "--save_every_minutes",
@@ -147,7 +146,7 @@ def parser() -> Parser:
     output.add_argument(
         "--keep",
         type=positive_int,
-        help="keep the files of the last N epochs, and the best and final ones (all)",
+        help="files of how many last epochs stay, besides best and final (all)",
     )
     output.add_argument(
         "--log_every", type=positive_int, default=1, help="steps between two lines of losses (1)"

@@ -36,7 +36,7 @@ def parser() -> Parser:
         type=fraction,
         default=0.5,
         metavar="IOU",
-        help="overlap that counts as found, for the VOC-style AP of CSV data (0.5)",
+        help="overlap that counts as found, for mAP of CSV data (0.5)",
     )
     group.add_argument(
         "--report", action="store_true", help="write report.html there too: curves and mistakes"

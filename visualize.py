@@ -35,7 +35,7 @@ def parser() -> Parser:
         dest="images",
         nargs="+",
         metavar="PATH",
-        help="images, folders of them, or patterns, instead of a data set",
+        help="images, folders, patterns, instead of a data set",
     )
     add_detection_flags(result, score_threshold=0.5)
     add_device_flags(result, precision="fp32", batch_size=4)
@@ -48,8 +48,8 @@ def parser() -> Parser:
         nargs="+",
         choices=("pictures", *FORMATS),
         default=("pictures",),
-        help="pictures; json; csv, which can be corrected and trained on; coco: its results"
-        " (pictures)",
+        metavar="KIND",
+        help="pictures, json, csv (to correct and train on), coco (pictures)",
     )
     group.add_argument(
         "--classes", nargs="+", metavar="NAME", help="leave out detections of others (all)"

@@ -31,6 +31,13 @@ class _HelpFormatter(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=32, width=100)
 
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """The flag's own name: the names it had elsewhere stand below the flags."""
+        if not action.option_strings or not action.option_strings[0].startswith("--"):
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{action.option_strings[0]} {value}".strip()
+
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
         known = METAVARS.get(action.type)
         return known or super()._get_default_metavar_for_optional(action)
@@ -62,6 +69,14 @@ class Parser(argparse.ArgumentParser):
             return self.parse_args([_underscores(word) for word in words])
         except UnicodeDecodeError as error:
             self.error(f"@FILE: {error}; expected UTF-8 text")
+
+    def format_help(self) -> str:
+        """A line for each flag, and one for all the other names that flags have."""
+        names = (action.option_strings for action in self._actions)
+        old = [f"{', '.join(other)} = {name}" for name, *other in filter(None, names) if other]
+        old = [text for text in old if text.startswith("--") and "--help" not in text]
+        self.epilog = EPILOG + (f" Other names: {'; '.join(old)}." if old else "")
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         """One line on stderr, exit code 2."""
@@ -120,7 +135,8 @@ def add_device_flags(
         "--precision",
         choices=PRECISIONS,
         default=precision,
-        help=f"of the network; auto is bf16 where the hardware multiplies it ({precision})",
+        metavar="KIND",
+        help=f"{', '.join(PRECISIONS)}; auto: bf16 where it is fast ({precision})",
     )
     group.add_argument(
         "--workers",
@@ -175,12 +191,12 @@ def add_anchor_flags(group: argparse._ArgumentGroup, *, unless: str = "") -> Non
 
     Args:
         group: of the flags.
-        unless: where the values come from instead of being the paper's; then they default to None.
+        unless: what decides where a flag is not given, which is None then; else the paper.
     """
     for name, nargs, default, text in (
-        ("sizes", len(SIZES), SIZES, "sides of the square anchors on P3 to P7, pixels"),
-        ("ratios", "+", RATIOS, "heights / widths"),
-        ("scales", "+", SCALES, "factors on the sizes"),
+        ("sizes", len(SIZES), SIZES, "anchors' sides on P3 to P7, pixels"),
+        ("ratios", "+", RATIOS, "their heights / widths"),
+        ("scales", "+", SCALES, "factors on their sizes"),
     ):
         values = " ".join(f"{value:.4g}" for value in default)
         group.add_argument(
@@ -188,7 +204,7 @@ def add_anchor_flags(group: argparse._ArgumentGroup, *, unless: str = "") -> Non
             nargs=nargs,
             type=positive_float,
             default=None if unless else default,
-            help=f"{text} ({values}{unless and f', unless {unless}'})",
+            help=f"{text} ({unless or values})",
         )
 
 
@@ -199,7 +215,7 @@ def add_reading_flags(group: argparse._ArgumentGroup) -> None:
         "--images_path",
         dest="csv_images_dir",
         metavar="DIR",
-        help="where relative image paths start (beside the CSV, else the working directory)",
+        help="where relative image paths start (beside the CSV, else here)",
     )
     group.add_argument(
         "--strict", action="store_true", help="what would be repaired in the data is an error"
@@ -264,7 +280,7 @@ def add_detection_flags(parser: Parser, score_threshold: float = SCORE_THRESHOLD
         type=fraction,
         default=NMS_THRESHOLD,
         metavar="IOU",
-        help=f"overlap with a better box of the class above which one is dropped ({NMS_THRESHOLD})",
+        help=f"overlap with a better box at which one is dropped ({NMS_THRESHOLD})",
     )
     group.add_argument(
         "--candidates_per_level",

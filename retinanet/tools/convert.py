@@ -20,7 +20,7 @@ def parser() -> Parser:
     result = Parser("Convert a detector that another project trained, or one back to torchvision.")
     direction = result.add_mutually_exclusive_group(required=True)
     direction.add_argument(
-        "--from", dest="source", choices=tuple(SOURCES), help="the project that trained it"
+        "--from", dest="source", choices=tuple(SOURCES), metavar="NAME", help=", ".join(SOURCES)
     )
     direction.add_argument(
         "--to", dest="target", choices=("torchvision",), help="write its state dict instead"

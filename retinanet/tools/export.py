@@ -73,12 +73,12 @@ def parser() -> Parser:
         "--images",
         nargs="+",
         metavar="PATH",
-        help="what to compare on: images, folders of them, or patterns (three photographs)",
+        help="what to compare on: images, folders, patterns (three photographs)",
     )
     result.add_argument(
         "--no_nms",
         action="store_true",
-        help="give every anchor's scores and box; the flags of detection then have no effect",
+        help="give all anchors' scores and boxes; detection flags are unused",
     )
     add_detection_flags(result)
     return result

@@ -1,0 +1,72 @@
+"""Flags: one line each in --help, two spellings, files of flags."""
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import train
+import validate
+import visualize
+from retinanet.flags import Parser, count, fraction, positive_float, positive_int
+from retinanet.tools import check_data, convert, export
+
+
+@pytest.mark.parametrize("script", [train, validate, visualize, check_data, convert, export])
+def test_help_has_one_line_for_each_flag(script: ModuleType) -> None:
+    parser = script.parser()
+    _, *groups = parser.format_help().split("\n\n")
+    shown = [line for group in groups for line in group.splitlines() if line.startswith("  ")]
+    assert len(shown) == len(parser._actions)
+    assert all(len(line) <= 100 for line in shown)
+    assert all(action.help for action in parser._actions)
+
+
+def test_other_names_stand_below_the_flags() -> None:
+    text = " ".join(validate.parser().format_help().split())
+    for names in ("--model_path = --model", "--class_list_path, --class_list = --csv_classes"):
+        assert names in text
+
+
+def parser() -> Parser:
+    result = Parser("A program.")
+    result.add_argument("--some_flag", type=positive_int)
+    result.add_argument("--text")
+    return result
+
+
+def test_dashes_and_files_of_flags(tmp_path: Path) -> None:
+    file = tmp_path / "flags"
+    file.write_text("--some-flag 3  # a comment\n--text 'two words'\n")
+    args = parser().parse([f"@{file}", "--some-flag=4"])
+    assert (args.some_flag, args.text) == (4, "two words")  # the later one counts
+
+
+@pytest.mark.parametrize("content", [b"--text 'no end", b"\xff"])
+def test_bad_files_of_flags(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    (tmp_path / "flags").write_bytes(content)
+    with pytest.raises(SystemExit) as end:
+        parser().parse([f"@{tmp_path / 'flags'}"])
+    assert end.value.code == 2
+    assert "@FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (positive_int, {"1": 1, "20": 20}, ["0", "-1", "1.5", "", "x", "9" * 5000]),
+        (count, {"0": 0, "3": 3}, ["-1", "1e3", "nan"]),
+        (positive_float, {"1e-5": 1e-5, "2": 2.0}, ["0", "-1", "nan", "inf", "x"]),
+        (fraction, {"0.5": 0.5}, ["0", "1", "1.5", "nan"]),
+    ],
+)
+def test_values(kind: type, good: dict[str, float], bad: list[str]) -> None:
+    flags = Parser("A program.")
+    flags.add_argument("--value", type=kind)
+    for text, value in good.items():
+        assert flags.parse([f"--value={text}"]).value == value
+    for text in bad:
+        with pytest.raises(SystemExit):
+            flags.parse([f"--value={text}"])
