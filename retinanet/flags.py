@@ -194,7 +194,7 @@ def add_anchor_flags(group: argparse._ArgumentGroup, *, unless: str = "") -> Non
         unless: what decides where a flag is not given, which is None then; else the paper.
     """
     for name, nargs, default, text in (
-        ("sizes", len(SIZES), SIZES, "anchors' sides on P3 to P7, pixels"),
+        ("sizes", len(SIZES), SIZES, "anchor sides on P3 to P7, px"),
         ("ratios", "+", RATIOS, "their heights / widths"),
         ("scales", "+", SCALES, "factors on their sizes"),
     ):
