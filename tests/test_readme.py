@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import train
 import validate
@@ -37,6 +38,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = root / "work"
     shutil.copytree(sample.coco_root / "images", home / "images")
     shutil.copytree(home / "images/val2017", home / "photos")
+    shutil.copy(home / "photos/0001.jpg", home / "one.jpg")
+    (home / "more").mkdir()
+    Image.new("RGB", (90, 60), "green").save(home / "more" / "two.png")
     for file in (sample.csv_train, sample.csv_val, sample.csv_classes):
         shutil.copy(file, home)
     return home
