@@ -296,7 +296,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         f"{name} is {_shape(checkpoint.weights.get(name))}, expected {_shape(tensor)}"
         for name, tensor in expected.items()
         if _shape(checkpoint.weights.get(name)) != _shape(tensor) and tensor.dim() > 0
-    ] + [f"{name} is not expected" for name in checkpoint.weights if name not in expected]
+    ]
+    unknown = [name for name in checkpoint.weights if name not in expected]
+    wrong += [f"{printable(name)[:80]} is not expected" for name in unknown]
     if wrong:
         raise DataError(
             f"{path}: its weights do not fit a ResNet-{checkpoint.config.depth} RetinaNet:"
