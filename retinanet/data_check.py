@@ -246,9 +246,12 @@ def digest(dataset: Data, min_side: int, max_side: int, config: ModelConfig) -> 
     least, half, most = np.percentile(facts.lengths, (0, 50, 100))
     text = (
         f"At {min_side} to {max_side} px the boxes are {least:.0f} to {most:.0f} px large, half of"
-        f" them below {half:.0f} (side of a square of the same area). No anchor reaches"
-        f" {facts.unreached:,} of {total:,} ({percent(facts.unreached, total)}): these never train."
+        f" them below {half:.0f} (side of a square of the same area)."
     )
+    if not facts.unreached:
+        return f"{text} Anchors reach all of them."
+    share = percent(facts.unreached, total)
+    text += f" No anchor reaches {facts.unreached:,} of {total:,} ({share}): these never train."
     if facts.unreached <= MANY * total:
         return text
     worst = sorted(facts.classes, key=lambda row: row.unreached, reverse=True)[:NAMED]

@@ -216,6 +216,11 @@ def test_digest_warns_of_many_boxes_without_an_anchor(tmp_path: Path) -> None:
     assert last == "python -m retinanet.tools.check_data shows them all."
 
 
+def test_digest_where_all_is_well(tmp_path: Path) -> None:
+    text = digest(many_boxes(tmp_path, small=0), 160, 160, CONFIG)
+    assert text.endswith("of the same area). Anchors reach all of them.")
+
+
 def test_digest_without_boxes(tmp_path: Path) -> None:
     data = dataset(tmp_path, "a.png,,,,,\n", a=(20, 20))
     assert digest(data, 32, 32, CONFIG).startswith(
