@@ -7,7 +7,7 @@ from pathlib import Path
 from retinanet import cli
 from retinanet.checkpoint import load_checkpoint
 from retinanet.dataloader import ImageFiles
-from retinanet.errors import DataError
+from retinanet.errors import DataError, printable
 from retinanet.flags import (
     Parser,
     add_data_flags,
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for index, found in enumerate(detections):
         for score, label, box in zip(*(column.tolist() for column in found), strict=True):
             corners = ", ".join(f"{value:.1f}" for value in box)
-            say(f"{images.image_path(index)}: {names[label]} {score:.3f} ({corners})")
+            say(f"{printable(images.image_path(index))}: {names[label]} {score:.3f} ({corners})")
     folder = Path(args.output_dir)
     if "pictures" in args.save:
         draw(

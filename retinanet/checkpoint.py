@@ -17,7 +17,7 @@ from torch import Tensor
 from retinanet import foreign
 from retinanet.annotations import shown
 from retinanet.backbone import LAYERS
-from retinanet.errors import DataError, printable
+from retinanet.errors import DataError, printable, reason
 from retinanet.files import whole_file
 from retinanet.model import ModelConfig, RetinaNet, empty_weights
 from retinanet.numpy_pickle import read_numpy_pickle
@@ -166,7 +166,7 @@ def read_file(path: Path) -> object:
                 " run code; expected a checkpoint of this project, a state dict, or a module saved"
                 " by the original's scripts"
             ) from error
-        raise DataError(f"{path}: it is damaged or no checkpoint ({_reason(error)})") from error
+        raise DataError(f"{path}: it is damaged or no checkpoint ({reason(error)})") from error
 
 
 def _check_unpacked_size(path: Path) -> None:
@@ -178,12 +178,6 @@ def _check_unpacked_size(path: Path) -> None:
         unpacked = sum(entry.file_size for entry in archive.infolist())
     if unpacked > path.stat().st_size:
         raise ValueError(f"unpacks to {unpacked:,} bytes, more than it has")
-
-
-def _reason(error: Exception) -> str:
-    """An exception's first line, shortened, without torch's advice to trust the file."""
-    lines = str(error).rpartition("WeightsUnpickler error: ")[2].strip().splitlines() or [""]
-    return f"{type(error).__name__}: {printable(lines[0])[:100]}"
 
 
 def _module_tensors(module: object, seen: set[int], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -354,7 +348,7 @@ def _expected_weights(config: ModelConfig, path: Path) -> dict[str, Tensor]:
     try:
         return empty_weights(config)
     except (TypeError, ValueError, RuntimeError) as error:  # numbers of which there is no model
-        raise DataError(f"{path}: it is no checkpoint of a model ({_reason(error)})") from error
+        raise DataError(f"{path}: it is no checkpoint of a model ({reason(error)})") from error
 
 
 def _shape(tensor: Tensor | None) -> str:
@@ -377,7 +371,7 @@ def _checkpoint_of(content: dict[str, Any], path: Path) -> Checkpoint:
         checkpoint = Checkpoint(config, **{name: content[name] for name in known})
         _check_fields(checkpoint)
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: it is no checkpoint of a model ({_reason(error)})") from error
+        raise DataError(f"{path}: it is no checkpoint of a model ({reason(error)})") from error
     _check_weights(checkpoint.weights, path)
     return checkpoint
 

@@ -32,13 +32,14 @@ def verdict(error: BaseException) -> tuple[int, str]:
         return 128 + number, text or "stopped"
     if isinstance(error, DataError | OSError):  # OSError: no room, no permission
         return 1, text
-    if isinstance(error, RuntimeError):
+    if isinstance(error, RuntimeError | MemoryError):
         if "DataLoader worker" in text:
             return 1, (
                 "a loader process died, perhaps for want of memory; lower --workers or"
                 f" --batch_size ({text.splitlines()[0]})"
             )
-        if "out of memory" in text or "not enough memory" in text:
+        wants = ("out of memory", "not enough memory", "can't allocate memory")  # in torch's words
+        if isinstance(error, MemoryError) or any(want in text for want in wants):
             return 1, "out of memory; lower --batch_size, --max_side or --workers"
         if peers() != (0, 1) and "peer" in text:
             return 1, "another process of this run has ended; its message says why"

@@ -73,15 +73,12 @@ def score_coco(dataset: CocoDataset | CSVDataset, detections: Sequence[Detection
     Returns:
         The twelve numbers, and the AP of every class.
     """
-    image_ids = [dataset.image_id(index) for index in range(len(dataset))]
-    results = coco_results(dataset, detections)
-    evaluation = _run(coco_ground_truth(dataset), results, image_ids)
+    evaluation = _run(coco_ground_truth(dataset), coco_results(dataset, detections))
     # [IoU, recall, class], of boxes of any size and 100 of them an image
     precision = evaluation.eval["precision"][..., 0, -1]
     per_class = {}
     for label, name in enumerate(dataset.class_names):
-        column = evaluation.params.catIds.index(dataset.category_id(label))
-        measured = precision[:, :, column]
+        measured = precision[:, :, label]  # labels follow the categories' ids
         if (measured > -1).any():
             per_class[name] = float(measured[measured > -1].mean())
     return CocoScores(
@@ -141,13 +138,12 @@ def coco_ground_truth(dataset: CocoDataset | CSVDataset) -> dict[str, Records]:
     return {"images": images, "categories": categories, "annotations": annotations}
 
 
-def _run(truth: dict[str, Records], results: Records, image_ids: Sequence[int]) -> Any:
+def _run(truth: dict[str, Records], results: Records) -> Any:
     """Compare results with ground truth, without a word on the screen."""
     with redirect_stdout(StringIO()):
         evaluation = _evaluator()(
             _index(truth, truth["annotations"]), _index(truth, results), iouType="bbox"
         )
-        evaluation.params.imgIds = list(image_ids)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -168,19 +164,34 @@ def _index(truth: dict[str, Records], records: Records) -> COCO:
 
     Not through `COCO.loadRes`, which fails without results. Records are copied, for the evaluation
     marks them; numbered anew, for a file may count from 0, which pycocotools takes for no match;
-    and completed, for many tools leave `area` and `iscrowd` out.
+    and completed, for many tools leave `area` and `iscrowd` out. Images and categories are numbered
+    anew too, in the order of their ids: these may be texts, or larger than a float can tell apart.
     """
+    images, categories = _numbers(truth["images"]), _numbers(truth["categories"])
     coco = COCO()
     coco.dataset = {
-        "images": truth["images"],
-        "categories": truth["categories"],
+        "images": [{"id": number} for number in images.values()],
+        "categories": [{"id": number} for number in categories.values()],
         "annotations": [
-            {"iscrowd": 0, "area": record["bbox"][2] * record["bbox"][3], **record, "id": number}
+            {
+                "iscrowd": 0,
+                "area": record["bbox"][2] * record["bbox"][3],
+                **record,
+                "id": number,
+                "image_id": images[record["image_id"]],
+                "category_id": categories[record["category_id"]],
+            }
             for number, record in enumerate(records, start=1)
         ],
     }
     coco.createIndex()
     return coco
+
+
+def _numbers(entries: Records) -> dict[int | str, int]:
+    """The ids of entries, ascending, and for each its place from 1."""
+    ids = sorted((entry["id"] for entry in entries), key=lambda id: (isinstance(id, str), id))
+    return {id: place for place, id in enumerate(ids, start=1)}
 
 
 def class_table(scores: CocoScores) -> str:

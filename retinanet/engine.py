@@ -2,6 +2,7 @@
 
 import collections
 import math
+import operator
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from retinanet.dataloader import Batch
-from retinanet.errors import DataError
+from retinanet.errors import DataError, reason
 from retinanet.logger import RunLog, say
 from retinanet.model import RetinaNet
 from retinanet.runtime import (
@@ -150,16 +151,26 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to what `state()` gave."""
-        self.model.load_state_dict(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        if state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.log.running.extend(state["running"])
-        self.log.total, self.log.count = state["total"], state["count"]
-        self._unreadable.update(state["unreadable"])
+        """Go back to what `state()` gave.
+
+        Raises:
+            DataError: it is not that.
+        """
+        try:
+            self.model.load_state_dict(state["weights"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            if state["scaler"]:
+                self.scaler.load_state_dict(state["scaler"])
+            self.epoch, self.step = operator.index(state["epoch"]), operator.index(state["step"])
+            self.log.running.extend(map(float, state["running"]))
+            self.log.total = float(state["total"])
+            self.log.count = operator.index(state["count"])
+            self._unreadable.update(state["unreadable"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise DataError(
+                f"the state to resume from is damaged ({reason(error)}); start without --resume"
+            ) from error
 
     def train_epoch(
         self, batches: Iterable[Batch], stop: StopRequest, after_step: Callable[[], None]

@@ -11,6 +11,12 @@ def printable(name: object) -> str:
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), str(name))
 
 
+def reason(error: Exception) -> str:
+    """An exception's first line, shortened, without torch's advice to trust the file."""
+    lines = str(error).rpartition("WeightsUnpickler error: ")[2].strip().splitlines() or [""]
+    return f"{type(error).__name__}: {printable(lines[0])[:100]}"
+
+
 class DataError(ValueError):
     """A file, a row, a flag's value or a checkpoint is not as it must be.
 

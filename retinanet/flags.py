@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from retinanet.anchors import RATIOS, SCALES, SIZES
+from retinanet.errors import printable
 from retinanet.postprocess import (
     CANDIDATES_PER_LEVEL,
     MAX_DETECTIONS,
@@ -65,6 +66,9 @@ class Parser(argparse.ArgumentParser):
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """Parse `argv`, or the process's arguments."""
         words = sys.argv[1:] if argv is None else argv
+        for word in words:
+            if printable(word) != word:  # it would break the lines that name it
+                self.error(f"{printable(word)} holds control characters; rename the file")
         try:
             return self.parse_args([_underscores(word) for word in words])
         except UnicodeDecodeError as error:

@@ -16,6 +16,7 @@ from torchvision.models.detection import (
     RetinaNet_ResNet50_FPN_Weights,
 )
 
+from retinanet.annotations import shown
 from retinanet.backbone import LAYERS, hub_file
 from retinanet.boxes import CENTER_STD, SIZE_STD
 from retinanet.errors import DataError, printable
@@ -81,8 +82,8 @@ def _check_wrapper(content: Mapping[Any, Any], file: object) -> None:
         if name in content and (found := _four_digits(content[name])) != expected:
             raise DataError(f"{file}: its anchors' {name} are {found}; expected {expected}")
     meta = content.get("meta")
-    settings = str(meta.get("config") or meta.get("cfg")) if isinstance(meta, Mapping) else ""
-    if re.search(r"style=['\"]caffe['\"]", settings):
+    settings = meta.get("config") or meta.get("cfg") if isinstance(meta, Mapping) else ""
+    if isinstance(settings, str) and re.search(r"style=['\"]caffe['\"]", settings):
         raise DataError(
             f"{file}: its ResNet is of style 'caffe', which takes other images; expected 'pytorch'"
         )
@@ -92,7 +93,7 @@ def _four_digits(values: object) -> str:
     """A list of numbers from a file, for comparing and saying."""
     if isinstance(values, list | tuple) and all(isinstance(v, int | float) for v in values):
         return ", ".join(f"{value:.4g}" for value in values)
-    return printable(values)[:80]
+    return printable(shown(values))
 
 
 def convert(

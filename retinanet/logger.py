@@ -38,6 +38,9 @@ def is_main_process() -> bool:
 def say(text: str) -> None:
     """Write a line to stdout, from the main rank only, at once (a pipe would hold it back)."""
     if is_main_process():
+        # Names of files need be no text, and not every stdout can say every letter.
+        encoding = sys.stdout.encoding or "utf-8"
+        text = text.encode(encoding, "backslashreplace").decode(encoding)
         tqdm.write(text, file=sys.stdout)  # above the bars, if there are any
         sys.stdout.flush()
 

@@ -51,8 +51,11 @@ _NAMES = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows the names above and no other."""
+class _Unpickler(pickle._Unpickler):
+    """Knows the names above and no other.
+
+    Of the two unpicklers the one in Python: a few bytes make the other one take gigabytes.
+    """
 
     def find_class(self, module: str, name: str) -> object:
         """The stand-in of a name."""
@@ -61,10 +64,10 @@ class _Unpickler(pickle.Unpickler):
         return _NAMES[f"{module}.{name}"]
 
 
-def _plain(value: object) -> object:
-    """A value with tensors where arrays were."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+def _plain(value: object, levels: int = 3) -> object:
+    """A value with tensors where arrays were, in dicts not deeper than any project's."""
+    if isinstance(value, dict) and levels:
+        return {key: _plain(item, levels - 1) for key, item in value.items()}
     return torch.from_numpy(value.values) if isinstance(value, _Array) else value
 
 

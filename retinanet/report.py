@@ -32,6 +32,7 @@ from retinanet.page import BEGINNING, Html, definitions, element, page, picture,
 from retinanet.postprocess import Detections
 from retinanet.visualization import Picture, contact_sheet, draw_boxes, draw_ground_truth
 
+JPEG_SIDE = 65_500  # pixels, the most that a JPEG can have
 PICTURES = 6  # of each kind of mistake
 PICTURE_SIZE = (480, 360)  # most of width and height, pixels: letters on it can be read
 OWN_PICTURES = (
@@ -86,7 +87,9 @@ def save_picture(path: Path, picture: Picture) -> None:
         DataError: the folder or the file cannot be written.
     """
     with whole_file(path) as stream:
-        Image.fromarray(picture).save(stream, format="JPEG", quality=92)
+        image = Image.fromarray(picture)
+        image.thumbnail((JPEG_SIDE, JPEG_SIDE))  # which leaves smaller ones alone
+        image.save(stream, format="JPEG", quality=92)
 
 
 def draw_sheet(

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from retinanet import page
+from retinanet.annotations import shown
 from retinanet.checkpoint import Checkpoint, read_file, save_checkpoint, write_file
-from retinanet.errors import DataError
+from retinanet.errors import DataError, printable
 from retinanet.files import whole_file
 from retinanet.logger import METRICS_FILE, TENSORBOARD_FOLDER, say
 from retinanet.runtime import run_id, was_restarted
@@ -201,13 +202,18 @@ class RunFolder:
         if not path.is_file():
             raise DataError(f"{path}: there is no state to resume from; start without --resume")
         state = read_file(path)
-        if not isinstance(state, dict) or "settings" not in state:
+        if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
             raise DataError(
                 f"{path}: it is no state of a run; expected a {STATE_FILE}; a model to start from"
                 " goes to --weights"
             )
-        if state["version"] != STATE_VERSION:
-            raise DataError(f"{path}: a state of version {state['version']}; use that program")
+        version = printable(shown(state.get("version")))
+        if version != str(STATE_VERSION):
+            raise DataError(f"{path}: a state of version {version}; use that program")
+        kinds = {"metrics": dict, "best": int | float, "since_best": int}
+        wrong = [k for k, kind in kinds.items() if k in state and not isinstance(state[k], kind)]
+        if wrong:
+            raise DataError(f"{path}: a damaged state ({wrong[0]}); start without --resume")
         # The best file stays behind where a run goes on in another folder.
         if self.best_file.exists():
             self.best, self.since_best = state["best"], state["since_best"]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from retinanet.backbone import imagenet_weights
 from retinanet.checkpoint import load_checkpoint, read_weights, resnet_depth
-from retinanet.errors import DataError
+from retinanet.errors import DataError, reason
 from retinanet.foreign import PUBLISHED
 from retinanet.model import ModelConfig, RetinaNet
 
@@ -53,8 +53,17 @@ def start_weights(source: str, depth: int) -> Start:
 
 
 def resumed_start(state: Mapping[str, Any]) -> Start:
-    """What a resumed run started from: the settings in its state; its weights come later."""
-    return Start({}, ModelConfig(**state["network"]) if "network" in state else None)
+    """What a resumed run started from: the settings in its state; its weights come later.
+
+    Raises:
+        DataError: they are no settings of a model.
+    """
+    try:
+        return Start({}, ModelConfig(**state["network"]) if "network" in state else None)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"the state to resume from is damaged ({reason(error)}); start without --resume"
+        ) from error
 
 
 def start_config(
