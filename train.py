@@ -20,20 +20,21 @@ from retinanet.dataloader import (
     Augmenter,
     CocoDataset,
     CSVDataset,
+    Data,
     Normalizer,
     Resizer,
     collater,
 )
 from retinanet.engine import LossLog, Training
 from retinanet.errors import DataError
-from retinanet.evaluation import Evaluation
-from retinanet.evaluation import evaluate as measure
+from retinanet.evaluation import Evaluation, measure
 from retinanet.flags import (
     Parser,
     add_anchor_flags,
     add_device_flags,
     add_size_flags,
     add_training_data_flags,
+    check_training_flags,
     count,
     positive_float,
     positive_int,
@@ -164,17 +165,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the flags and fill in the defaults of the data set."""
     flags = parser()
     args = flags.parse(argv)
-    for name in {"coco": ["coco_path"], "csv": ["csv_train", "csv_classes"]}.get(args.dataset, []):
-        if getattr(args, name) is None:
-            flags.error(f"--dataset {args.dataset} needs --{name}")
     defaults = SHAPES_DEFAULTS if args.dataset == "shapes" else DEFAULTS
     chosen = {name: value for name, value in defaults.items() if getattr(args, name) is None}
     vars(args).update(chosen)
     if args.dataset == "shapes":
         settings = " ".join(f"--{name} {value}" for name, value in chosen.items())
         say(f"The sample's settings: {settings}")
-    if args.max_side < args.min_side:
-        flags.error(f"--max_side {args.max_side} is less than --min_side {args.min_side}")
+    check_training_flags(flags, args)
     if args.dataset == "shapes":
         for name in ("csv_train", "csv_val", "csv_classes", "csv_images_dir", "coco_path"):
             if getattr(args, name) is not None:
@@ -186,12 +183,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def open_data(args: argparse.Namespace, runtime: Runtime) -> tuple[cli.Data, cli.Data | None]:
+def open_data(args: argparse.Namespace, runtime: Runtime) -> tuple[Data, Data | None]:
     """The data to train on and the data to evaluate on, as the flags say."""
     training = Compose([Augmenter(args.seed), Resizer(args.min_side, args.max_side), Normalizer()])
     evaluation = cli.evaluation_transform(args.min_side, args.max_side)
-    train: cli.Data
-    val: cli.Data | None
+    train: Data
+    val: Data | None
     if args.dataset == "coco":
         root, strict = args.coco_path, args.strict
         train = CocoDataset(root, args.coco_train_set, training, strict=strict)
@@ -223,7 +220,7 @@ def open_data(args: argparse.Namespace, runtime: Runtime) -> tuple[cli.Data, cli
 
 
 def evaluate(
-    model: RetinaNet, dataset: cli.Data, args: argparse.Namespace, runtime: Runtime
+    model: RetinaNet, dataset: Data, args: argparse.Namespace, runtime: Runtime
 ) -> tuple[list[Detections], Evaluation]:
     """Detect on the validation data, say the scores, and return both."""
     say(f"Evaluating on {len(dataset)} images")
@@ -246,7 +243,7 @@ def evaluate(
 
 
 def load_batches(
-    dataset: cli.Data, args: argparse.Namespace, runtime: Runtime
+    dataset: Data, args: argparse.Namespace, runtime: Runtime
 ) -> tuple[DataLoader[Any], AspectRatioBasedSampler]:
     """Batches of an epoch, and the sampler that is to be told which epoch."""
     sampler = AspectRatioBasedSampler(
@@ -270,7 +267,7 @@ def load_batches(
 
 
 def deciding_settings(
-    args: argparse.Namespace, config: ModelConfig, dataset: cli.Data, runtime: Runtime
+    args: argparse.Namespace, config: ModelConfig, dataset: Data, runtime: Runtime
 ) -> dict[str, object]:
     """What a resumed run must agree with, lest it end in other weights."""
     return {
@@ -295,7 +292,7 @@ def run_epochs(
     folder: RunFolder,
     settings: dict[str, object],
     checkpoint: Checkpoint,
-    dataset_val: cli.Data | None,
+    dataset_val: Data | None,
     args: argparse.Namespace,
 ) -> tuple[Checkpoint, list[Detections]]:
     """Train, save, evaluate, epoch by epoch; return the last checkpoint and its detections."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from retinanet import cli, coco_eval, csv_eval
 from retinanet.checkpoint import load_checkpoint
-from retinanet.evaluation import evaluate
-from retinanet.files import whole_file
+from retinanet.evaluation import measure
+from retinanet.files import write_whole
 from retinanet.flags import (
     Parser,
     add_data_flags,
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f" {args.max_detections} an image"
     }
     say(f"{file}: {'; '.join(facts.values())}")
-    scores = evaluate(
+    scores = measure(
         dataset,
         detections,
         iou_threshold=args.iou_threshold,
@@ -88,8 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         results = coco_eval.coco_results(dataset, detections)
         for name, content in (("metrics.json", metrics), ("detections.json", results)):
             path = Path(args.output_dir) / name
-            with whole_file(path) as stream:
-                stream.write(json.dumps(content, indent=1).encode())
+            write_whole(path, json.dumps(content, indent=1).encode())
             say(f"Written: {path}")
         if args.report:
             path = write_report(

@@ -15,9 +15,9 @@ from torchvision.transforms import Compose
 
 from retinanet.checkpoint import Checkpoint
 from retinanet.csv_annotations import read_classes
-from retinanet.dataloader import CocoDataset, CSVDataset, Normalizer, Resizer
+from retinanet.dataloader import CocoDataset, CSVDataset, Data, Normalizer, Resizer
 from retinanet.errors import DataError
-from retinanet.flags import Parser
+from retinanet.flags import Parser, detection_limits
 from retinanet.inference import SampleDataset, predict
 from retinanet.logger import say
 from retinanet.postprocess import Detections
@@ -70,8 +70,6 @@ def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
 
 
 # ---- data ----
-
-Data = CocoDataset | CSVDataset
 
 
 def evaluation_transform(min_side: int, max_side: int) -> Compose:
@@ -129,11 +127,7 @@ def predict_as_told(
         workers=usable_workers(args.workers),
         autocast=runtime.autocast,
         progress=True,
-        score_threshold=args.score_threshold,
-        nms_threshold=args.nms_threshold,
-        candidates_per_level=args.candidates_per_level,
-        max_detections=args.max_detections,
-        class_agnostic_nms=args.class_agnostic_nms,
+        **detection_limits(args),
     )
 
 

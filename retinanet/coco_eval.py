@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from retinanet.dataloader import CocoDataset, CSVDataset, ImageFiles
+from retinanet.dataloader import CocoDataset, Data, ImageFiles
 from retinanet.inference import predict
 from retinanet.logger import say
 from retinanet.postprocess import SCORE_THRESHOLD, Detections
@@ -63,7 +63,7 @@ class CocoScores:
         return "\n".join(lines)
 
 
-def score_coco(dataset: CocoDataset | CSVDataset, detections: Sequence[Detections]) -> CocoScores:
+def score_coco(dataset: Data, detections: Sequence[Detections]) -> CocoScores:
     """Compare detections with annotations, crowds included.
 
     Args:
@@ -88,9 +88,7 @@ def score_coco(dataset: CocoDataset | CSVDataset, detections: Sequence[Detection
     )
 
 
-def coco_results(
-    dataset: CocoDataset | CSVDataset | ImageFiles, detections: Sequence[Detections]
-) -> Records:
+def coco_results(dataset: Data | ImageFiles, detections: Sequence[Detections]) -> Records:
     """Detections in COCO's results format, in plain numbers, fit for a JSON file.
 
     Args:
@@ -116,7 +114,7 @@ def coco_results(
     return results
 
 
-def coco_ground_truth(dataset: CocoDataset | CSVDataset) -> dict[str, Records]:
+def coco_ground_truth(dataset: Data) -> dict[str, Records]:
     """The annotations of a data set in COCO's format: those of its file, or made from CSV rows."""
     if isinstance(dataset, CocoDataset):
         content: dict[str, Records] = dataset.coco.dataset
@@ -205,7 +203,7 @@ def class_table(scores: CocoScores) -> str:
 
 
 def evaluate_coco(
-    dataset: CocoDataset | CSVDataset, model: nn.Module, threshold: float = SCORE_THRESHOLD
+    dataset: Data, model: nn.Module, threshold: float = SCORE_THRESHOLD
 ) -> CocoScores:
     """Detect, score and say the twelve numbers: the original's name and arguments.
 

@@ -13,8 +13,8 @@ from torch import nn
 
 from retinanet.charts import precision_recall_chart
 from retinanet.curves import ClassScores, Floats, class_scores
-from retinanet.dataloader import CocoDataset, CSVDataset
-from retinanet.files import whole_file
+from retinanet.dataloader import CocoDataset, Data
+from retinanet.files import write_whole
 from retinanet.inference import predict
 from retinanet.logger import say
 from retinanet.matching import Matches, best_detections, match
@@ -47,7 +47,7 @@ class CsvScores(NamedTuple):
 
 
 def score_csv(
-    dataset: CocoDataset | CSVDataset,
+    dataset: Data,
     detections: Sequence[Detections],
     iou_threshold: float = 0.5,
     score_threshold: float = SCORE_THRESHOLD,
@@ -66,6 +66,16 @@ def score_csv(
         The scores of every class.
     """
     images = match_images(dataset, detections, iou_threshold, score_threshold, max_detections)
+    return score_matches(dataset, images, iou_threshold, score_threshold)
+
+
+def score_matches(
+    dataset: Data,
+    images: Sequence[Matches],
+    iou_threshold: float,
+    score_threshold: float,
+) -> CsvScores:
+    """The scores of every class, of what `match_images` gave for the same thresholds."""
     hits = np.concatenate([image.found >= 0 for image in images])
     scores = np.concatenate([image.detections.scores.double().numpy() for image in images])
     labels = np.concatenate([image.detections.labels.numpy() for image in images])
@@ -83,7 +93,7 @@ def score_csv(
 
 
 def match_images(
-    dataset: CocoDataset | CSVDataset,
+    dataset: Data,
     detections: Sequence[Detections],
     iou_threshold: float,
     score_threshold: float,
@@ -101,7 +111,7 @@ def match_images(
     ]
 
 
-def _crowds(dataset: CocoDataset | CSVDataset, index: int) -> Floats:
+def _crowds(dataset: Data, index: int) -> Floats:
     """[C, 5] x1, y1, x2, y2, label of an image's crowds, which only COCO's files have."""
     if not isinstance(dataset, CocoDataset):
         return np.zeros((0, 5))
@@ -148,17 +158,17 @@ def csv_table(scores: CsvScores) -> str:
             precision,
             recall,
         )
-        lines.append(row_format.format(row.name, row.num_annotations, *map(_number, values)))
+        lines.append(row_format.format(row.name, row.num_annotations, *map(three_digits, values)))
     total = sum(row.num_annotations for row in scores.annotated)
-    lines.append(f"{'mAP':{width}} {total:>7} {_number(scores.mean_average_precision):>7}")
+    lines.append(f"{'mAP':{width}} {total:>7} {three_digits(scores.mean_average_precision):>7}")
     if scores.absent:
         lines.append(f"without annotations: {', '.join(scores.absent)}")
     return "\n".join(lines)
 
 
-def _number(value: float | None) -> str:
-    """Three digits, or a dash for what is not defined."""
-    return "-" if value is None else f"{value:.3f}"
+def three_digits(value: float | None) -> str:
+    """A number for a table, or a dash for what is not defined; -1 is COCO's sign for that."""
+    return "-" if value is None or value < 0 else f"{value:.3f}"
 
 
 def save_curves(scores: CsvScores, folder: Path) -> list[Path]:
@@ -169,13 +179,12 @@ def save_curves(scores: CsvScores, folder: Path) -> list[Path]:
             # A name may hold characters that a file's may not; the label keeps two of them apart.
             safe_name = re.sub(r"[^\w-]+", "_", row.name)
             paths.append(folder / f"{label}_{safe_name}_precision_recall.png")
-            with whole_file(paths[-1]) as stream:
-                stream.write(precision_recall_chart([row], row.average_precision).png)
+            write_whole(paths[-1], precision_recall_chart([row], row.average_precision).png)
     return paths
 
 
 def evaluate(
-    generator: CocoDataset | CSVDataset,
+    generator: Data,
     retinanet: nn.Module,
     iou_threshold: float = 0.5,
     score_threshold: float = SCORE_THRESHOLD,

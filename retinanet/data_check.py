@@ -4,7 +4,6 @@ It says nothing and writes nothing.
 """
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retinanet.anchors import PYRAMID_LEVELS, cell_anchors, cell_points, level_shapes
-from retinanet.dataloader import CocoDataset, CSVDataset
+from retinanet.dataloader import Data
+from retinanet.files import READING_THREADS
 from retinanet.images import padded_size, resized_size
 from retinanet.losses import POSITIVE_IOU
 from retinanet.model import ModelConfig
@@ -32,7 +32,6 @@ HEAD = 4096  # bytes that tell most files apart
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-Data = CocoDataset | CSVDataset
 
 
 class Boxes(NamedTuple):
@@ -297,7 +296,7 @@ def equal_files(paths: Sequence[Path]) -> list[list[int]]:
     Only files of one size are opened, and only those that begin alike are read whole.
     """
     groups = [list(range(len(paths)))]
-    with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(READING_THREADS) as pool:
         for key in (_size, _head, _content):
             positions = [k for group in groups for k in group]
             keys = pool.map(key, [paths[k] for k in positions])

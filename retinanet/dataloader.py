@@ -278,6 +278,9 @@ class CocoDataset(_ImageDataset):
         return self.coco_labels_inverse[coco_label]
 
 
+Data = CocoDataset | CSVDataset  # what can be trained and evaluated on
+
+
 class ImageFiles(_ImageDataset):
     """Images without annotations.
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from retinanet.coco_eval import CocoScores, score_coco
 from retinanet.csv_eval import CsvScores, score_csv
-from retinanet.dataloader import CocoDataset, CSVDataset
+from retinanet.dataloader import CocoDataset, Data
 from retinanet.postprocess import MAX_DETECTIONS, SCORE_THRESHOLD, Detections
 
 
@@ -28,8 +28,8 @@ class Evaluation(NamedTuple):
         return self.numbers.get("mAP", self.numbers["AP"])
 
 
-def evaluate(
-    dataset: CocoDataset | CSVDataset,
+def measure(
+    dataset: Data,
     detections: Sequence[Detections],
     *,
     iou_threshold: float = 0.5,

@@ -1,12 +1,14 @@
-"""Files that are written whole or not at all."""
+"""Files: written whole or not at all, under names that are free, read by several threads."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from retinanet.errors import DataError
+
+READING_THREADS = min(16, 4 * (os.cpu_count() or 1))  # they mostly wait for the disk
 
 
 @contextmanager
@@ -34,6 +36,21 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, making its folder; errors as `whole_file`."""
+    with whole_file(path) as stream:
+        stream.write(content)
+
+
+def first_free(path: Path, taken: Callable[[Path], bool]) -> Path:
+    """`path`, or the first of `name_2`, `name_3` ... beside it that is not taken."""
+    free, number = path, 1
+    while taken(free):
+        number += 1
+        free = path.with_name(f"{path.stem}_{number}{path.suffix}")
+    return free
 
 
 def _sync_folder(folder: Path) -> None:

@@ -15,15 +15,15 @@ from retinanet.charts import (
     scores_chart,
 )
 from retinanet.coco_eval import CocoScores, score_coco
-from retinanet.csv_eval import CsvScores, match_images, score_csv
+from retinanet.csv_eval import CsvScores, match_images, score_matches, three_digits
 from retinanet.curves import best_mean_f1
-from retinanet.dataloader import CocoDataset, CSVDataset
-from retinanet.files import whole_file
+from retinanet.dataloader import CocoDataset, Data
+from retinanet.files import write_whole
 from retinanet.history import Records
 from retinanet.matching import Matches
 from retinanet.mistakes import condensed, confusion_matrix, frequent_mistakes
 from retinanet.page import Html, definitions, element, joined, picture, section, table
-from retinanet.postprocess import Detections
+from retinanet.postprocess import SCORE_THRESHOLD, Detections
 
 CLASSES_IN_MATRIX = 20
 CLASSES_BESIDE_TEXT = 10  # a larger matrix gets the whole width
@@ -35,7 +35,7 @@ FILES = ("losses.png", "scores.png", "precision_recall.png", "f1.png", "confusio
 class Findings:
     """All that a report says of some detections."""
 
-    dataset: CocoDataset | CSVDataset
+    dataset: Data
     coco: CocoScores
     voc: CsvScores
     best_f1: tuple[float, float] | None
@@ -47,16 +47,17 @@ class Findings:
 
 
 def find(
-    dataset: CocoDataset | CSVDataset,
+    dataset: Data,
     detections: Sequence[Detections],
     coco: CocoScores | None = None,
     voc: CsvScores | None = None,
 ) -> Findings:
     """Look at detections from all sides; arguments as `report.write_report`."""
-    voc = voc or score_csv(dataset, detections, max_detections=None)  # as many as are given
+    thresholds = (voc.iou_threshold, voc.score_threshold) if voc else (0.5, SCORE_THRESHOLD)
+    images = match_images(dataset, detections, *thresholds)
+    voc = voc or score_matches(dataset, images, *thresholds)
     best_f1 = best_mean_f1(voc.annotated)
     threshold = best_f1[0] if best_f1 else 0.5
-    images = match_images(dataset, detections, voc.iou_threshold, voc.score_threshold)
     return Findings(
         dataset,
         coco or score_coco(dataset, detections),
@@ -79,11 +80,11 @@ def summary(findings: Findings) -> Html:
     )
     threshold, f1 = findings.best_f1 or (None, None)
     numbers = {
-        "COCO AP": _number(stats["AP"]),
-        "COCO AP50": _number(stats["AP50"]),
-        f"mAP, IoU {voc.iou_threshold:g}": _number(voc.mean_average_precision),
-        "best mean F1": _number(f1),
-        "at a score of": _number(threshold),
+        "COCO AP": three_digits(stats["AP"]),
+        "COCO AP50": three_digits(stats["AP50"]),
+        f"mAP, IoU {voc.iou_threshold:g}": three_digits(voc.mean_average_precision),
+        "best mean F1": three_digits(f1),
+        "at a score of": three_digits(threshold),
     }
     return joined(element("p", " · ".join(counts)), definitions(numbers, "numbers"))
 
@@ -194,11 +195,11 @@ def class_table(findings: Findings) -> Html:
                     f"{row.num_annotations:,}",
                     _bar(coco.per_class.get(row.name)),
                     _bar(row.average_precision),
-                    *map(_number, values),
+                    *map(three_digits, values),
                 )
             )
     total = sum(row.num_annotations for row in voc.annotated)
-    means = (_number(coco.stats["AP"]), _number(voc.mean_average_precision))
+    means = (three_digits(coco.stats["AP"]), three_digits(voc.mean_average_precision))
     foot = ("all classes", f"{total:,}", *means, *[""] * 6)
     parts = [table(groups, head, rows, foot)] if rows else []
     if voc.absent:
@@ -208,7 +209,7 @@ def class_table(findings: Findings) -> Html:
 
 def coco_numbers(coco: CocoScores) -> Html:
     """The twelve numbers, as validate.py says them."""
-    values = {name: _number(value) for name, value in coco.stats.items()}
+    values = {name: three_digits(value) for name, value in coco.stats.items()}
     return section(
         "COCO's numbers",
         element(
@@ -221,24 +222,13 @@ def coco_numbers(coco: CocoScores) -> Html:
     )
 
 
-def save(path: Path, content: bytes) -> None:
-    """Write a file whole, making its folder."""
-    with whole_file(path) as stream:
-        stream.write(content)
-
-
 def _chart(path: Path, chart: Chart, alt: str, caption: str = "") -> Html:
     """A chart for the page, and as a PNG beside it."""
-    save(path, chart.png)
+    write_whole(path, chart.png)
     return picture(chart.svg, "svg+xml", alt, (caption,))
-
-
-def _number(value: float | None) -> str:
-    """Three digits, or a dash for what is not defined; -1 is COCO's sign for that."""
-    return "-" if value is None or value < 0 else f"{value:.3f}"
 
 
 def _bar(value: float | None) -> Html:
     """A number and a bar of its length, in a place for 1."""
     length = element("i", style=f"width:{100 * max(value or 0, 0):.0f}%")
-    return joined(element("i", length, class_="bar"), _number(value))
+    return joined(element("i", length, class_="bar"), three_digits(value))

@@ -5,7 +5,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from retinanet.anchors import RATIOS, SCALES, SIZES
 from retinanet.errors import printable
@@ -16,6 +16,14 @@ from retinanet.postprocess import (
     SCORE_THRESHOLD,
 )
 from retinanet.runtime import PRECISIONS
+
+DETECTION_FLAGS = (
+    "score_threshold",
+    "nms_threshold",
+    "candidates_per_level",
+    "max_detections",
+    "class_agnostic_nms",
+)
 
 # A flag may be written with dashes too, and several flags may stand in a file: @FILE.
 EPILOG = "Flags may be written with dashes too; @FILE stands for the flags in a file (# comments)."
@@ -174,6 +182,16 @@ def add_training_data_flags(parser: Parser, kinds: Sequence[str]) -> None:
     add_reading_flags(group)
 
 
+def check_training_flags(parser: Parser, args: argparse.Namespace) -> None:
+    """End where the data's format needs a flag that is not given, or the sizes are at odds."""
+    needed = {"coco": ("coco_path",), "csv": ("csv_train", "csv_classes")}
+    for name in needed.get(args.dataset, ()):
+        if getattr(args, name) is None:
+            parser.error(f"--dataset {args.dataset} needs --{name}")
+    if args.max_side < args.min_side:
+        parser.error(f"--max_side {args.max_side} is less than --min_side {args.min_side}")
+
+
 def add_size_flags(group: argparse._ArgumentGroup, min_side: str, max_side: str) -> None:
     """--min_side and --max_side, without defaults; the texts tell what they will be."""
     group.add_argument(
@@ -303,3 +321,8 @@ def add_detection_flags(parser: Parser, score_threshold: float = SCORE_THRESHOLD
         action="store_true",
         help="let a box be dropped for a better one of any class",
     )
+
+
+def detection_limits(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_detection_flags` asked for, as keywords of `predict` and of `RetinaNet.detect`."""
+    return {name: getattr(args, name) for name in DETECTION_FLAGS}

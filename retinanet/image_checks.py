@@ -9,6 +9,7 @@ from typing import Any
 
 from retinanet.annotations import Annotations, Array, Problems, shown
 from retinanet.errors import DataError
+from retinanet.files import READING_THREADS
 from retinanet.images import UNKNOWN, Size, image_size, is_sideways
 
 HEADERS_AT_ONCE = 64  # sizes that a thread reads before it takes the next part
@@ -82,10 +83,9 @@ def read_sizes(
         return found
 
     wanted = sorted(set(range(len(paths))).difference(absent))
-    threads = min(16, 4 * (os.cpu_count() or 1))  # mostly waiting for the disk
-    step = max(1, min(HEADERS_AT_ONCE, len(wanted) // threads))
+    step = max(1, min(HEADERS_AT_ONCE, len(wanted) // READING_THREADS))
     parts = [wanted[start : start + step] for start in range(0, len(wanted), step)]
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(READING_THREADS) as pool:
         found = [size for part in pool.map(sizes_or_errors, parts) for size in part]
     sizes, errors = [UNKNOWN] * len(paths), {}
     for k, size in zip(wanted, found, strict=True):

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from retinanet.coco_eval import coco_results
-from retinanet.dataloader import CocoDataset, CSVDataset, ImageFiles
-from retinanet.files import whole_file
+from retinanet.dataloader import Data, ImageFiles
+from retinanet.files import first_free, write_whole
 from retinanet.postprocess import Detections
 
-Images = CocoDataset | CSVDataset | ImageFiles
+Images = Data | ImageFiles
 
 
 def as_json(images: Images, detections: Sequence[Detections], names: Sequence[str]) -> str:
@@ -92,10 +92,6 @@ def save_predictions(
         The file.
     """
     name, writer = FORMATS[kind]
-    path, number = folder / name, 1
-    while path.exists():
-        number += 1
-        path = folder / f"{Path(name).stem}_{number}{Path(name).suffix}"
-    with whole_file(path) as stream:
-        stream.write(writer(images, detections, names).encode(errors="surrogateescape"))
+    path = first_free(folder / name, Path.exists)
+    write_whole(path, writer(images, detections, names).encode(errors="surrogateescape"))
     return path

@@ -11,9 +11,9 @@ from PIL import Image
 from retinanet.coco_eval import CocoScores
 from retinanet.csv_eval import CsvScores
 from retinanet.curves import Floats
-from retinanet.dataloader import CocoDataset, CSVDataset, ImageFiles
+from retinanet.dataloader import Data, ImageFiles
 from retinanet.errors import DataError
-from retinanet.files import whole_file
+from retinanet.files import first_free, whole_file, write_whole
 from retinanet.findings import (
     FILES,
     Findings,
@@ -22,7 +22,6 @@ from retinanet.findings import (
     confusion,
     find,
     precision_and_recall,
-    save,
     summary,
     training,
 )
@@ -42,7 +41,7 @@ OWN_PICTURES = (
 
 
 def draw_image(
-    dataset: CocoDataset | CSVDataset | ImageFiles,
+    dataset: Data | ImageFiles,
     index: int,
     detections: Detections,
     class_names: Sequence[str],
@@ -72,10 +71,7 @@ def free_name(folder: Path, image: Path, taken: set[Path]) -> Path:
         image: the file it was drawn on.
         taken: names given out before and input files; the new one is added.
     """
-    path, number = folder / f"{image.stem}.jpg", 1
-    while path.resolve() in taken:
-        number += 1
-        path = folder / f"{image.stem}_{number}.jpg"
+    path = first_free(folder / f"{image.stem}.jpg", lambda name: name.resolve() in taken)
     taken.add(path.resolve())
     return path
 
@@ -93,7 +89,7 @@ def save_picture(path: Path, picture: Picture) -> None:
 
 
 def draw_sheet(
-    dataset: CocoDataset | CSVDataset,
+    dataset: Data,
     detections: Sequence[Detections],
     *,
     score_threshold: float,
@@ -135,7 +131,7 @@ def report_file(folder: Path) -> Path:
 
 def write_report(
     folder: Path,
-    dataset: CocoDataset | CSVDataset | None,
+    dataset: Data | None,
     detections: Sequence[Detections],
     *,
     title: str,
@@ -183,8 +179,7 @@ def write_report(
             _missed(found, pictures),
             _false(found, pictures),
         ]
-    with whole_file(path) as stream:
-        stream.write(page(title, sections))
+    write_whole(path, page(title, sections))
     return path
 
 
@@ -248,7 +243,7 @@ def _photo(
     drawn = draw_boxes(drawn, scale * boxes, labels, scores, class_names=names)
     stream = io.BytesIO()
     Image.fromarray(drawn).save(stream, format="JPEG", quality=85)
-    save(path, stream.getvalue())
+    write_whole(path, stream.getvalue())
     file, root = dataset.image_path(index), dataset.images_root
     name = str(file.relative_to(root) if file.is_relative_to(root) else file.name)
     return picture(stream.getvalue(), "jpeg", name, (element("b", name), caption))

@@ -12,7 +12,7 @@ from retinanet import page
 from retinanet.annotations import shown
 from retinanet.checkpoint import Checkpoint, read_file, save_checkpoint, write_file
 from retinanet.errors import DataError, printable
-from retinanet.files import whole_file
+from retinanet.files import write_whole
 from retinanet.logger import METRICS_FILE, TENSORBOARD_FOLDER, say
 from retinanet.runtime import run_id, was_restarted
 
@@ -129,8 +129,8 @@ class RunFolder:
         """Write down how the run was started: every flag's value, versions, the machine."""
         if self.writes:
             content = {"flags": dict(flags), **machine}
-            with whole_file(self.folder / CONFIG_FILE) as stream:
-                stream.write(json.dumps(content, indent=1, default=str).encode())
+            text = json.dumps(content, indent=1, default=str)
+            write_whole(self.folder / CONFIG_FILE, text.encode())
 
     def save_epoch(self, checkpoint: Checkpoint) -> None:
         """Write an epoch's file, and remove the one that `keep` leaves no room for."""

@@ -1,5 +1,6 @@
 """What several test files need: the reference values and the weights that they are for."""
 
+import os
 import re
 import zlib
 from collections.abc import Sequence
@@ -15,6 +16,20 @@ from torch.utils._pytree import tree_leaves
 from retinanet.sample_data import SampleData
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+class Touch:
+    """Makes a file when unpickled by a careless reader."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch '{self.target}'",)
+
+
+class Foreign(nn.Module):
+    """Not a class of the original's."""
 
 
 def csv_run_flags(sample: SampleData, folder: Path, *more: str) -> list[str]:

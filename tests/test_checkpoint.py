@@ -21,6 +21,7 @@ from retinanet.checkpoint import (
 )
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig, RetinaNet, resnet18
+from tests.helpers import Foreign, Touch
 
 CPU = torch.device("cpu")
 
@@ -188,24 +189,10 @@ def test_own_module_pickled_the_originals_way(tmp_path: Path, model: RetinaNet) 
 # ---- refusing ----
 
 
-class Exploit:
-    """Runs a command when unpickled by a careless reader."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, (f"touch {self.target}",)
-
-
-class Foreign(nn.Module):
-    """Not a class of the original's."""
-
-
 @pytest.mark.parametrize("wrap", ["bare", "nested", "legacy", "pickle", "zip", "foreign"])
 def test_code_is_refused_and_not_run(tmp_path: Path, wrap: str) -> None:
     target, file = tmp_path / "was_here", tmp_path / "a.pt"
-    exploit = Exploit(target)
+    exploit = Touch(target)
     if wrap == "pickle":
         file.write_bytes(pickle.dumps(exploit))
     elif wrap == "zip":

@@ -40,6 +40,20 @@ def run(command: list[str], *, check: bool = True) -> "subprocess.CompletedProce
     return result
 
 
+def started(command: list[str], *, until: str) -> "subprocess.Popen[str]":
+    """A process that goes on, when a line of its stdout has begun so."""
+    process = subprocess.Popen(
+        [str(word) for word in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    assert process.stdout
+    assert any(line.startswith(until) for line in process.stdout)
+    return process
+
+
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> SampleData:
     # 7 images of both orientations: joint batches of 6 leave one for the last step.
@@ -121,23 +135,13 @@ def test_killed_worker_resumes_by_itself(
 ) -> None:
     command = [*torchrun(2, "--max_restarts=2"), ROOT / "train.py"]
     command += [*flags(sample, tmp_path, "--save_every_minutes", "0.0001")]
-    process = subprocess.Popen(
-        [str(word) for word in command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=ENVIRONMENT,
-    )
-    assert process.stdout
-    for line in process.stdout:
-        if line.startswith("Epoch: 0 | Iteration: 0"):
-            break
+    process = started(command, until="Epoch: 0 | Iteration: 0")
     children = subprocess.run(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
     )
     os.kill(int(children.stdout.split()[1]), signal.SIGKILL)
-    rest = process.stdout.read()
-    assert process.wait(300) == 0
+    rest = process.communicate(timeout=300)[0]
+    assert process.returncode == 0
     assert "Resumed " in rest
     found, expected = (load_checkpoint(f / "model_final.pt").weights for f in (tmp_path, pair[0]))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -146,21 +150,11 @@ def test_killed_worker_resumes_by_itself(
 def test_sigterm_to_torchrun_leaves_a_state_to_resume(
     sample: SampleData, pair: tuple[Path, str], tmp_path: Path
 ) -> None:
-    command = [str(word) for word in [*torchrun(2), ROOT / "train.py", *flags(sample, tmp_path)]]
-    process = subprocess.Popen(
-        [*command, "--epochs", "1000"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=ENVIRONMENT,
-    )
-    assert process.stdout
-    for line in process.stdout:
-        if line.startswith("Epoch: 0 | Iteration: 1"):
-            break
+    command = [*torchrun(2), ROOT / "train.py", *flags(sample, tmp_path)]
+    process = started([*command, "--epochs", "1000"], until="Epoch: 0 | Iteration: 1")
     process.send_signal(signal.SIGTERM)
-    process.stdout.read()
-    assert process.wait(120) != 0
+    process.communicate(timeout=120)
+    assert process.returncode != 0
     run([*command, "--resume"])
     found, expected = (load_checkpoint(f / "model_final.pt").weights for f in (tmp_path, pair[0]))
     assert all(torch.equal(found[name], expected[name]) for name in expected)

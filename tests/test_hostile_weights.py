@@ -6,7 +6,6 @@ file run. A hang, a crash or a flood of memory is a failed test: see `hostile.ru
 
 import contextlib
 import io
-import os
 import pickle
 import re
 import zipfile
@@ -30,6 +29,7 @@ from retinanet.errors import DataError
 from retinanet.model import ModelConfig
 from retinanet.tools import convert, export
 from tests import hostile
+from tests.helpers import Foreign, Touch
 from tests.hostile import QUICK, TRAIN, Inputs, Script, no_file, refusal, saved, training, zipped
 
 
@@ -60,20 +60,6 @@ WEIGHT_READERS: dict[str, Callable[[Inputs, Path], tuple[Script, list[object]]]]
 }
 if all(map(find_spec, export.PACKAGES)):
     WEIGHT_READERS["export"] = lambda _, file: (export.main, [file, "out.onnx"])
-
-
-class Touch:
-    """Makes a file when unpickled by a careless reader."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, (f"touch '{self.target}'",)
-
-
-class Foreign(nn.Module):
-    """Not a class of the original's."""
 
 
 def exploit(kind: str, target: Path) -> bytes:

@@ -1,4 +1,3 @@
-import os
 import pickle
 from collections import OrderedDict
 
@@ -7,6 +6,7 @@ import pytest
 import torch
 
 from retinanet.numpy_pickle import read_numpy_pickle
+from tests.helpers import Touch
 
 ARRAYS = [
     np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -38,18 +38,10 @@ def test_the_names_of_numpy_1_and_2(tmp_path):
     assert torch.equal(read_numpy_pickle(tmp_path / "a.pkl"), torch.from_numpy(ARRAYS[0]))
 
 
-class Exploit:
-    def __init__(self, target):
-        self.target = target
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.target}",)
-
-
 @pytest.mark.parametrize("wrap", [lambda e: e, lambda e: {"model": {"a": e}}, lambda e: [e]])
 def test_code_is_refused_and_not_run(tmp_path, wrap):
     target = tmp_path / "was_here"
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps(wrap(Exploit(target))))
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(wrap(Touch(target))))
     with pytest.raises(pickle.UnpicklingError, match=r"Unsupported global: (posix|nt)\.system"):
         read_numpy_pickle(tmp_path / "a.pkl")
     assert not target.exists()

@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from retinanet import cli
-from retinanet.data_check import Data, Facts, Side, better_sides, equal_files, look_at
-from retinanet.dataloader import CocoDataset, CSVDataset
+from retinanet.data_check import Facts, Side, better_sides, equal_files, look_at
+from retinanet.dataloader import CocoDataset, CSVDataset, Data
 from retinanet.errors import DataError
-from retinanet.files import whole_file
-from retinanet.flags import Parser, add_anchor_flags, add_size_flags, add_training_data_flags
+from retinanet.files import write_whole
+from retinanet.flags import (
+    Parser,
+    add_anchor_flags,
+    add_size_flags,
+    add_training_data_flags,
+    check_training_flags,
+)
 from retinanet.logger import say
 from retinanet.model import ModelConfig
 from retinanet.tools.check_report import (
@@ -48,11 +54,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the flags and see that what they need is there."""
     flags = parser()
     args = flags.parse(argv)
-    for name in {"coco": ["coco_path"], "csv": ["csv_train", "csv_classes"]}[args.dataset]:
-        if getattr(args, name) is None:
-            flags.error(f"--dataset {args.dataset} needs --{name}")
-    if args.max_side < args.min_side:
-        flags.error(f"--max_side {args.max_side} is less than --min_side {args.min_side}")
+    check_training_flags(flags, args)
     return args
 
 
@@ -127,8 +129,7 @@ def as_json(dataset: Data, facts: Facts, sides: Sequence[Side | None]) -> dict[s
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write files of these names, and say so."""
     for name, content in files.items():
-        with whole_file(folder / name) as stream:
-            stream.write(content)
+        write_whole(folder / name, content)
         say(f"Written: {folder / name}")
 
 

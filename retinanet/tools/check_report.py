@@ -12,7 +12,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
 from retinanet.charts import INK
-from retinanet.data_check import ClassFacts, Data, Facts, Side, advice, percent
+from retinanet.data_check import ClassFacts, Facts, Side, advice, percent
+from retinanet.dataloader import Data
 from retinanet.errors import printable
 from retinanet.losses import POSITIVE_IOU
 from retinanet.visualization import contact_sheet, draw_boxes, draw_ground_truth

@@ -20,8 +20,8 @@ from retinanet.boxes import clip_boxes, decode_boxes
 from retinanet.checkpoint import Checkpoint, load_checkpoint
 from retinanet.dataloader import Normalizer, Resizer, Sample
 from retinanet.errors import DataError
-from retinanet.files import whole_file
-from retinanet.flags import Parser, add_detection_flags
+from retinanet.files import write_whole
+from retinanet.flags import Parser, add_detection_flags, detection_limits
 from retinanet.images import image_files, read_image
 from retinanet.logger import say
 from retinanet.model import RetinaNet
@@ -36,13 +36,6 @@ from retinanet.tools.onnx_graph import (
 )
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-LIMITS = (
-    "score_threshold",
-    "nms_threshold",
-    "candidates_per_level",
-    "max_detections",
-    "class_agnostic_nms",
-)
 
 # How far the file may be from PyTorch: two ways to add up the same float32 numbers.
 SCORE_TOLERANCE = 1e-4
@@ -92,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_output(args.output, overwrite=args.overwrite)
     checkpoint = load_checkpoint(args.file)
     photographs = read_photographs(args.images)
-    limits = {name: getattr(args, name) for name in LIMITS}
+    limits = detection_limits(args)
     model = checkpoint.build(torch.device("cpu"))
 
     say(f"Exporting {args.file}; this takes about a minute")
@@ -144,9 +137,8 @@ def metadata(
     args: argparse.Namespace, checkpoint: Checkpoint, limits: dict[str, Any]
 ) -> dict[str, str]:
     """What the file says of itself: texts for people, and JSON."""
-    names = cli.class_names(None, checkpoint, args.file)
     facts = {
-        "class_names": names,
+        "class_names": checkpoint.names,
         "min_side": checkpoint.min_side,
         "max_side": checkpoint.max_side,
         "retinanet_version": __version__,
@@ -304,8 +296,7 @@ def write(path: Path, content: bytes, agreement: Agreement) -> None:
             f"{path}: not written: onnxruntime and PyTorch disagree: {agreement};"
             f" try other versions of {', '.join(PACKAGES)}"
         )
-    with whole_file(path) as stream:
-        stream.write(content)
+    write_whole(path, content)
 
 
 if __name__ == "__main__":
