@@ -32,6 +32,7 @@ from retinanet.flags import (
     Parser,
     add_anchor_flags,
     add_device_flags,
+    add_learning_flags,
     add_size_flags,
     add_training_data_flags,
     check_training_flags,
@@ -42,6 +43,7 @@ from retinanet.flags import (
 from retinanet.inference import predict
 from retinanet.logger import METRICS_FILE, RunLog, read_records, say
 from retinanet.model import ModelConfig, RetinaNet
+from retinanet.optim import Recipe
 from retinanet.postprocess import Detections
 from retinanet.report import draw_sheet, save_picture, write_report
 from retinanet.run_folder import RunFolder, check_settings
@@ -79,6 +81,7 @@ SHAPES_DEFAULTS = DEFAULTS | {
     "max_side": 384,
 }
 ANCHOR_FLAGS = ("anchor_sizes", "anchor_ratios", "anchor_scales")
+LEARNING_FLAGS = ("optimizer", "weight_decay", "schedule", "warmup", "clip_norm")
 SAMPLE_SIZE = {"train_images": 300, "val_images": 60}
 
 
@@ -106,9 +109,7 @@ def parser() -> Parser:
         type=positive_int,
         help="stop after N evaluations without a better mAP (never)",
     )
-    training.add_argument(
-        "--lr", type=positive_float, help="Adam's learning rate (1e-5; shapes: 3e-4)"
-    )
+    add_learning_flags(training)
     add_size_flags(training, "608; shapes: 256", "1024; shapes: 384")
     training.add_argument(
         "--on_bad_image",
@@ -178,6 +179,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
                 flags.error(f"--dataset shapes makes its own data; leave out --{name}")
     if args.patience and args.dataset == "csv" and not args.csv_val:
         flags.error("--patience counts evaluations; it needs --csv_val")
+    if args.warmup and args.schedule == "plateau":
+        flags.error("--warmup goes with --schedule cosine or --schedule step")
     if args.resume is True and args.overwrite:
         flags.error("--resume goes on with the files that --overwrite would remove")
     return args
@@ -276,13 +279,27 @@ def deciding_settings(
         "the classes": list(dataset.class_names),
         "--depth": args.depth,
         "--batch_size (of all processes)": args.batch_size * runtime.world_size,
-        "--lr": args.lr,
+        **{f"--{name}": vars(args)[name] for name in ("lr", *LEARNING_FLAGS)},
+        "--epochs": "any" if args.schedule == "plateau" else args.epochs,
         "--min_side": args.min_side,
         "--max_side": args.max_side,
         "the anchors": [config.anchor_sizes, config.anchor_ratios, config.anchor_scales],
         "--seed": args.seed,
         "--precision": runtime.precision,
     }
+
+
+def compile_network(model: RetinaNet, runtime: Runtime) -> None:
+    """Let torch compile what the model computes before the loss."""
+    if cli.shares_batches(runtime):  # the replicas would run the first GPU's weights
+        raise DataError("--compile with several GPUs needs torchrun, or give --device cuda:0")
+    model.predict = torch.compile(model.predict)  # type: ignore[method-assign]
+
+
+def as_recipe(args: argparse.Namespace, steps: int) -> Recipe:
+    """How to learn in epochs of so many steps."""
+    learning = {name: vars(args)[name] for name in LEARNING_FLAGS}
+    return Recipe(args.lr, **learning, steps=args.epochs * steps)
 
 
 def run_epochs(
@@ -390,12 +407,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         say(f"Weights {args.weights}: {take_weights(model, start.weights)}")
     model.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if args.compile:
-        if cli.shares_batches(runtime):  # the replicas would run the first GPU's weights
-            raise DataError("--compile with several GPUs needs torchrun, or give --device cuda:0")
-        model.predict = torch.compile(model.predict)  # type: ignore[method-assign]
+        compile_network(model, runtime)
+    batches, sampler = load_batches(dataset_train, args, runtime)
     overflows = runtime.autocast is torch.float16
     losses = LossLog(log, dataset_train.image_path, skips_overflow=overflows)
-    training = Training(model, runtime, args.lr, losses)
+    training = Training(model, runtime, as_recipe(args, len(sampler)), losses)
     checkpoint = Checkpoint(
         config,
         model.state_dict(),
@@ -410,8 +426,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         say(f"Resumed {resumed}: epoch {training.epoch}, iteration {training.step}")
 
     # The loop, and what is left of it.
+    joint = args.batch_size * runtime.world_size
     say(f"Training a ResNet-{args.depth} RetinaNet: {cli.describe(runtime)}")
-    batches, sampler = load_batches(dataset_train, args, runtime)
+    say(f"{joint} images a step, and --lr {args.lr:g} as given: it is scaled by nothing")
     folder.claim(old_files, args.epochs, sum(w.nbytes for w in checkpoint.weights.values()))
     folder.save_config(vars(args), describe_machine(runtime))
     log.open(training.epoch, training.step, steps=len(sampler))

@@ -18,16 +18,16 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from benchmarks import plain
 from benchmarks.measure import Function
 from retinanet.dataloader import Batch
-from retinanet.engine import MAX_GRADIENT_NORM, LossLog, Training
+from retinanet.engine import LossLog, Training
 from retinanet.logger import RunLog
 from retinanet.model import ModelConfig, RetinaNet
+from retinanet.optim import Recipe
 from retinanet.runtime import joint_batch, start_runtime
 from retinanet.transforms import MEAN, STD
 
 CLASSES = 80
 BATCH = 2
 BOXES = 8  # of an image, unless said otherwise
-LEARNING_RATE = 1e-5
 SCORE_THRESHOLD = 0.05
 
 
@@ -87,9 +87,7 @@ def our_step(side: int, depth: int, precision: str = "auto", boxes: int = BOXES)
     """A step of train.py with its default flags, or another precision."""
     runtime = start_runtime("cpu", precision)
     model = our_model(depth)
-    training = Training(
-        model, runtime, LEARNING_RATE, LossLog(RunLog(), Path, skips_overflow=False)
-    )
+    training = Training(model, runtime, Recipe(), LossLog(RunLog(), Path, skips_overflow=False))
     model.train()
     model.freeze_bn()
     images = normalised(pictures(side)).contiguous(memory_format=torch.channels_last)
@@ -101,7 +99,7 @@ def our_step(side: int, depth: int, precision: str = "auto", boxes: int = BOXES)
 def plain_step(side: int, depth: int) -> Function:
     """A step of the plain loop in float32."""
     model = plain.PlainRetinaNet(our_model(depth))
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=Recipe.lr)
     images, boxes = normalised(pictures(side)), annotations(side)
     return lambda: plain.train_step(model, optimizer, images, boxes)
 
@@ -111,7 +109,7 @@ def torchvision_step(side: int, depth: int, best: bool = False) -> Function:
     model = torchvision_model(side, depth).train()
     if best:
         model = model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=Recipe.lr, fused=True)
     images = list(pictures(side))
     targets = [{"boxes": rows[:, :4], "labels": rows[:, 4].long()} for rows in annotations(side)]
 
@@ -120,7 +118,7 @@ def torchvision_step(side: int, depth: int, best: bool = False) -> Function:
         with torch.autocast("cpu", torch.bfloat16) if best else contextlib.nullcontext():
             loss = sum(model(images, targets).values())
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+        nn.utils.clip_grad_norm_(model.parameters(), Recipe.clip_norm)
         optimizer.step()
 
     return step

@@ -17,6 +17,7 @@ from retinanet.dataloader import Batch
 from retinanet.errors import DataError, reason
 from retinanet.logger import RunLog, say
 from retinanet.model import RetinaNet
+from retinanet.optim import Recipe
 from retinanet.runtime import (
     JointBatch,
     Runtime,
@@ -25,7 +26,6 @@ from retinanet.runtime import (
     sum_over_processes,
 )
 
-MAX_GRADIENT_NORM = 0.1
 RUNNING_LOSSES = 500  # how many steps the running loss is the mean of
 MAX_OVERFLOWS = 20  # float16 steps in a row that the scaler may skip while it finds its scale
 MAX_UNREADABLE = 100  # images that may be skipped before the run is given up
@@ -117,21 +117,21 @@ class Training:
     Args:
         model: on its device.
         runtime: device, precision and peers.
-        lr: Adam's learning rate.
+        recipe: optimizer, schedule, clipping.
         log: takes the losses.
     """
 
-    def __init__(self, model: RetinaNet, runtime: Runtime, lr: float, log: LossLog) -> None:
-        self.model, self.runtime, self.log = model, runtime, log
+    def __init__(self, model: RetinaNet, runtime: Runtime, recipe: Recipe, log: LossLog) -> None:
+        self.model, self.runtime, self.recipe, self.log = model, runtime, recipe, log
         model.autocast = runtime.autocast
         self.wrapper = parallel(model, runtime)
-        # Fused, because only such an optimizer can be told on the device to skip a step.
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
+        self.optimizer = recipe.make_optimizer(model.parameters())
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(self.optimizer, patience=3)
         self.scaler = torch.amp.GradScaler(
             runtime.device.type, enabled=runtime.autocast is torch.float16
         )
         self.epoch, self.step = 0, 0
+        self.steps_done = 0  # of the whole run
         self._unreadable: set[str] = set()
 
     def state(self) -> dict[str, Any]:
@@ -144,6 +144,7 @@ class Training:
             "scaler": self.scaler.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
+            "steps_done": self.steps_done,
             "running": list(self.log.running),
             "total": self.log.total,
             "count": self.log.count,
@@ -163,6 +164,7 @@ class Training:
             if state["scaler"]:
                 self.scaler.load_state_dict(state["scaler"])
             self.epoch, self.step = operator.index(state["epoch"]), operator.index(state["step"])
+            self.steps_done = operator.index(state["steps_done"])
             self.log.running.extend(map(float, state["running"]))
             self.log.total = float(state["total"])
             self.log.count = operator.index(state["count"])
@@ -192,10 +194,12 @@ class Training:
             joint = joint_batch(H, W, len(batch["img"]), stop=stop.signal_number is not None)
             self._note_unreadable(batch)
             if joint.images:
-                lr = self.optimizer.param_groups[0]["lr"]
+                if self.recipe.schedule != "plateau":
+                    self._set_lr(self.recipe.lr_at(self.steps_done))
                 losses = self.train_step(batch, joint)
-                self.log.add(self.epoch, self.step, lr, losses, batch.get("index", ()))
+                self.log.add(self.epoch, self.step, self.lr, losses, batch.get("index", ()))
             self.step += 1
+            self.steps_done += 1
             self.log.run.took(joint.images)
             after_step()
             # A request that came during the step counts at once where nobody else must agree.
@@ -203,12 +207,22 @@ class Training:
                 stop.stop()
         self.log.flush()
 
+    @property
+    def lr(self) -> float:
+        """The learning rate as it is now."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def _set_lr(self, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
     def finish_epoch(self) -> None:
-        """Let the schedule see the epoch's mean loss, and begin the next epoch."""
-        lr = self.optimizer.param_groups[0]["lr"]
-        self.scheduler.step(self.log.mean)
-        if self.optimizer.param_groups[0]["lr"] != lr:
-            say(f"The loss stands still: learning rate {self.optimizer.param_groups[0]['lr']:g}")
+        """Let the plateau schedule see the epoch's mean loss, and begin the next epoch."""
+        if self.recipe.schedule == "plateau":
+            lr = self.lr
+            self.scheduler.step(self.log.mean)
+            if self.lr != lr:
+                say(f"The loss stands still: learning rate {self.lr:g}")
         self.log.total, self.log.count = 0.0, 0
         self.epoch, self.step = self.epoch + 1, 0
 
@@ -239,7 +253,7 @@ class Training:
         losses = losses * (len(images) * self.runtime.world_size / joint.images)
         self.scaler.scale(losses.sum()).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         losses = sum_over_processes(losses.detach() / self.runtime.world_size)
         loss = losses.sum()
         skip = (loss == 0) | ~torch.isfinite(loss) | ~torch.isfinite(norm)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from retinanet.anchors import RATIOS, SCALES, SIZES
 from retinanet.errors import printable
+from retinanet.optim import OPTIMIZERS, SCHEDULES
 from retinanet.postprocess import (
     CANDIDATES_PER_LEVEL,
     MAX_DETECTIONS,
@@ -123,6 +124,11 @@ def positive_float(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """A number of 0 to 1, 1 excluded."""
+    return 0.0 if text in ("0", "0.0") else fraction(text)
+
+
 def fraction(text: str) -> float:
     """A number between 0 and 1, both excluded."""
     value = positive_float(text)
@@ -131,7 +137,13 @@ def fraction(text: str) -> float:
     return value
 
 
-METAVARS: dict[object, str] = {positive_int: "N", count: "N", positive_float: "X", fraction: "P"}
+METAVARS: dict[object, str] = {
+    positive_int: "N",
+    count: "N",
+    positive_float: "X",
+    fraction: "P",
+    share: "X",
+}
 
 
 # ---- groups of flags ----
@@ -205,6 +217,32 @@ def add_size_flags(group: argparse._ArgumentGroup, min_side: str, max_side: str)
         type=positive_int,
         metavar="PX",
         help=f"most that its longer side may get ({max_side})",
+    )
+
+
+def add_learning_flags(group: argparse._ArgumentGroup) -> None:
+    """What a `Recipe` holds; the defaults are the original's."""
+    group.add_argument("--lr", type=positive_float, help="learning rate (1e-5; shapes: 3e-4)")
+    group.add_argument(
+        "--optimizer",
+        choices=OPTIMIZERS,
+        default="adam",
+        metavar="KIND",
+        help=f"{', '.join(OPTIMIZERS)} (adam)",
+    )
+    group.add_argument("--weight_decay", type=share, default=0.0, help="of all parameters (0)")
+    group.add_argument(
+        "--schedule",
+        choices=SCHEDULES,
+        default="plateau",
+        metavar="KIND",
+        help="plateau, cosine, or step: a tenth after 2/3 and 11/12 (plateau)",
+    )
+    group.add_argument(
+        "--warmup", type=count, default=0, help="first steps, in which the lr rises from 0 (0)"
+    )
+    group.add_argument(
+        "--clip_norm", type=positive_float, default=0.1, help="most norm of the gradient (0.1)"
     )
 
 

@@ -22,6 +22,7 @@ from retinanet.dataloader import (
 )
 from retinanet.logger import RunLog
 from retinanet.model import resnet18
+from retinanet.optim import Recipe
 from retinanet.runtime import joint_batch, part_from_peers, start_runtime
 
 
@@ -29,7 +30,6 @@ def main(sample: str, joint_size: str, out: str, empty: str = "") -> None:
     """Take the gradients of every step of an epoch."""
     torch.set_num_threads(1)
     runtime = start_runtime("cpu", "fp32", seed=0)
-    engine.MAX_GRADIENT_NORM = 1e30
     folder = Path(sample)
     steps = Compose([Augmenter(0), Resizer(64, 96), Normalizer()])
     dataset = CSVDataset(folder / "train.csv", folder / "classes.csv", steps)
@@ -37,7 +37,7 @@ def main(sample: str, joint_size: str, out: str, empty: str = "") -> None:
     torch.nn.init.normal_(model.regressionModel.output.weight, std=0.01)
     torch.nn.init.normal_(model.classificationModel.output.weight, std=0.01)
     log = engine.LossLog(RunLog(), dataset.image_path, skips_overflow=False)
-    training = engine.Training(model, runtime, 0.0, log)
+    training = engine.Training(model, runtime, Recipe(clip_norm=1e30), log)
     training.optimizer = torch.optim.SGD(model.parameters(), lr=0.0, fused=True)
     model.train()
     model.freeze_bn()

@@ -35,6 +35,7 @@ from retinanet.engine import LossLog, Training
 from retinanet.image_checks import read_sizes
 from retinanet.logger import RunLog
 from retinanet.model import RetinaNet, resnet18, resnet50
+from retinanet.optim import Recipe
 from retinanet.runtime import joint_batch, start_runtime
 from tests.helpers import ruled_images, take_ruled_weights, worst_match
 
@@ -101,7 +102,7 @@ def test_plain_step_is_ours(model):
     plainly = plain.PlainRetinaNet(model.double())
     images = pixels(3).double()
     training = Training(
-        model, start_runtime("cpu", "fp32"), 1.0, LossLog(RunLog(), Path, skips_overflow=False)
+        model, start_runtime("cpu", "fp32"), Recipe(), LossLog(RunLog(), Path, skips_overflow=False)
     )
     training.optimizer = torch.optim.SGD(model.parameters(), lr=1.0, fused=True)
     theirs = torch.optim.SGD(plainly.parameters(), lr=1.0)

@@ -9,6 +9,7 @@ from retinanet.engine import MAX_OVERFLOWS, MAX_UNREADABLE, LossLog, Training
 from retinanet.errors import DataError
 from retinanet.logger import RunLog
 from retinanet.model import resnet18
+from retinanet.optim import OPTIMIZERS, Recipe
 from retinanet.runtime import joint_batch, start_runtime
 
 INF = float("inf")
@@ -51,11 +52,12 @@ def test_float16_may_overflow_now_and_then_but_not_for_ever() -> None:
         log.flush()
 
 
-@pytest.fixture(scope="module")
-def training() -> Training:
+@pytest.fixture(scope="module", params=OPTIMIZERS)
+def training(request: pytest.FixtureRequest) -> Training:
     log = loss_log(skips_overflow=False)
     model = resnet18(num_classes=2)
-    return Training(model, start_runtime("cpu", "fp32", seed=0), 1e-3, log)
+    recipe = Recipe(lr=1e-3, optimizer=request.param, weight_decay=0.01)
+    return Training(model, start_runtime("cpu", "fp32", seed=0), recipe, log)
 
 
 @pytest.mark.parametrize("scale", [0.0, INF])

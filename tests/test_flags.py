@@ -8,7 +8,7 @@ import pytest
 import train
 import validate
 import visualize
-from retinanet.flags import Parser, count, fraction, positive_float, positive_int
+from retinanet.flags import Parser, count, fraction, positive_float, positive_int, share
 from retinanet.tools import check_data, convert, export
 
 
@@ -60,6 +60,7 @@ def test_bad_files_of_flags(
         (count, {"0": 0, "3": 3}, ["-1", "1e3", "nan"]),
         (positive_float, {"1e-5": 1e-5, "2": 2.0}, ["0", "-1", "nan", "inf", "x"]),
         (fraction, {"0.5": 0.5}, ["0", "1", "1.5", "nan"]),
+        (share, {"0": 0.0, "0.5": 0.5}, ["-1", "1", "1.5", "nan"]),
     ],
 )
 def test_values(kind: type, good: dict[str, float], bad: list[str]) -> None:

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "retinanet"
 LEVELS = [
     "errors",
     "boxes anchors backbone files images annotations runtime visualization curves page"
-    " numpy_pickle",
+    " numpy_pickle optim",
     "csv_annotations coco_annotations image_checks box_checks transforms losses postprocess"
     " logger history sources",
     "dataloader model flags matching charts",

@@ -154,6 +154,29 @@ def test_another_runs_state(sample: SampleData, whole: tuple[Path, str], tmp_pat
     assert sorted(os.listdir(first)) == before
 
 
+def test_a_schedule_goes_on_where_it_was(
+    sample: SampleData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the warm-up, with momentum; another number of epochs is another schedule."""
+    recipe = ["--optimizer", "sgd", "--schedule", "cosine", "--warmup", "3"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train.main(flags(sample, whole, *recipe)) == 0
+    with monkeypatch.context() as patch:
+        stop = iter([False, True])
+        patch.setattr(
+            RunFolder,
+            "state_is_due",
+            lambda _: next(stop, False) and os.kill(os.getpid(), signal.SIGTERM),
+        )
+        assert train.main(flags(sample, parts, *recipe)) == 128 + signal.SIGTERM
+    assert train.main(flags(sample, parts, *recipe, "--resume", "--epochs", "5")) == 1
+    assert train.main(flags(sample, parts, *recipe, "--resume")) == 0
+    assert_same_run(parts, whole)
+    rates = [r["lr"] for r in read_records(whole / "metrics.jsonl") if r["kind"] == "step"]
+    assert rates[:3] == sorted(rates[:3])
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+
+
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [

@@ -1,0 +1,84 @@
+"""The learning rate of every step, worked out by hand and by torch's own schedules."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from retinanet.optim import OPTIMIZERS, Recipe
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.args"))
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"),
+    [
+        (0, 0.25),  # 1/4 of the warm-up, cos(0) = 1
+        (3, (1 + math.cos(math.pi * 3 / 12)) / 2),  # warmed up
+        (6, 0.5),  # half way: cos(pi / 2) = 0
+        (12, 0.0),
+    ],
+)
+def test_cosine(step: int, rate: float) -> None:
+    recipe = Recipe(1.0, schedule="cosine", warmup=4, steps=12)
+    assert recipe.lr_at(step) == pytest.approx(rate, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"), [(0, 0.5), (1, 1), (7, 1), (8, 0.1), (10, 0.1), (11, 0.01), (12, 0.01)]
+)
+def test_steps_are_those_of_twelve_epochs(step: int, rate: float) -> None:
+    recipe = Recipe(1.0, schedule="step", warmup=2, steps=12)
+    assert recipe.lr_at(step) == pytest.approx(rate)
+
+
+def test_cosine_without_warm_up_is_torchs() -> None:
+    recipe = Recipe(0.3, schedule="cosine", steps=50)
+    optimizer = torch.optim.SGD([torch.zeros(1)], 0.3)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 50)
+    for step in range(50):
+        assert recipe.lr_at(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        theirs.step()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_are_torchs(name: str) -> None:
+    """Three steps of ours and of torch's plain one, gradient 2x, decay 0.1."""
+    kinds = {
+        "adam": lambda p: torch.optim.Adam(p, 0.1, weight_decay=0.1),
+        "adamw": lambda p: torch.optim.AdamW(p, 0.1, weight_decay=0.1),
+        "sgd": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.1),
+    }
+    ours, theirs = (torch.tensor([1.0, -3.0], requires_grad=True) for _ in range(2))
+    recipe = Recipe(0.1, optimizer=name, weight_decay=0.1)
+    optimizers = (recipe.make_optimizer([ours]), kinds[name]([theirs]))
+    for _ in range(3):
+        for x, optimizer in zip((ours, theirs), optimizers, strict=True):
+            optimizer.zero_grad()
+            x.square().sum().backward()
+            optimizer.step()
+    assert not torch.equal(ours.detach(), torch.tensor([1.0, -3.0]))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_defaults_are_the_originals_recipe() -> None:
+    data = ["--dataset", "csv", "--csv_train", "a.csv", "--csv_classes", "c.csv"]
+    given = vars(train.parse([*data, f"@{RECIPES[0].with_name('original.args')}"]))
+    assert given == vars(train.parse(data))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_recipes_are_flags(recipe: Path) -> None:
+    data = ["--dataset", "csv", "--csv_train", "a.csv", "--csv_classes", "c.csv"]
+    args = train.parse([*data, f"@{recipe}", "--epochs", "3"])  # a later flag counts
+    assert args.epochs == 3
+
+
+def test_warm_up_needs_a_schedule(capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--dataset", "csv", "--csv_train", "a.csv", "--csv_classes", "c.csv"]
+    with pytest.raises(SystemExit):
+        train.parse([*data, "--warmup", "10"])
+    assert "--schedule cosine" in capsys.readouterr().err
