@@ -66,7 +66,7 @@ def our_model(depth: int) -> RetinaNet:
     return model.to(memory_format=torch.channels_last)
 
 
-def torchvision_model(side: int, depth: int) -> TorchvisionRetinaNet:
+def torchvision_model(side: int, depth: int, classes: int = CLASSES) -> TorchvisionRetinaNet:
     """Theirs: `retinanet_resnet50_fpn` with `FrozenBatchNorm2d`, all layers trained."""
     torch.manual_seed(0)
     backbone = resnet_fpn_backbone(
@@ -79,7 +79,7 @@ def torchvision_model(side: int, depth: int) -> TorchvisionRetinaNet:
     )
     longest = round(side * 1024 / 608)
     return TorchvisionRetinaNet(
-        backbone, CLASSES, min_size=side, max_size=longest, detections_per_img=100
+        backbone, classes, min_size=side, max_size=longest, detections_per_img=100
     )
 
 

@@ -1,0 +1,125 @@
+"""Train torchvision's RetinaNet by a plain loop in its fastest setting, on data of ours.
+
+channels_last and bf16 autocast, with its loss in float32; our reader, flips and batches, so that
+it sees the same images in the same order; our optimizers, for a like choice of settings.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
+from torchvision.transforms import Compose
+
+from benchmarks.cases import torchvision_model
+from retinanet.dataloader import (
+    AspectRatioBasedSampler,
+    Augmenter,
+    Batch,
+    CSVDataset,
+    Resizer,
+    collater,
+)
+from retinanet.evaluation import measure
+from retinanet.flags import add_learning_flags
+from retinanet.inference import to_original
+from retinanet.optim import Recipe
+from retinanet.postprocess import Detections
+from retinanet.start import start_weights
+
+
+def flags(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The names are train.py's."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("csv_train", "csv_classes", "csv_val", "weights", "output"):
+        parser.add_argument(f"--{name}", required=True)
+    for name in ("depth", "min_side", "max_side", "epochs", "batch_size", "seed"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    add_learning_flags(parser.add_argument_group("learning"))
+    args = parser.parse_args(argv)
+    if args.lr is None or args.schedule == "plateau":
+        parser.error("give --lr, and --schedule cosine or --schedule step")
+    return args
+
+
+def losses(model: TorchvisionRetinaNet, batch: Batch) -> torch.Tensor:
+    """The sum of both losses of a batch of uint8 images."""
+    images = [image.float() / 255 for image in batch["img"]]
+    boxes = [rows[rows[:, 4] >= 0] for rows in batch["annot"]]
+    targets = [{"boxes": rows[:, :4], "labels": rows[:, 4].long()} for rows in boxes]
+    with torch.autocast("cpu", torch.bfloat16):
+        found: dict[str, torch.Tensor] = model(images, targets)
+    return torch.stack(list(found.values())).sum()
+
+
+def train(model: TorchvisionRetinaNet, dataset: CSVDataset, args: argparse.Namespace) -> None:
+    """All epochs."""
+    sampler = AspectRatioBasedSampler(dataset, args.batch_size, seed=args.seed)
+    batches = DataLoader(dataset, batch_sampler=sampler, collate_fn=collater)
+    recipe = Recipe(
+        args.lr,
+        args.optimizer,
+        args.weight_decay,
+        args.schedule,
+        args.warmup,
+        args.clip_norm,
+        steps=args.epochs * len(sampler),
+    )
+    optimizer = recipe.make_optimizer(model.parameters())
+    model.train()
+    model.head.register_forward_hook(in_float32)
+    step = 0
+    for _ in range(args.epochs):
+        for batch in batches:
+            optimizer.param_groups[0]["lr"] = recipe.lr_at(step)
+            optimizer.zero_grad()
+            losses(model, batch).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), args.clip_norm)
+            optimizer.step()
+            step += 1
+
+
+def in_float32(_: nn.Module, __: object, outputs: dict[str, torch.Tensor]) -> object:
+    """What the head says, as the loss and the decoding are to have it."""
+    return {name: value.float() for name, value in outputs.items()}
+
+
+def detect(model: TorchvisionRetinaNet, dataset: CSVDataset) -> list[Detections]:
+    """Detections in pixels of the files, one image at a time."""
+    model.eval()
+    found = []
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        for index in range(len(dataset)):
+            sample = dataset[index]
+            height, width = sample["size"]
+            image = sample["img"][:height, :width].permute(2, 0, 1).float() / 255
+            (result,) = model([image])
+            boxes = Detections(result["scores"], result["labels"], result["boxes"])
+            found.append(to_original(boxes, sample))
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train, evaluate, and write COCO's numbers."""
+    args = flags(argv)
+    resizer = Resizer(args.min_side, args.max_side)
+    steps = Compose([Augmenter(args.seed), resizer])
+    dataset = CSVDataset(args.csv_train, args.csv_classes, steps)
+    validation = CSVDataset(args.csv_val, args.csv_classes, resizer)
+    model = torchvision_model(args.min_side, args.depth, dataset.num_classes())
+    torch.manual_seed(args.seed)
+    weights = {} if args.weights == "none" else start_weights(args.weights, args.depth).weights
+    body = model.backbone.body
+    known = body.state_dict()
+    body.load_state_dict({k: v for k, v in weights.items() if k in known}, strict=bool(weights))
+    train(model.to(memory_format=torch.channels_last), dataset, args)
+    scores = measure(validation, detect(model, validation))
+    Path(args.output).write_text(json.dumps(scores.numbers))
+
+
+if __name__ == "__main__":
+    main()
