@@ -39,6 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(sample.coco_root / "images", home / "images")
     shutil.copytree(home / "images/val2017", home / "photos")
     shutil.copy(home / "photos/0001.jpg", home / "one.jpg")
+    shutil.copytree(Path(__file__).parent.parent / "recipes", home / "recipes")
     (home / "more").mkdir()
     Image.new("RGB", (90, 60), "green").save(home / "more" / "two.png")
     for file in (sample.csv_train, sample.csv_val, sample.csv_classes):
