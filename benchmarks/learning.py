@@ -22,8 +22,7 @@ from benchmarks.measure import machine, markdown
 from retinanet.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
-RECIPE = ["--optimizer", "adamw", "--lr", "4e-4", "--weight_decay", "0.01"]
-RECIPE += ["--schedule", "cosine", "--warmup", "50"]
+RECIPE = ["--lr", "4e-4", "--schedule", "cosine", "--warmup", "50"]
 PLAIN_SGD = ["--optimizer", "sgd", "--lr", "2.5e-3", "--weight_decay", "1e-4"]
 PLAIN_SGD += ["--schedule", "cosine", "--warmup", "50", "--clip_norm", "1e9"]
 CONTENDERS = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-OPTIMIZERS = ("adam", "adamw", "sgd")
+OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("plateau", "cosine", "step")
 MOMENTUM = 0.9  # of SGD
 # The published 12-epoch schedule: a tenth of the rate after epoch 8, a tenth of that after 11.
@@ -22,7 +22,7 @@ class Recipe:
     """The highest rate: what `schedule` starts from, after the warm-up."""
     optimizer: str = "adam"
     weight_decay: float = 0.0
-    """Of all parameters: beside the step in adamw, part of the gradient in the others."""
+    """Of all parameters, as a part of the gradient."""
     schedule: str = "plateau"
     """plateau: a tenth when the loss stands still; cosine: down to 0; step: drops at `DROPS`."""
     warmup: int = 0
@@ -35,17 +35,16 @@ class Recipe:
     def make_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer, a fused one: only such can be told on the device to skip a step."""
         decay = self.weight_decay
-        if self.optimizer == "sgd":
-            return torch.optim.SGD(
-                parameters, self.lr, momentum=MOMENTUM, weight_decay=decay, fused=True
-            )
-        kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
-        return kind(parameters, self.lr, weight_decay=decay, fused=True)
+        if self.optimizer == "adam":
+            return torch.optim.Adam(parameters, self.lr, weight_decay=decay, fused=True)
+        return torch.optim.SGD(
+            parameters, self.lr, momentum=MOMENTUM, weight_decay=decay, fused=True
+        )
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step of the run, counted from 0; not for plateau."""
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        done = step / self.steps
+        done = min(1.0, step / self.steps)
         if self.schedule == "cosine":
             return self.lr * warm * (1 + math.cos(math.pi * done)) / 2
         return self.lr * warm * 0.1 ** sum(done >= drop for drop in DROPS)

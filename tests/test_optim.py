@@ -49,7 +49,6 @@ def test_optimizers_are_torchs(name: str) -> None:
     """Three steps of ours and of torch's plain one, gradient 2x, decay 0.1."""
     kinds = {
         "adam": lambda p: torch.optim.Adam(p, 0.1, weight_decay=0.1),
-        "adamw": lambda p: torch.optim.AdamW(p, 0.1, weight_decay=0.1),
         "sgd": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.1),
     }
     ours, theirs = (torch.tensor([1.0, -3.0], requires_grad=True) for _ in range(2))
