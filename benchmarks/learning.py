@@ -23,13 +23,10 @@ from retinanet.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
 RECIPE = ["--lr", "4e-4", "--schedule", "cosine", "--warmup", "50"]
-PLAIN_SGD = ["--optimizer", "sgd", "--lr", "2.5e-3", "--weight_decay", "1e-4"]
-PLAIN_SGD += ["--schedule", "cosine", "--warmup", "50", "--clip_norm", "1e9"]
 CONTENDERS = {
     "recipe": ("train.py", RECIPE),
     "original": ("train.py", []),
-    "torchvision, our settings": ("-m benchmarks.torchvision_run", RECIPE),
-    "torchvision, SGD": ("-m benchmarks.torchvision_run", PLAIN_SGD),
+    "torchvision": ("-m benchmarks.torchvision_run", RECIPE),
 }
 
 
@@ -112,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     results: dict[str, list[dict[str, float]]] = {}
     for seed in range(args.seeds):
         for contender in [args.only] if args.only else CONTENDERS:
-            file = args.results / f"{contender.replace(', ', '-').replace(' ', '_')}-{seed}.json"
+            file = args.results / f"{contender}-{seed}.json"
             if not file.exists():
                 found = run(contender, seed, args)
                 file.write_text(json.dumps(found))
