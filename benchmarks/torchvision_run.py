@@ -71,6 +71,7 @@ def train(model: TorchvisionRetinaNet, dataset: CSVDataset, args: argparse.Names
     )
     optimizer = recipe.make_optimizer(model.parameters())
     model.train()
+    model.transform._skip_resize = True  # in training: the batches are resized, and padded
     model.head.register_forward_hook(in_float32)
     step = 0
     for _ in range(args.epochs):
@@ -111,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     dataset = CSVDataset(args.csv_train, args.csv_classes, steps)
     validation = CSVDataset(args.csv_val, args.csv_classes, resizer)
     model = torchvision_model(args.min_side, args.depth, dataset.num_classes())
+    model.transform.max_size = args.max_side
     torch.manual_seed(args.seed)
     weights = {} if args.weights == "none" else start_weights(args.weights, args.depth).weights
     body = model.backbone.body

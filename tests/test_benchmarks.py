@@ -285,7 +285,7 @@ def test_unknown_name(capsys):
 
 
 def test_torchvision_trains_on_our_data(tmp_path: Path) -> None:
-    """One step changes what the heads say of nothing: some box is found, so there are scores."""
+    """A step, detections and scores, end to end."""
     data = write_shapes(tmp_path / "shapes", train_images=2, val_images=1)
     out = tmp_path / "scores.json"
     files = ["--csv_train", str(data.csv_train), "--csv_val", str(data.csv_val)]
