@@ -37,6 +37,7 @@ from retinanet.flags import (
     add_training_data_flags,
     check_training_flags,
     count,
+    learning_settings,
     positive_float,
     positive_int,
 )
@@ -81,7 +82,6 @@ SHAPES_DEFAULTS = DEFAULTS | {
     "max_side": 384,
 }
 ANCHOR_FLAGS = ("anchor_sizes", "anchor_ratios", "anchor_scales")
-LEARNING_FLAGS = ("optimizer", "weight_decay", "schedule", "warmup", "clip_norm")
 SAMPLE_SIZE = {"train_images": 300, "val_images": 60}
 
 
@@ -279,7 +279,7 @@ def deciding_settings(
         "the classes": list(dataset.class_names),
         "--depth": args.depth,
         "--batch_size (of all processes)": args.batch_size * runtime.world_size,
-        **{f"--{name}": vars(args)[name] for name in ("lr", *LEARNING_FLAGS)},
+        **{f"--{name}": value for name, value in learning_settings(args).items()},
         "--epochs": "any" if args.schedule == "plateau" else args.epochs,
         "--min_side": args.min_side,
         "--max_side": args.max_side,
@@ -294,12 +294,6 @@ def compile_network(model: RetinaNet, runtime: Runtime) -> None:
     if cli.shares_batches(runtime):  # the replicas would run the first GPU's weights
         raise DataError("--compile with several GPUs needs torchrun, or give --device cuda:0")
     model.predict = torch.compile(model.predict)  # type: ignore[method-assign]
-
-
-def as_recipe(args: argparse.Namespace, steps: int) -> Recipe:
-    """How to learn in epochs of so many steps."""
-    learning = {name: vars(args)[name] for name in LEARNING_FLAGS}
-    return Recipe(args.lr, **learning, steps=args.epochs * steps)
 
 
 def run_epochs(
@@ -411,7 +405,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     batches, sampler = load_batches(dataset_train, args, runtime)
     overflows = runtime.autocast is torch.float16
     losses = LossLog(log, dataset_train.image_path, skips_overflow=overflows)
-    training = Training(model, runtime, as_recipe(args, len(sampler)), losses)
+    recipe = Recipe(**learning_settings(args), steps=args.epochs * len(sampler))
+    training = Training(model, runtime, recipe, losses)
     checkpoint = Checkpoint(
         config,
         model.state_dict(),
@@ -426,9 +421,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         say(f"Resumed {resumed}: epoch {training.epoch}, iteration {training.step}")
 
     # The loop, and what is left of it.
-    joint = args.batch_size * runtime.world_size
     say(f"Training a ResNet-{args.depth} RetinaNet: {cli.describe(runtime)}")
-    say(f"{joint} images a step, and --lr {args.lr:g} as given: it is scaled by nothing")
+    say(
+        f"{args.batch_size * runtime.world_size} images a step, and --lr {args.lr:g} as given:"
+        " it is scaled by nothing"
+    )
     folder.claim(old_files, args.epochs, sum(w.nbytes for w in checkpoint.weights.values()))
     folder.save_config(vars(args), describe_machine(runtime))
     log.open(training.epoch, training.step, steps=len(sampler))

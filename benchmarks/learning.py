@@ -22,11 +22,10 @@ from benchmarks.measure import machine, markdown
 from retinanet.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
-RECIPE = ["--lr", "4e-4", "--schedule", "cosine", "--warmup", "50"]
 CONTENDERS = {
-    "recipe": ("train.py", RECIPE),
-    "original": ("train.py", []),
-    "torchvision": ("-m benchmarks.torchvision_run", RECIPE),
+    "recipe": ("train.py", "small-data"),
+    "original": ("train.py", "original"),
+    "torchvision": ("-m benchmarks.torchvision_run", "small-data"),
 }
 
 
@@ -49,26 +48,16 @@ def flags(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run(contender: str, seed: int, args: argparse.Namespace) -> dict[str, float]:
     """COCO's AP and AP50 of a new run, and its CPU-seconds."""
-    program, settings = CONTENDERS[contender]
+    program, recipe = CONTENDERS[contender]
     names = ("csv_train", "csv_classes", "csv_val", "weights", "depth", "min_side", "max_side")
     values = [(f"--{name}", str(vars(args)[name])) for name in (*names, "batch_size", "epochs")]
-    command = [sys.executable, *program.split(), *(word for pair in values for word in pair)]
-    command += [*settings, "--seed", str(seed)]
+    command = [sys.executable, *program.split(), f"@recipes/{recipe}.args"]
+    command += [*(word for pair in values for word in pair), "--seed", str(seed)]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "scores.json"
         if program == "train.py":
-            epochs = str(args.epochs)
-            command += [
-                "--dataset",
-                "csv",
-                "--output_dir",
-                folder,
-                "--workers",
-                "0",
-                "--eval_every",
-                epochs,
-            ]
-            command += ["--keep", "1"]
+            command += ["--dataset", "csv", "--output_dir", folder, "--workers", "0"]
+            command += ["--eval_every", str(args.epochs), "--keep", "1"]
         else:
             command += ["--output", str(out)]
         before = children_seconds()

@@ -25,7 +25,7 @@ from retinanet.dataloader import (
     collater,
 )
 from retinanet.evaluation import measure
-from retinanet.flags import add_learning_flags
+from retinanet.flags import Parser, add_learning_flags, learning_settings
 from retinanet.inference import to_original
 from retinanet.optim import Recipe
 from retinanet.postprocess import Detections
@@ -34,13 +34,13 @@ from retinanet.start import start_weights
 
 def flags(argv: Sequence[str] | None) -> argparse.Namespace:
     """The names are train.py's."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser("Train torchvision's RetinaNet by a plain loop, on data of ours.")
     for name in ("csv_train", "csv_classes", "csv_val", "weights", "output"):
         parser.add_argument(f"--{name}", required=True)
     for name in ("depth", "min_side", "max_side", "epochs", "batch_size", "seed"):
         parser.add_argument(f"--{name}", type=int, required=True)
     add_learning_flags(parser.add_argument_group("learning"))
-    args = parser.parse_args(argv)
+    args = parser.parse(argv)
     if args.lr is None or args.schedule == "plateau":
         parser.error("give --lr, and --schedule cosine or --schedule step")
     return args
@@ -60,15 +60,7 @@ def train(model: TorchvisionRetinaNet, dataset: CSVDataset, args: argparse.Names
     """All epochs."""
     sampler = AspectRatioBasedSampler(dataset, args.batch_size, seed=args.seed)
     batches = DataLoader(dataset, batch_sampler=sampler, collate_fn=collater)
-    recipe = Recipe(
-        args.lr,
-        args.optimizer,
-        args.weight_decay,
-        args.schedule,
-        args.warmup,
-        args.clip_norm,
-        steps=args.epochs * len(sampler),
-    )
+    recipe = Recipe(**learning_settings(args), steps=args.epochs * len(sampler))
     optimizer = recipe.make_optimizer(model.parameters())
     model.train()
     model.transform._skip_resize = True  # in training: the batches are resized, and padded

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from retinanet.anchors import RATIOS, SCALES, SIZES
 from retinanet.errors import printable
-from retinanet.optim import OPTIMIZERS, SCHEDULES
+from retinanet.optim import OPTIMIZERS, SCHEDULES, Recipe
 from retinanet.postprocess import (
     CANDIDATES_PER_LEVEL,
     MAX_DETECTIONS,
@@ -25,6 +25,8 @@ DETECTION_FLAGS = (
     "max_detections",
     "class_agnostic_nms",
 )
+
+LEARNING_FLAGS = ("lr", "optimizer", "weight_decay", "schedule", "warmup", "clip_norm")
 
 # A flag may be written with dashes too, and several flags may stand in a file: @FILE.
 EPILOG = "Flags may be written with dashes too; @FILE stands for the flags in a file (# comments)."
@@ -226,24 +228,37 @@ def add_learning_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--optimizer",
         choices=OPTIMIZERS,
-        default="adam",
+        default=Recipe.optimizer,
         metavar="KIND",
         help=f"{', '.join(OPTIMIZERS)} (adam)",
     )
-    group.add_argument("--weight_decay", type=share, default=0.0, help="of all parameters (0)")
+    group.add_argument(
+        "--weight_decay", type=share, default=Recipe.weight_decay, help="of all parameters (0)"
+    )
     group.add_argument(
         "--schedule",
         choices=SCHEDULES,
-        default="plateau",
+        default=Recipe.schedule,
         metavar="KIND",
         help="plateau, cosine, or step: a tenth after 2/3 and 11/12 (plateau)",
     )
     group.add_argument(
-        "--warmup", type=count, default=0, help="first steps, in which the lr rises from 0 (0)"
+        "--warmup",
+        type=count,
+        default=Recipe.warmup,
+        help="first steps, in which the lr rises from 0 (0)",
     )
     group.add_argument(
-        "--clip_norm", type=positive_float, default=0.1, help="most norm of the gradient (0.1)"
+        "--clip_norm",
+        type=positive_float,
+        default=Recipe.clip_norm,
+        help="most norm of the gradient (0.1)",
     )
+
+
+def learning_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_learning_flags` asked for, as keywords of `Recipe`."""
+    return {name: getattr(args, name) for name in LEARNING_FLAGS}
 
 
 def add_anchor_flags(group: argparse._ArgumentGroup, *, unless: str = "") -> None:
