@@ -66,13 +66,19 @@ def our_model(depth: int) -> RetinaNet:
     return model.to(memory_format=torch.channels_last)
 
 
-def torchvision_model(side: int, depth: int, classes: int = CLASSES) -> TorchvisionRetinaNet:
-    """Theirs: `retinanet_resnet50_fpn` with `FrozenBatchNorm2d`, all layers trained."""
-    torch.manual_seed(0)
+def torchvision_model(
+    side: int,
+    depth: int,
+    classes: int = CLASSES,
+    norm_layer: Callable[[int], nn.Module] = FrozenBatchNorm2d,
+    seed: int = 0,
+) -> TorchvisionRetinaNet:
+    """Theirs: `retinanet_resnet50_fpn`, all layers trained."""
+    torch.manual_seed(seed)
     backbone = resnet_fpn_backbone(
         backbone_name=f"resnet{depth}",
         weights=None,
-        norm_layer=FrozenBatchNorm2d,
+        norm_layer=norm_layer,
         trainable_layers=5,
         returned_layers=[2, 3, 4],
         extra_blocks=LastLevelP6P7(256, 256),

@@ -1,11 +1,12 @@
-"""AP on real images after the same images seen: the original's settings, a recipe, torchvision.
+"""AP after the same images seen: the original's settings, a recipe, torchvision's RetinaNet.
 
 Each run is a process of its own on one thread; what it came to stays in `--results`, so that the
-whole can be stopped and gone on with. CPU-seconds are those of the whole process: start, training,
-one evaluation at the end.
+whole can be stopped and gone on with, and two halves of it (`--only`) can go on side by side.
+CPU-seconds are those of the whole process: start, training, one evaluation at the end.
 """
 
 import argparse
+import csv
 import json
 import os
 import resource
@@ -14,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,54 +23,94 @@ from benchmarks.measure import machine, markdown
 from retinanet.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
+
+
+class Contender(NamedTuple):
+    """A program and the settings it learns with; {recipe} is --recipe."""
+
+    program: str
+    settings: str
+    share: int = 1
+    """One in so many of the epochs."""
+
+
 CONTENDERS = {
-    "recipe": ("train.py", "small-data"),
-    "original": ("train.py", "original"),
-    "torchvision": ("-m benchmarks.torchvision_run", "small-data"),
+    "recipe": Contender("train.py", "recipes/{recipe}.args"),
+    "recipe-third": Contender("train.py", "recipes/{recipe}.args", share=3),
+    "original": Contender("train.py", "recipes/original.args"),
+    "torchvision": Contender("-m benchmarks.torchvision_run", "recipes/{recipe}.args"),
+    "torchvision-tuned": Contender("-m benchmarks.torchvision_run", "benchmarks/torchvision.args"),
 }
+FILES = ("csv_train", "csv_val", "csv_classes")
 
 
 def flags(argv: Sequence[str] | None) -> argparse.Namespace:
     """What to train on and for how long."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("csv_train", "csv_classes", "csv_val"):
-        parser.add_argument(f"--{name}", required=True)
+    for name in FILES:
+        parser.add_argument(f"--{name}", required=True, type=Path)
     parser.add_argument("--weights", required=True, help="none, or a ResNet's")
     parser.add_argument("--results", required=True, type=Path, help="folder of the figures")
+    parser.add_argument("--recipe", default="small-data", help="a name in recipes/ (small-data)")
     parser.add_argument("--depth", type=int, default=50)
     parser.add_argument("--min_side", type=int, default=304)
     parser.add_argument("--max_side", type=int, default=512)
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=3, help="how many (3)")
-    parser.add_argument("--only", choices=CONTENDERS, help="one of them")
+    parser.add_argument(
+        "--folds", action="store_true", help="cross-validation instead: a part for each seed"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="some of them"
+    )
     return parser.parse_args(argv)
 
 
-def run(contender: str, seed: int, args: argparse.Namespace) -> dict[str, float]:
+def run(contender: Contender, seed: int, args: argparse.Namespace) -> dict[str, float]:
     """COCO's AP and AP50 of a new run, and its CPU-seconds."""
-    program, recipe = CONTENDERS[contender]
-    names = ("csv_train", "csv_classes", "csv_val", "weights", "depth", "min_side", "max_side")
-    values = [(f"--{name}", str(vars(args)[name])) for name in (*names, "batch_size", "epochs")]
-    command = [sys.executable, *program.split(), f"@recipes/{recipe}.args"]
-    command += [*(word for pair in values for word in pair), "--seed", str(seed)]
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "scores.json"
-        if program == "train.py":
-            command += ["--dataset", "csv", "--output_dir", folder, "--workers", "0"]
-            command += ["--eval_every", str(args.epochs), "--keep", "1"]
+    settings = contender.settings.format(recipe=args.recipe)
+    values = {name: vars(args)[name] for name in ("weights", "depth", "min_side", "max_side")}
+    values |= {"batch_size": args.batch_size, "epochs": args.epochs // contender.share}
+    values["seed"] = seed
+    ours = contender.program == "train.py"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        values |= (
+            write_fold(folder, seed, args) if args.folds else {n: vars(args)[n] for n in FILES}
+        )
+        if ours:
+            values |= {"dataset": "csv", "output_dir": folder / "run", "workers": 0}
+            values |= {"eval_every": values["epochs"], "keep": 1}
         else:
-            command += ["--output", str(out)]
+            values["output"] = folder / "scores.json"
+        command = [sys.executable, *contender.program.split(), f"@{settings}"]
+        command += [word for flag, value in values.items() for word in (f"--{flag}", str(value))]
         before = children_seconds()
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT, env=environment)
         seconds = children_seconds() - before
         scores: dict[str, Any] = (
-            load_checkpoint(Path(folder) / "model_final.pt").metrics
-            if program == "train.py"
-            else json.loads(out.read_text())
+            load_checkpoint(folder / "run" / "model_final.pt").metrics
+            if ours
+            else json.loads(values["output"].read_text())
         )
     return {"AP": scores["AP"], "AP50": scores["AP50"], "CPU-seconds": round(seconds, 1)}
+
+
+def write_fold(folder: Path, part: int, args: argparse.Namespace) -> dict[str, Path]:
+    """Deal the images of both files out, like cards; one of `--seeds` parts is for scoring."""
+    rows = []
+    for file in (args.csv_train, args.csv_val):
+        with file.open(newline="") as lines:
+            rows += [[str(file.parent.absolute() / row[0]), *row[1:]] for row in csv.reader(lines)]
+    parts = {image: i % args.seeds for i, image in enumerate(sorted({row[0] for row in rows}))}
+    files = {"csv_train": folder / "train.csv", "csv_val": folder / "val.csv"}
+    for held_out, file in enumerate(files.values()):
+        with file.open("w", newline="") as lines:
+            chosen = (row for row in rows if (parts[row[0]] == part) == bool(held_out))
+            csv.writer(lines).writerows(chosen)
+    return {**files, "csv_classes": args.csv_classes}
 
 
 def children_seconds() -> float:
@@ -97,13 +138,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.results.mkdir(parents=True, exist_ok=True)
     results: dict[str, list[dict[str, float]]] = {}
     for seed in range(args.seeds):
-        for contender in [args.only] if args.only else CONTENDERS:
-            file = args.results / f"{contender}-{seed}.json"
+        for name in args.only:
+            file = args.results / f"{name}-{seed}.json"
             if not file.exists():
-                found = run(contender, seed, args)
+                found = run(CONTENDERS[name], seed, args)
                 file.write_text(json.dumps(found))
-                print(f"{contender}, seed {seed}: {found}", flush=True)
-            results.setdefault(contender, []).append(json.loads(file.read_text()))
+                print(f"{name}, seed {seed}: {found}", flush=True)
+            results.setdefault(name, []).append(json.loads(file.read_text()))
     if "recipe" in results:
         print(table(results))
     print(f"\n{machine()}; one thread a run")

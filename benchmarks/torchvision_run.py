@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
+from torchvision.ops import FrozenBatchNorm2d
 from torchvision.transforms import Compose
 
 from benchmarks.cases import torchvision_model
@@ -103,10 +104,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     steps = Compose([Augmenter(args.seed), resizer])
     dataset = CSVDataset(args.csv_train, args.csv_classes, steps)
     validation = CSVDataset(args.csv_val, args.csv_classes, resizer)
-    model = torchvision_model(args.min_side, args.depth, dataset.num_classes())
-    model.transform.max_size = args.max_side
-    torch.manual_seed(args.seed)
     weights = {} if args.weights == "none" else start_weights(args.weights, args.depth).weights
+    norm = FrozenBatchNorm2d if weights else nn.BatchNorm2d  # torchvision's own choice
+    model = torchvision_model(args.min_side, args.depth, dataset.num_classes(), norm, args.seed)
+    model.transform.max_size = args.max_side
     body = model.backbone.body
     known = body.state_dict()
     body.load_state_dict({k: v for k, v in weights.items() if k in known}, strict=bool(weights))

@@ -1,5 +1,6 @@
 """The benchmarks compare equals, and every one of them runs. No test looks at a time."""
 
+import argparse
 import json
 import sys
 from collections.abc import Callable
@@ -306,3 +307,28 @@ def test_differences_of_a_table_are_paired_by_seed() -> None:
     }
     last = learning.table(results).splitlines()[-1]
     assert last == "| original | 2 | 0.400 | 0.900 | 10 | +0.200 (deviation 0.141) |"
+
+
+def test_every_image_is_scored_in_one_fold_and_trained_on_in_the_others(tmp_path: Path) -> None:
+    """Five images with 2, 1, 0, 3 and 1 boxes in three parts: 2 + 2 + 1 images, all rows kept."""
+    rows = [("a.jpg", 2), ("b.jpg", 1), ("c.jpg", 0), ("d.jpg", 3), ("e.jpg", 1)]
+    lines = {name: [f"{name},1,2,{9 + i},9,x" for i in range(n)] for name, n in rows}
+    lines["c.jpg"] = ["c.jpg,,,,,"]
+    files = [tmp_path / "train.csv", tmp_path / "val.csv"]
+    files[0].write_text("\n".join(lines["a.jpg"] + lines["d.jpg"]) + "\n")
+    files[1].write_text("\n".join(lines["b.jpg"] + lines["c.jpg"] + lines["e.jpg"]) + "\n")
+    args = argparse.Namespace(
+        csv_train=files[0], csv_val=files[1], csv_classes=tmp_path / "classes.csv", seeds=3
+    )
+    whole = sorted(f"{tmp_path}/{line}" for found in lines.values() for line in found)
+    scored = []
+    for part in range(3):
+        folder = tmp_path / str(part)
+        folder.mkdir()
+        made = learning.write_fold(folder, part, args)
+        train, val = (made[name].read_text().splitlines() for name in ("csv_train", "csv_val"))
+        assert sorted(train + val) == whole
+        images = [{line.split(",")[0] for line in found} for found in (train, val)]
+        assert not images[0] & images[1]
+        scored.append(sorted(Path(image).name for image in images[1]))
+    assert scored == [["a.jpg", "d.jpg"], ["b.jpg", "e.jpg"], ["c.jpg"]]
