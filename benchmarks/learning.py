@@ -55,7 +55,6 @@ def flags(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--depth", type=int, default=50)
     parser.add_argument("--min_side", type=int, default=304)
     parser.add_argument("--max_side", type=int, default=512)
-    parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=3, help="how many (3)")
     parser.add_argument(
@@ -71,8 +70,7 @@ def run(contender: Contender, seed: int, args: argparse.Namespace) -> dict[str, 
     """COCO's AP and AP50 of a new run, and its CPU-seconds."""
     settings = contender.settings.format(recipe=args.recipe)
     values = {name: vars(args)[name] for name in ("weights", "depth", "min_side", "max_side")}
-    values |= {"batch_size": args.batch_size, "epochs": args.epochs // contender.share}
-    values["seed"] = seed
+    values |= {"epochs": args.epochs // contender.share, "seed": seed}
     ours = contender.program == "train.py"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
