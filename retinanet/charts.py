@@ -86,7 +86,16 @@ def losses_chart(history: Records) -> Chart | None:
     ]
     if not any(len(line.x) for line in lines):
         return None
-    return line_chart(lines, xlabel="epoch", ylabel="loss", ylim=(0, None))
+    # One wild step, of which first epochs are full, would flatten all that follows, and the
+    # running loss remembers it for long: the axis is for what most steps have.
+    parts = np.concatenate([line.y for line in lines[1:]])
+    peak, ceiling = parts.max(), 3 * np.percentile(parts, 97)
+    if peak <= 2 * ceiling:
+        return line_chart(lines, xlabel="epoch", ylabel="loss", ylim=(0, None))
+    cut = [line._replace(y=np.minimum(line.y, ceiling)) for line in lines]
+    return line_chart(
+        cut, xlabel="epoch", ylabel=f"loss (cut; up to {peak:.4g})", ylim=(0, ceiling)
+    )
 
 
 def scores_chart(history: Records) -> Chart | None:

@@ -1,5 +1,6 @@
 """Charts: well-formed files, whatever the names in them, and nothing left behind."""
 
+import re
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -99,6 +100,17 @@ def test_losses_and_scores_of_a_run() -> None:
     assert {"COCO AP50", "COCO AP", "COCO AP 0.200 after epoch 1"} <= set(written(chart))
     assert losses_chart([epoch(0)]) is None
     assert scores_chart([step(0), epoch(0)]) is None
+
+
+def test_a_wild_step_does_not_flatten_the_losses() -> None:
+    """Of 100 steps at 1 and one at 160 the axis ends at 3, which it says, and not at 160."""
+    wild = step(0) | {"classification_loss": 160.0}
+    chart = losses_chart([wild, *map(step, range(1, 101))])
+    assert chart
+    texts = written(chart)
+    assert "loss (cut; up to 160)" in texts
+    heights = [float(text) for text in texts if re.fullmatch(r"[0-9.]+", text)]
+    assert max(heights) == 3
 
 
 def test_ink_is_the_readers_and_the_same_chart_gives_the_same_file() -> None:
