@@ -117,10 +117,7 @@ def count(text: str) -> int:
 
 def positive_float(text: str) -> float:
     """A finite number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
+    value = _number(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
@@ -128,7 +125,15 @@ def positive_float(text: str) -> float:
 
 def share(text: str) -> float:
     """A number of 0 to 1, 1 excluded."""
-    return 0.0 if text in ("0", "0.0") else fraction(text)
+    return 0.0 if _number(text) == 0 else fraction(text)
+
+
+def _number(text: str) -> float:
+    """NaN where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
 
 
 def fraction(text: str) -> float:

@@ -81,3 +81,25 @@ def test_warm_up_needs_a_schedule(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         train.parse([*data, "--warmup", "10"])
     assert "--schedule cosine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0", 0),
+        ("0.00", 0),
+        ("1e-4", 1e-4),
+        ("1", None),
+        ("-0.1", None),
+        ("nan", None),
+        ("x", None),
+    ],
+)
+def test_weight_decay_is_of_0_to_1(text: str, value: float | None, capsys) -> None:
+    words = "--dataset csv --csv_train a.csv --csv_classes c.csv --weight_decay".split()
+    if value is not None:
+        assert train.parse([*words, text]).weight_decay == value
+        return
+    with pytest.raises(SystemExit):
+        train.parse([*words, text])
+    assert f"--weight_decay: {text!r} is not" in capsys.readouterr().err
