@@ -65,7 +65,6 @@ def train(model: TorchvisionRetinaNet, dataset: CSVDataset, args: argparse.Names
     optimizer = recipe.make_optimizer(model.parameters())
     model.train()
     model.transform._skip_resize = True  # in training: the batches are resized, and padded
-    model.head.register_forward_hook(in_float32)
     step = 0
     for _ in range(args.epochs):
         for batch in batches:
@@ -78,7 +77,7 @@ def train(model: TorchvisionRetinaNet, dataset: CSVDataset, args: argparse.Names
 
 
 def in_float32(_: nn.Module, __: object, outputs: dict[str, torch.Tensor]) -> object:
-    """What the head says, as the loss and the decoding are to have it."""
+    """What a part of the network says: in bf16 its anchors were off by pixels, and its loss."""
     return {name: value.float() for name, value in outputs.items()}
 
 
@@ -108,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     norm = FrozenBatchNorm2d if weights else nn.BatchNorm2d  # torchvision's own choice
     model = torchvision_model(args.min_side, args.depth, dataset.num_classes(), norm, args.seed)
     model.transform.max_size = args.max_side
+    for part in (model.backbone, model.head):
+        part.register_forward_hook(in_float32)
     body = model.backbone.body
     known = body.state_dict()
     body.load_state_dict({k: v for k, v in weights.items() if k in known}, strict=bool(weights))
