@@ -68,32 +68,39 @@ def flags(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run(contender: Contender, seed: int, args: argparse.Namespace) -> dict[str, float]:
     """COCO's AP and AP50 of a new run, and its CPU-seconds."""
-    settings = contender.settings.format(recipe=args.recipe)
-    values = {name: vars(args)[name] for name in ("weights", "depth", "min_side", "max_side")}
-    values |= {"epochs": args.epochs // contender.share, "seed": seed}
-    ours = contender.program == "train.py"
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        values |= (
-            write_fold(folder, seed, args) if args.folds else {n: vars(args)[n] for n in FILES}
-        )
-        if ours:
-            values |= {"dataset": "csv", "output_dir": folder / "run", "workers": 0}
-            values |= {"eval_every": values["epochs"], "keep": 1}
-        else:
-            values["output"] = folder / "scores.json"
-        command = [sys.executable, *contender.program.split(), f"@{settings}"]
-        command += [word for flag, value in values.items() for word in (f"--{flag}", str(value))]
+    with tempfile.TemporaryDirectory() as folder:
         before = children_seconds()
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT, env=environment)
+        subprocess.run(
+            command(contender, seed, args, Path(folder)),
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
         seconds = children_seconds() - before
         scores: dict[str, Any] = (
-            load_checkpoint(folder / "run" / "model_final.pt").metrics
-            if ours
-            else json.loads(values["output"].read_text())
+            load_checkpoint(Path(folder, "run", "model_final.pt")).metrics
+            if contender.program == "train.py"
+            else json.loads(Path(folder, "scores.json").read_text())
         )
     return {"AP": scores["AP"], "AP50": scores["AP50"], "CPU-seconds": round(seconds, 1)}
+
+
+def command(contender: Contender, seed: int, args: argparse.Namespace, folder: Path) -> list[str]:
+    """The words of a run that leaves its model or its scores in `folder`."""
+    names = ("weights", "depth", "min_side", "max_side", *FILES)
+    values = {name: vars(args)[name] for name in names}
+    values |= {"epochs": args.epochs // contender.share, "seed": seed}
+    if args.folds:
+        values |= write_fold(folder, seed, args)
+    if contender.program == "train.py":
+        values |= {"dataset": "csv", "output_dir": folder / "run", "workers": 0}
+        values |= {"eval_every": values["epochs"], "keep": 1}
+    else:
+        values["output"] = folder / "scores.json"
+    words = [sys.executable, *contender.program.split()]
+    words.append("@" + contender.settings.format(recipe=args.recipe))
+    return words + [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
 
 def write_fold(folder: Path, part: int, args: argparse.Namespace) -> dict[str, Path]:
@@ -108,7 +115,7 @@ def write_fold(folder: Path, part: int, args: argparse.Namespace) -> dict[str, P
         with file.open("w", newline="") as lines:
             chosen = (row for row in rows if (parts[row[0]] == part) == bool(held_out))
             csv.writer(lines).writerows(chosen)
-    return {**files, "csv_classes": args.csv_classes}
+    return files
 
 
 def children_seconds() -> float:

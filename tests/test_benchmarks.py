@@ -309,6 +309,26 @@ def test_differences_of_a_table_are_paired_by_seed() -> None:
     assert last == "| original | 2 | 0.400 | 0.900 | 10 | +0.200 (deviation 0.141) |"
 
 
+def test_learning_goes_on_where_it_stopped(tmp_path: Path, capsys) -> None:
+    """Ours and torchvision's learn from the same files; a figure that is there is not made anew."""
+    data = write_shapes(tmp_path / "shapes", train_images=4, val_images=2)
+    argv = ["--csv_train", str(data.csv_train), "--csv_val", str(data.csv_val), "--folds"]
+    argv += ["--csv_classes", str(data.csv_classes), "--results", str(tmp_path / "results")]
+    argv += "--weights none --depth 18 --min_side 64 --max_side 96 --epochs 1 --seeds 2".split()
+    argv += "--recipe from-scratch --only recipe torchvision".split()
+    kept = {"AP": 0.25, "AP50": 0.5, "CPU-seconds": 9.0}
+    (tmp_path / "results").mkdir()
+    for name in ("recipe-0", "torchvision-1"):
+        (tmp_path / "results" / f"{name}.json").write_text(json.dumps(kept))
+    learning.main(argv)
+    printed = capsys.readouterr().out
+    assert "recipe, seed 1: {'AP': " in printed
+    assert "torchvision, seed 0: {'AP': " in printed
+    assert "recipe, seed 0" not in printed
+    assert "torchvision, seed 1" not in printed
+    assert "| recipe | 2 | " in printed
+
+
 def test_every_image_is_scored_in_one_fold_and_trained_on_in_the_others(tmp_path: Path) -> None:
     """Five images with 2, 1, 0, 3 and 1 boxes in three parts: 2 + 2 + 1 images, all rows kept."""
     rows = [("a.jpg", 2), ("b.jpg", 1), ("c.jpg", 0), ("d.jpg", 3), ("e.jpg", 1)]
