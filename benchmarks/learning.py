@@ -39,7 +39,9 @@ CONTENDERS = {
     "recipe-third": Contender("train.py", "recipes/{recipe}.args", share=3),
     "original": Contender("train.py", "recipes/original.args"),
     "torchvision": Contender("-m benchmarks.torchvision_run", "recipes/{recipe}.args"),
-    "torchvision-tuned": Contender("-m benchmarks.torchvision_run", "benchmarks/torchvision.args"),
+    "torchvision-third": Contender(
+        "-m benchmarks.torchvision_run", "recipes/{recipe}.args", share=3
+    ),
 }
 FILES = ("csv_train", "csv_val", "csv_classes")
 

@@ -7,8 +7,8 @@ import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks.cases import our_step
-from benchmarks.measure import arguments, machine, markdown
+from benchmarks.cases import our_step, plain_step
+from benchmarks.measure import Function, arguments, machine, markdown
 from retinanet.losses import FocalLoss
 from retinanet.runtime import PRECISIONS
 
@@ -50,9 +50,8 @@ def group(event: FunctionEvent) -> str:
     return "other"
 
 
-def profiled(side: int, depth: int, precision: str, repeats: int) -> list[FunctionEvent]:
+def profiled(step: Function, repeats: int) -> list[FunctionEvent]:
     """The operators of some steps, after one to warm up."""
-    step = our_step(side, depth, precision)
     forward = FocalLoss.forward
 
     def named(*args: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,15 +86,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="auto", help="of the step (auto)"
     )
+    parser.add_argument("--plain", action="store_true", help="the plain loop's float32 step")
     args = parser.parse_args(argv)
+    side, depth = args.side, args.depth
+    step = plain_step(side, depth) if args.plain else our_step(side, depth, args.precision)
     groups: Counter[str] = Counter()
     operators: Counter[str] = Counter()
-    for event in profiled(args.side, args.depth, args.precision, args.repeats):
+    for event in profiled(step, args.repeats):
         groups[group(event)] += event.self_cpu_time_total
         operators[event.name] += event.self_cpu_time_total
-    print(table("group", groups, args.repeats), end="\n\n")
+    if not args.plain:  # whose loss cannot be told from the rest by the names of its operators
+        print(table("group", groups, args.repeats), end="\n\n")
     print(table(f"the {TOP} largest operators", operators, args.repeats, TOP), end="\n\n")
-    print(f"precision {args.precision}, on {machine()}\n", flush=True)
+    what = "the plain loop" if args.plain else f"precision {args.precision}"
+    print(f"{what}, on {machine()}\n", flush=True)
 
 
 if __name__ == "__main__":
