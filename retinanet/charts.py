@@ -89,7 +89,7 @@ def losses_chart(history: Records) -> Chart | None:
     # One wild step, of which first epochs are full, would flatten all that follows, and the
     # running loss remembers it for long: the axis is for what most steps have.
     parts = np.concatenate([line.y for line in lines[1:]])
-    peak, ceiling = parts.max(), 3 * np.percentile(parts, 97)
+    peak, ceiling = (parts.max(), 3 * np.percentile(parts, 97)) if len(parts) else (0.0, 0.0)
     if peak <= 2 * ceiling:
         return line_chart(lines, xlabel="epoch", ylabel="loss", ylim=(0, None))
     cut = [line._replace(y=np.minimum(line.y, ceiling)) for line in lines]

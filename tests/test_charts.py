@@ -102,6 +102,13 @@ def test_losses_and_scores_of_a_run() -> None:
     assert scores_chart([step(0), epoch(0)]) is None
 
 
+def test_losses_that_were_not_finite_leave_the_running_one() -> None:
+    overflowed = dict.fromkeys(("classification_loss", "regression_loss"))
+    chart = losses_chart([step(0) | overflowed])
+    assert chart
+    assert "loss" in written(chart)
+
+
 def test_a_wild_step_does_not_flatten_the_losses() -> None:
     """Of 100 steps at 1 and one at 160 the axis ends at 3, which it says, and not at 160."""
     wild = step(0) | {"classification_loss": 160.0}
