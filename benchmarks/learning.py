@@ -134,8 +134,9 @@ def table(results: dict[str, list[dict[str, float]]]) -> str:
         precision, at_half, seconds = np.array([list(result.values()) for result in found]).T
         gain = recipe[: len(precision)] - precision[: len(recipe)]
         spread = f" (deviation {gain.std(ddof=1):.3f})" if len(gain) > 1 else ""
-        cells = [name, str(len(found)), f"{precision.mean():.3f}", f"{at_half.mean():.3f}"]
-        rows.append([*cells, f"{seconds.mean():.0f}", f"{gain.mean():+.3f}{spread}"])
+        lead = "" if name == "recipe" else f"{gain.mean():+.3f}{spread}"
+        means = (f"{precision.mean():.3f}", f"{at_half.mean():.3f}", f"{seconds.mean():.0f}")
+        rows.append([name, str(len(found)), *means, lead])
     return markdown(["", "seeds", "AP", "AP50", "CPU-seconds", "recipe - this"], rows)
 
 

@@ -1,16 +1,18 @@
-"""Where the time of a training step goes: the profiler's operators, in groups."""
+"""Where the time of a training step or of a detection goes: the profiler's operators, in groups."""
 
+from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.cases import our_step, plain_step
+from benchmarks.detection import our_detection
 from benchmarks.measure import Function, arguments, machine, markdown
 from retinanet.losses import FocalLoss
-from retinanet.runtime import PRECISIONS
+from retinanet.runtime import PRECISIONS, start_runtime
 
 TOP = 12  # operators in the second table
 
@@ -33,6 +35,19 @@ GROUPS = {
 }
 
 
+def detection(args: Namespace) -> Function:
+    """Our detection of one image, in the precision that is asked for."""
+    autocast = start_runtime("cpu", args.precision).autocast
+    return our_detection(args.side, args.depth, autocast, everything=False)
+
+
+CASES: dict[str, Callable[[Namespace], Function]] = {
+    "step": lambda args: our_step(args.side, args.depth, args.precision),
+    "plain": lambda args: plain_step(args.side, args.depth),
+    "detection": detection,
+}
+
+
 def enclosing(event: FunctionEvent) -> Iterator[str]:
     """The names of an event and of all that it runs in."""
     here: FunctionEvent | None = event
@@ -51,7 +66,7 @@ def group(event: FunctionEvent) -> str:
 
 
 def profiled(step: Function, repeats: int) -> list[FunctionEvent]:
-    """The operators of some steps, after one to warm up."""
+    """The operators of some calls, after one to warm up."""
     forward = FocalLoss.forward
 
     def named(*args: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,7 +92,7 @@ def table(header: str, micros: Counter[str], repeats: int, count: int | None = N
         for name, value in micros.most_common(count)
     ]
     sums = ("**together**", f"{total / repeats / 1e3:.1f}", "100%")
-    return markdown((header, "ms a step", "share"), [*rows, *([] if count else [sums])])
+    return markdown((header, "ms", "share"), [*rows, *([] if count else [sums])])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -86,20 +101,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="auto", help="of the step (auto)"
     )
-    parser.add_argument("--plain", action="store_true", help="the plain loop's float32 step")
+    parser.add_argument(
+        "--of", choices=tuple(CASES), default="step", help="plain is the plain loop's step (step)"
+    )
     args = parser.parse_args(argv)
-    side, depth = args.side, args.depth
-    step = plain_step(side, depth) if args.plain else our_step(side, depth, args.precision)
     groups: Counter[str] = Counter()
     operators: Counter[str] = Counter()
-    for event in profiled(step, args.repeats):
+    for event in profiled(CASES[args.of](args), args.repeats):
         groups[group(event)] += event.self_cpu_time_total
         operators[event.name] += event.self_cpu_time_total
-    if not args.plain:  # whose loss cannot be told from the rest by the names of its operators
+    if args.of != "plain":  # whose loss cannot be told from the rest by the names of its operators
         print(table("group", groups, args.repeats), end="\n\n")
     print(table(f"the {TOP} largest operators", operators, args.repeats, TOP), end="\n\n")
-    what = "the plain loop" if args.plain else f"precision {args.precision}"
-    print(f"{what}, on {machine()}\n", flush=True)
+    precision = "fp32" if args.of == "plain" else args.precision
+    print(f"{args.of}, precision {precision}, on {machine()}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def train(model: TorchvisionRetinaNet, dataset: CSVDataset, args: argparse.Names
 
 
 def in_float32(_: nn.Module, __: object, outputs: dict[str, torch.Tensor]) -> object:
-    """What a part of the network says: in bf16 its anchors were off by pixels, and its loss."""
+    """What a part of the network says: torchvision makes bf16 anchors of bf16 features."""
     return {name: value.float() for name, value in outputs.items()}
 
 

@@ -266,10 +266,14 @@ def test_profile_prints_its_groups(capsys):
     printed = capsys.readouterr().out
     for group in ("convolutions, backward", "loss", "optimizer and clipping", "**together**"):
         assert f"| {group} |" in printed
-    profile.main([*TINY, "--plain"])
+    profile.main([*TINY, "--of", "plain"])
     printed = capsys.readouterr().out
     assert "| aten::convolution_backward |" in printed
-    assert "the plain loop, on " in printed
+    assert "plain, precision fp32, on " in printed
+    profile.main([*TINY, "--of", "detection", "--precision", "fp32"])
+    printed = capsys.readouterr().out
+    assert "| convolutions, forward |" in printed
+    assert "| convolutions, backward |" not in printed
 
 
 def test_evaluation_of_own_images_needs_their_classes(capsys):
