@@ -1,5 +1,8 @@
 """AP after the same images seen: the original's settings, a recipe, torchvision's RetinaNet.
 
+torchvision-seconds instead takes as many CPU-seconds as the recipe's run with the same seed, so it
+comes after that one and after torchvision's.
+
 Each run is a process of its own on one thread; what it came to stays in `--results`, so that the
 whole can be stopped and gone on with, and two halves of it (`--only`) can go on side by side.
 CPU-seconds are those of the whole process: start, training, one evaluation at the end.
@@ -32,6 +35,8 @@ class Contender(NamedTuple):
     settings: str
     share: int = 1
     """One in so many of the epochs."""
+    same_seconds: bool = False
+    """As many steps as fit into the recipe's CPU-seconds; both whole runs must be there."""
 
 
 CONTENDERS = {
@@ -41,6 +46,9 @@ CONTENDERS = {
     "torchvision": Contender("-m benchmarks.torchvision_run", "recipes/{recipe}.args"),
     "torchvision-third": Contender(
         "-m benchmarks.torchvision_run", "recipes/{recipe}.args", share=3
+    ),
+    "torchvision-seconds": Contender(
+        "-m benchmarks.torchvision_run", "recipes/{recipe}.args", same_seconds=True
     ),
 }
 FILES = ("csv_train", "csv_val", "csv_classes")
@@ -100,6 +108,9 @@ def command(contender: Contender, seed: int, args: argparse.Namespace, folder: P
         values |= {"eval_every": values["epochs"], "keep": 1}
     else:
         values["output"] = folder / "scores.json"
+    if contender.same_seconds:
+        seconds = [figures(name, seed, args)["CPU-seconds"] for name in ("recipe", "torchvision")]
+        values["share"] = seconds[0] / seconds[1]
     words = [sys.executable, *contender.program.split()]
     words.append("@" + contender.settings.format(recipe=args.recipe))
     return words + [word for name, value in values.items() for word in (f"--{name}", str(value))]
@@ -118,6 +129,17 @@ def write_fold(folder: Path, part: int, args: argparse.Namespace) -> dict[str, P
             chosen = (row for row in rows if (parts[row[0]] == part) == bool(held_out))
             csv.writer(lines).writerows(chosen)
     return files
+
+
+def figures(name: str, seed: int, args: argparse.Namespace) -> dict[str, float]:
+    """What a run that was made came to."""
+    found: dict[str, float] = json.loads(result_file(name, seed, args).read_text())
+    return found
+
+
+def result_file(name: str, seed: int, args: argparse.Namespace) -> Path:
+    """Where the figures of a run stay."""
+    return Path(args.results, f"{name}-{seed}.json")
 
 
 def children_seconds() -> float:
@@ -147,12 +169,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     results: dict[str, list[dict[str, float]]] = {}
     for seed in range(args.seeds):
         for name in args.only:
-            file = args.results / f"{name}-{seed}.json"
+            file = result_file(name, seed, args)
             if not file.exists():
                 found = run(CONTENDERS[name], seed, args)
                 file.write_text(json.dumps(found))
                 print(f"{name}, seed {seed}: {found}", flush=True)
-            results.setdefault(name, []).append(json.loads(file.read_text()))
+            results.setdefault(name, []).append(figures(name, seed, args))
     if "recipe" in results:
         print(table(results))
     print(f"\n{machine()}; one thread a run")

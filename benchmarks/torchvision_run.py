@@ -5,6 +5,7 @@ it sees the same images in the same order; our optimizers, for a like choice of 
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ def flags(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(f"--{name}", required=True)
     for name in ("depth", "min_side", "max_side", "epochs", "batch_size", "seed"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--share", type=float, default=1.0, help="of the epochs' steps (all: 1)")
     add_learning_flags(parser.add_argument_group("learning"))
     args = parser.parse(argv)
     if args.lr is None or args.schedule == "plateau":
@@ -58,22 +60,21 @@ def losses(model: TorchvisionRetinaNet, batch: Batch) -> torch.Tensor:
 
 
 def train(model: TorchvisionRetinaNet, dataset: CSVDataset, args: argparse.Namespace) -> None:
-    """All epochs."""
+    """All steps of the epochs, or a share of them."""
     sampler = AspectRatioBasedSampler(dataset, args.batch_size, seed=args.seed)
     batches = DataLoader(dataset, batch_sampler=sampler, collate_fn=collater)
-    recipe = Recipe(**learning_settings(args), steps=args.epochs * len(sampler))
+    steps = round(args.share * args.epochs * len(sampler))
+    recipe = Recipe(**learning_settings(args), steps=steps)
     optimizer = recipe.make_optimizer(model.parameters())
     model.train()
     model.transform._skip_resize = True  # in training: the batches are resized, and padded
-    step = 0
-    for _ in range(args.epochs):
-        for batch in batches:
-            optimizer.param_groups[0]["lr"] = recipe.lr_at(step)
-            optimizer.zero_grad()
-            losses(model, batch).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), args.clip_norm)
-            optimizer.step()
-            step += 1
+    endless = itertools.chain.from_iterable(itertools.repeat(batches))
+    for step, batch in enumerate(itertools.islice(endless, steps)):
+        optimizer.param_groups[0]["lr"] = recipe.lr_at(step)
+        optimizer.zero_grad()
+        losses(model, batch).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), args.clip_norm)
+        optimizer.step()
 
 
 def in_float32(_: nn.Module, __: object, outputs: dict[str, torch.Tensor]) -> object:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from benchmarks import (
     __main__,
@@ -30,11 +32,12 @@ from benchmarks import (
     step,
     torchvision_run,
 )
+from benchmarks.cases import torchvision_model
 from benchmarks.measure import Row
 from retinanet.anchors import image_anchors
 from retinanet.annotations import Problems
 from retinanet.cli import evaluation_transform
-from retinanet.dataloader import ImageFiles
+from retinanet.dataloader import CSVDataset, ImageFiles, Resizer
 from retinanet.engine import LossLog, Training
 from retinanet.image_checks import read_sizes
 from retinanet.logger import RunLog
@@ -335,6 +338,37 @@ def test_learning_goes_on_where_it_stopped(tmp_path: Path, capsys) -> None:
     assert "recipe, seed 0" not in printed
     assert "torchvision, seed 1" not in printed
     assert "| recipe | 2 | " in printed
+
+
+def test_equal_seconds_are_a_share_of_the_steps(tmp_path: Path) -> None:
+    """The recipe took 30 s and torchvision 40 s: it gets 3/4 of its steps."""
+    argv = [f"--{name}=x.csv" for name in learning.FILES] + ["--weights=none"]
+    args = learning.flags([*argv, f"--results={tmp_path}"])
+    for name, seconds in (("recipe", 30.0), ("torchvision", 40.0)):
+        (tmp_path / f"{name}-0.json").write_text(json.dumps({"CPU-seconds": seconds}))
+    for name, expected in (("torchvision", []), ("torchvision-seconds", ["--share", "0.75"])):
+        words = learning.command(learning.CONTENDERS[name], 0, args, tmp_path)
+        assert words[words.index("--output") + 2 :] == expected
+
+
+@pytest.mark.parametrize(("share", "steps"), [(1.0, 4), (0.75, 3), (1.5, 6)])
+def test_torchvision_takes_a_share_of_the_steps(share: float, steps: int, tmp_path: Path) -> None:
+    """Four images, one a step: four steps an epoch, and the rate is 0 at the end of the share."""
+    data = write_shapes(tmp_path / "shapes", train_images=4, val_images=1)
+    argv = [f"--{name}={getattr(data, name)}" for name in learning.FILES]
+    argv += "--weights=none --output=x --depth=18 --min_side=64 --max_side=96 --epochs=1".split()
+    argv += f"--batch_size=1 --seed=0 --lr=1e-3 --schedule=cosine --share={share}".split()
+    args = torchvision_run.flags(argv)
+    dataset = CSVDataset(data.csv_train, data.csv_classes, Resizer(64, 96))
+    model = torchvision_model(64, 18, dataset.num_classes(), nn.BatchNorm2d)
+    rates = []
+    seen = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"])
+    )
+    torchvision_run.train(model, dataset, args)
+    seen.remove()
+    cosine = [1e-3 * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
+    assert rates == pytest.approx(cosine)
 
 
 def test_every_image_is_scored_in_one_fold_and_trained_on_in_the_others(tmp_path: Path) -> None:
