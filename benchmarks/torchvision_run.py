@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     dataset = CSVDataset(args.csv_train, args.csv_classes, steps)
     validation = CSVDataset(args.csv_val, args.csv_classes, resizer)
     weights = {} if args.weights == "none" else start_weights(args.weights, args.depth).weights
-    norm = FrozenBatchNorm2d if weights else nn.BatchNorm2d  # torchvision's own choice
+    norm = FrozenBatchNorm2d if args.batch_norm == "frozen" else nn.BatchNorm2d
     model = torchvision_model(args.min_side, args.depth, dataset.num_classes(), norm, args.seed)
     model.transform.max_size = args.max_side
     for part in (model.backbone, model.head):

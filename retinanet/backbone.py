@@ -38,12 +38,13 @@ def conv_bn(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d) -> Tensor:
     Args:
         x: [B, C, H, W].
         conv: a convolution without bias.
-        bn: its batch norm; in training mode (before `freeze_bn`) it is applied as it is.
+        bn: its batch norm; in training mode (before `freeze_bn`) it is applied as it is, but for
+            B = 0, a process's share of a small last batch, which has no statistics.
 
     Returns:
         [B, C', H', W'].
     """
-    if bn.training or bn.running_var is None or bn.running_mean is None:
+    if (bn.training and len(x)) or bn.running_var is None or bn.running_mean is None:
         return bn(conv(x))
     gain = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
     shift = bn.bias - bn.running_mean * gain

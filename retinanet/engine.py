@@ -31,16 +31,17 @@ MAX_OVERFLOWS = 20  # float16 steps in a row that the scaler may skip while it f
 MAX_UNREADABLE = 100  # images that may be skipped before the run is given up
 
 
-def parallel(model: RetinaNet, runtime: Runtime) -> nn.Module:
+def parallel(model: RetinaNet, runtime: Runtime, *, trained_norm: bool = False) -> nn.Module:
     """Wrap a model for all the devices it is to train on.
 
     DistributedDataParallel under torchrun; else DataParallel as the original, which splits batches
-    over the GPUs, and over nothing on a CPU.
+    over the GPUs, and over nothing on a CPU. Batch norm's statistics, where they are trained, are
+    the first process's or GPU's.
     """
     device = runtime.device
     if runtime.world_size > 1:
         ids = None if device.type == "cpu" else [device]
-        return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+        return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=trained_norm)
     if device.type == "cpu" and torch.cuda.is_available():
         return model  # DataParallel would move it to the GPUs that the user does not want
     return nn.DataParallel(model, device_ids=None if device.index is None else [device.index])
@@ -124,7 +125,8 @@ class Training:
     def __init__(self, model: RetinaNet, runtime: Runtime, recipe: Recipe, log: LossLog) -> None:
         self.model, self.runtime, self.recipe, self.log = model, runtime, recipe, log
         model.autocast = runtime.autocast
-        self.wrapper = parallel(model, runtime)
+        self.trained_norm = recipe.batch_norm == "trained"
+        self.wrapper = parallel(model, runtime, trained_norm=self.trained_norm)
         self.optimizer = recipe.make_optimizer(model.parameters())
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(self.optimizer, patience=3)
         self.scaler = torch.amp.GradScaler(
@@ -188,7 +190,9 @@ class Training:
             StoppedError: `stop` was asked for, and a step was just finished.
             DataError: the loss or the gradient was not finite, or images could not be read.
         """
-        freeze_and_train(self.model, self.wrapper)
+        self.wrapper.train()
+        if not self.trained_norm:
+            self.model.freeze_bn()
         for batch in self.log.run.watch(batches, self.epoch, self.step):
             H, W = batch["img"].shape[-2:]
             joint = joint_batch(H, W, len(batch["img"]), stop=stop.signal_number is not None)
@@ -273,9 +277,3 @@ class Training:
                 f"more than {MAX_UNREADABLE} images cannot be read, the last: {message};"
                 " mend the data"
             )
-
-
-def freeze_and_train(model: RetinaNet, wrapper: nn.Module) -> None:
-    """Training mode, with batch norm's statistics kept."""
-    wrapper.train()
-    model.freeze_bn()

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from retinanet.anchors import RATIOS, SCALES, SIZES
 from retinanet.errors import printable
-from retinanet.optim import OPTIMIZERS, SCHEDULES, Recipe
+from retinanet.optim import BATCH_NORMS, OPTIMIZERS, SCHEDULES, Recipe
 from retinanet.postprocess import (
     CANDIDATES_PER_LEVEL,
     MAX_DETECTIONS,
@@ -26,7 +26,15 @@ DETECTION_FLAGS = (
     "class_agnostic_nms",
 )
 
-LEARNING_FLAGS = ("lr", "optimizer", "weight_decay", "schedule", "warmup", "clip_norm")
+LEARNING_FLAGS = (
+    "lr",
+    "optimizer",
+    "weight_decay",
+    "schedule",
+    "warmup",
+    "clip_norm",
+    "batch_norm",
+)
 
 # A flag may be written with dashes too, and several flags may stand in a file: @FILE.
 EPILOG = "Flags may be written with dashes too; @FILE stands for the flags in a file (# comments)."
@@ -258,6 +266,13 @@ def add_learning_flags(group: argparse._ArgumentGroup) -> None:
         type=positive_float,
         default=Recipe.clip_norm,
         help="most norm of the gradient (0.1)",
+    )
+    group.add_argument(
+        "--batch_norm",
+        choices=BATCH_NORMS,
+        default=Recipe.batch_norm,
+        metavar="KIND",
+        help="frozen: statistics as in --weights; trained: for --weights none (frozen)",
     )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("plateau", "cosine", "step")
+BATCH_NORMS = ("frozen", "trained")
 MOMENTUM = 0.9  # of SGD
 # The published 12-epoch schedule: a tenth of the rate after epoch 8, a tenth of that after 11.
 DROPS = (8 / 12, 11 / 12)
@@ -29,6 +30,8 @@ class Recipe:
     """Steps in which the rate rises evenly from 0; with cosine and step only."""
     clip_norm: float = 0.1
     """The most that the gradient's norm over all parameters may be."""
+    batch_norm: str = "frozen"
+    """frozen: its statistics stay as they are; trained: those of each batch, and a running mean."""
     steps: int = 0
     """Of the whole run; for cosine and step."""
 

@@ -50,6 +50,17 @@ def test_batch_norm_in_training_is_applied_as_it_is():
     assert not torch.equal(bn.running_mean, before)
 
 
+def test_no_images_leave_the_statistics_alone():
+    conv, bn = conv_and_bn()
+    before = {name: value.clone() for name, value in bn.state_dict().items()}
+    out = conv_bn(torch.empty(0, 5, 8, 8, dtype=torch.float64), conv, bn)
+    out.sum().backward()
+    assert out.shape == (0, 7, 4, 4)
+    assert not conv.weight.grad.any()
+    for name, value in bn.state_dict().items():
+        torch.testing.assert_close(value, before[name])
+
+
 def c5_and_gradients(network: nn.Module, run, names):
     """The output of `layer4` in `run()`, and gradients of a fixed sum over it."""
     outputs = []

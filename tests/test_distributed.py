@@ -120,6 +120,15 @@ def test_files_and_lines_of_one(alone: tuple[Path, str], pair: tuple[Path, str])
     assert pair[1].count("Training data: ") == 1
 
 
+def test_trained_batch_norm_of_two_processes(sample: SampleData, tmp_path: Path) -> None:
+    """Seven images by three and three: one process has none in the last step."""
+    more = ["--batch_size", "3", "--batch_norm", "trained"]
+    run([*torchrun(2), ROOT / "train.py", *flags(sample, tmp_path, *more)])
+    weights = load_checkpoint(tmp_path / "model_final.pt").weights
+    assert weights["bn1.num_batches_tracked"] == 2 * 2
+    assert all(value.isfinite().all() for value in weights.values())
+
+
 def test_validation_by_two_processes_equals_one(
     sample: SampleData, alone: tuple[Path, str]
 ) -> None:

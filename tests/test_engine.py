@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from retinanet.dataloader import Batch
 from retinanet.engine import MAX_OVERFLOWS, MAX_UNREADABLE, LossLog, Training
 from retinanet.errors import DataError
 from retinanet.logger import RunLog
 from retinanet.model import resnet18
-from retinanet.optim import OPTIMIZERS, Recipe
-from retinanet.runtime import joint_batch, start_runtime
+from retinanet.optim import BATCH_NORMS, OPTIMIZERS, Recipe
+from retinanet.runtime import StopRequest, joint_batch, start_runtime
 
 INF = float("inf")
 
@@ -75,6 +76,22 @@ def test_a_step_that_must_not_count_changes_nothing(training: Training, scale: f
     finally:
         model.loss.forward = losses  # type: ignore[method-assign]
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("batch_norm", BATCH_NORMS)
+def test_batch_norm_is_frozen_or_trained(batch_norm: str) -> None:
+    """Trained: a tenth of the batch's mean after the first step; frozen: the 0 of the start."""
+    recipe = Recipe(batch_norm=batch_norm)
+    runtime = start_runtime("cpu", "fp32", seed=0)
+    log = loss_log(skips_overflow=False)
+    training = Training(resnet18(num_classes=2), runtime, recipe, log)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        means = training.model.conv1(images).mean(dim=(0, 2, 3))
+    batch: Batch = {"img": images, "annot": torch.full((2, 1, 5), -1.0), "index": [0, 1]}
+    training.train_epoch([batch], StopRequest(""), after_step=lambda: None)
+    expected = 0.1 * means if batch_norm == "trained" else torch.zeros(64)
+    assert torch.allclose(training.model.bn1.running_mean, expected, atol=1e-6)
 
 
 def test_too_many_unreadable_images_end_the_run(

@@ -157,8 +157,12 @@ def test_another_runs_state(sample: SampleData, whole: tuple[Path, str], tmp_pat
 def test_a_schedule_goes_on_where_it_was(
     sample: SampleData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped in the warm-up, with momentum; another number of epochs is another schedule."""
+    """Stopped in the warm-up, with momentum; another number of epochs is another schedule.
+
+    Batch norm's running means come along: they too are among the weights.
+    """
     recipe = ["--optimizer", "sgd", "--schedule", "cosine", "--warmup", "3"]
+    recipe += ["--batch_norm", "trained"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train.main(flags(sample, whole, *recipe)) == 0
     with monkeypatch.context() as patch:
