@@ -272,7 +272,7 @@ def add_learning_flags(group: argparse._ArgumentGroup) -> None:
         choices=BATCH_NORMS,
         default=Recipe.batch_norm,
         metavar="KIND",
-        help="frozen: statistics as in --weights; trained: for --weights none (frozen)",
+        help="frozen, or trained: for --weights none (frozen)",
     )
 
 
