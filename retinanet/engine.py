@@ -31,7 +31,7 @@ MAX_OVERFLOWS = 20  # float16 steps in a row that the scaler may skip while it f
 MAX_UNREADABLE = 100  # images that may be skipped before the run is given up
 
 
-def parallel(model: RetinaNet, runtime: Runtime, *, trained_norm: bool = False) -> nn.Module:
+def parallel(model: RetinaNet, runtime: Runtime, *, trained_norm: bool) -> nn.Module:
     """Wrap a model for all the devices it is to train on.
 
     DistributedDataParallel under torchrun; else DataParallel as the original, which splits batches
@@ -125,8 +125,7 @@ class Training:
     def __init__(self, model: RetinaNet, runtime: Runtime, recipe: Recipe, log: LossLog) -> None:
         self.model, self.runtime, self.recipe, self.log = model, runtime, recipe, log
         model.autocast = runtime.autocast
-        self.trained_norm = recipe.batch_norm == "trained"
-        self.wrapper = parallel(model, runtime, trained_norm=self.trained_norm)
+        self.wrapper = parallel(model, runtime, trained_norm=recipe.batch_norm == "trained")
         self.optimizer = recipe.make_optimizer(model.parameters())
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(self.optimizer, patience=3)
         self.scaler = torch.amp.GradScaler(
@@ -191,7 +190,7 @@ class Training:
             DataError: the loss or the gradient was not finite, or images could not be read.
         """
         self.wrapper.train()
-        if not self.trained_norm:
+        if self.recipe.batch_norm == "frozen":
             self.model.freeze_bn()
         for batch in self.log.run.watch(batches, self.epoch, self.step):
             H, W = batch["img"].shape[-2:]

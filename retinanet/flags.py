@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, NoReturn
 
 from retinanet.anchors import RATIOS, SCALES, SIZES
@@ -24,16 +25,6 @@ DETECTION_FLAGS = (
     "candidates_per_level",
     "max_detections",
     "class_agnostic_nms",
-)
-
-LEARNING_FLAGS = (
-    "lr",
-    "optimizer",
-    "weight_decay",
-    "schedule",
-    "warmup",
-    "clip_norm",
-    "batch_norm",
 )
 
 # A flag may be written with dashes too, and several flags may stand in a file: @FILE.
@@ -278,7 +269,8 @@ def add_learning_flags(group: argparse._ArgumentGroup) -> None:
 
 def learning_settings(args: argparse.Namespace) -> dict[str, Any]:
     """What `add_learning_flags` asked for, as keywords of `Recipe`."""
-    return {name: getattr(args, name) for name in LEARNING_FLAGS}
+    names = [field.name for field in fields(Recipe) if field.name != "steps"]
+    return {name: getattr(args, name) for name in names}
 
 
 def add_anchor_flags(group: argparse._ArgumentGroup, *, unless: str = "") -> None:
