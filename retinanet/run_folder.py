@@ -16,7 +16,7 @@ from retinanet.files import write_whole
 from retinanet.logger import METRICS_FILE, TENSORBOARD_FOLDER, say
 from retinanet.runtime import run_id, was_restarted
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 STATE_FILE = "training_state.pt"
 CONFIG_FILE = "config.json"
 
