@@ -53,7 +53,7 @@ from retinanet.runtime import (
     StoppedError,
     StopRequest,
     describe_machine,
-    ignore_interrupts,
+    leave_signals_to_main,
     run_id,
     start_runtime,
     usable_workers,
@@ -264,7 +264,7 @@ def load_batches(
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=runtime.device.type == "cuda",
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=leave_signals_to_main,
     )
     return batches, sampler
 

@@ -18,7 +18,7 @@ from retinanet.postprocess import (
     SCORE_THRESHOLD,
     Detections,
 )
-from retinanet.runtime import gather, peers
+from retinanet.runtime import gather, leave_signals_to_main, peers
 from retinanet.transforms import Sample
 
 
@@ -123,6 +123,7 @@ def load_samples(
         num_workers=workers,
         collate_fn=as_loaded,
         pin_memory=pin_memory,
+        worker_init_fn=leave_signals_to_main,
     )
     return zip(order, loader, strict=True)
 

@@ -297,7 +297,7 @@ class StopRequest:
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            return  # a loader worker that was just forked; the main process ends it
+            return  # a loader worker that was just forked; signals are the main process's
         self.signal_number = number
         for other in self._before:
             signal.signal(other, signal.SIG_DFL)
@@ -305,7 +305,10 @@ class StopRequest:
             self.stop()
 
 
-def ignore_interrupts(worker: int) -> None:
-    """A loader worker leaves Ctrl-C, which the terminal sends to all, to the main process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def leave_signals_to_main(worker: int) -> None:
+    """A loader worker ignores what all processes are sent: Ctrl-C, and a batch system's SIGTERM.
+
+    The main process decides; a worker ends when its queue is closed or its parent is gone.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

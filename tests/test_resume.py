@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -218,12 +219,18 @@ def start(sample: SampleData, folder: Path, *more: str) -> subprocess.Popen[str]
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
     )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["alone", "with_its_workers"])
 def test_signal_to_a_real_process(
-    sample: SampleData, whole: tuple[Path, str], tmp_path: Path, number: signal.Signals
+    sample: SampleData,
+    whole: tuple[Path, str],
+    tmp_path: Path,
+    number: signal.Signals,
+    send: Callable[[int, int], None],
 ) -> None:
     process = start(sample, tmp_path, "--workers", "1", "--epochs", "1000")
     assert process.stdout
@@ -231,7 +238,7 @@ def test_signal_to_a_real_process(
     for line in process.stdout:
         if line.startswith("Epoch: 0 | Iteration: 1"):
             break
-    process.send_signal(number)
+    send(process.pid, number)
     process.stdout.read()
     errors = process.stderr.read()
     assert process.wait(60) == 128 + number
