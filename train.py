@@ -62,22 +62,24 @@ from retinanet.runtime import (
 from retinanet.sample_data import write_shapes
 from retinanet.start import resumed_start, start_config, start_weights, take_weights
 
-# What a flag is when it is not given: the original's values, and the sample's.
+# What a flag is when it is not given: the original's values.
 DEFAULTS = {
     "depth": 50,
     "weights": "imagenet",
     "epochs": 100,
-    "batch_size": 2,
     "lr": 1e-5,
     "min_side": 608,
     "max_side": 1024,
 }
-SHAPES_DEFAULTS = DEFAULTS | {
+# The sample's are recipes/from-scratch.args, with its size and a number of epochs.
+SHAPES_DEFAULTS = {
     "depth": 18,
     "weights": "none",
     "epochs": 4,
-    "batch_size": 4,
-    "lr": 3e-4,
+    "lr": 6e-4,
+    "schedule": "cosine",
+    "warmup": 100,
+    "batch_norm": "trained",
     "min_side": 256,
     "max_side": 384,
 }
@@ -118,7 +120,7 @@ def parser() -> Parser:
         help="skip leaves out unreadable images, up to 100 (error)",
     )
     training.add_argument("--seed", type=count, default=0, help="of every random choice (0)")
-    machine = add_device_flags(result, precision="auto", batch_size=None)
+    machine = add_device_flags(result, precision="auto", batch_size=2)
     machine.add_argument(
         "--compile",
         action="store_true",
@@ -163,14 +165,15 @@ def parser() -> Parser:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the flags and fill in the defaults of the data set."""
+    """Parse the flags, a second time for the sample: it has defaults of its own."""
     flags = parser()
+    flags.set_defaults(**DEFAULTS)
     args = flags.parse(argv)
-    defaults = SHAPES_DEFAULTS if args.dataset == "shapes" else DEFAULTS
-    chosen = {name: value for name, value in defaults.items() if getattr(args, name) is None}
-    vars(args).update(chosen)
     if args.dataset == "shapes":
-        settings = " ".join(f"--{name} {value}" for name, value in chosen.items())
+        flags.set_defaults(**SHAPES_DEFAULTS)
+        args = flags.parse(argv)
+        kept = [name for name, value in SHAPES_DEFAULTS.items() if vars(args)[name] == value]
+        settings = " ".join(f"--{name} {SHAPES_DEFAULTS[name]}" for name in kept)
         say(f"The sample's settings: {settings}")
     check_training_flags(flags, args)
     if args.dataset == "shapes":
@@ -180,7 +183,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.patience and args.dataset == "csv" and not args.csv_val:
         flags.error("--patience counts evaluations; it needs --csv_val")
     if args.warmup and args.schedule == "plateau":
-        flags.error("--warmup goes with --schedule cosine or --schedule step")
+        flags.error(
+            f"--warmup {args.warmup} goes with --schedule cosine or --schedule step; with plateau"
+            " give --warmup 0"
+        )
     if args.resume is True and args.overwrite:
         flags.error("--resume goes on with the files that --overwrite would remove")
     return args

@@ -155,9 +155,7 @@ METAVARS: dict[object, str] = {
 # ---- groups of flags ----
 
 
-def add_device_flags(
-    parser: Parser, *, precision: str, batch_size: int | None
-) -> argparse._ArgumentGroup:
+def add_device_flags(parser: Parser, *, precision: str, batch_size: int) -> argparse._ArgumentGroup:
     """--device, --precision, --workers, --batch_size; returns their group."""
     group = parser.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (auto)")
@@ -178,7 +176,7 @@ def add_device_flags(
         "--batch_size",
         type=positive_int,
         default=batch_size,
-        help=f"images at a time ({batch_size or '2; shapes: 4'})",
+        help=f"images at a time ({batch_size})",
     )
     return group
 
@@ -228,7 +226,7 @@ def add_size_flags(group: argparse._ArgumentGroup, min_side: str, max_side: str)
 
 def add_learning_flags(group: argparse._ArgumentGroup) -> None:
     """What a `Recipe` holds; the defaults are the original's."""
-    group.add_argument("--lr", type=positive_float, help="learning rate (1e-5; shapes: 3e-4)")
+    group.add_argument("--lr", type=positive_float, help="learning rate (1e-5; shapes: 6e-4)")
     group.add_argument(
         "--optimizer",
         choices=OPTIMIZERS,
@@ -244,13 +242,13 @@ def add_learning_flags(group: argparse._ArgumentGroup) -> None:
         choices=SCHEDULES,
         default=Recipe.schedule,
         metavar="KIND",
-        help="plateau, cosine, or step: a tenth after 2/3 and 11/12 (plateau)",
+        help="plateau, cosine, step (at 2/3 and 11/12) (plateau; shapes: cosine)",
     )
     group.add_argument(
         "--warmup",
         type=count,
         default=Recipe.warmup,
-        help="first steps, in which the lr rises from 0 (0)",
+        help="first steps, in which the lr rises from 0 (0; shapes: 100)",
     )
     group.add_argument(
         "--clip_norm",
@@ -263,7 +261,7 @@ def add_learning_flags(group: argparse._ArgumentGroup) -> None:
         choices=BATCH_NORMS,
         default=Recipe.batch_norm,
         metavar="KIND",
-        help="frozen, or trained: for --weights none (frozen)",
+        help="frozen, or trained: for --weights none (frozen; shapes: trained)",
     )
 
 

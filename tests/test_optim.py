@@ -69,6 +69,21 @@ def test_the_defaults_are_the_originals_recipe() -> None:
     assert given == vars(train.parse(data))
 
 
+def test_the_samples_defaults_are_the_recipe_from_scratch() -> None:
+    shapes = ["--dataset", "shapes"]
+    given = vars(train.parse([*shapes, f"@{RECIPES[0].with_name('from-scratch.args')}"]))
+    assert given == vars(train.parse(shapes))
+    assert given["lr"] == 6e-4
+
+
+def test_the_sample_says_which_of_its_settings_stand(capsys: pytest.CaptureFixture[str]) -> None:
+    train.parse(["--dataset", "shapes", "--lr", "1e-3", "--depth", "34"])
+    said = capsys.readouterr().out
+    assert "--epochs 4 --schedule cosine --warmup 100 --batch_norm trained" in said
+    assert "--lr" not in said
+    assert "--depth" not in said
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipes_are_flags(recipe: Path) -> None:
     data = ["--dataset", "csv", "--csv_train", "a.csv", "--csv_classes", "c.csv"]
@@ -80,7 +95,9 @@ def test_warm_up_needs_a_schedule(capsys: pytest.CaptureFixture[str]) -> None:
     data = ["--dataset", "csv", "--csv_train", "a.csv", "--csv_classes", "c.csv"]
     with pytest.raises(SystemExit):
         train.parse([*data, "--warmup", "10"])
-    assert "--schedule cosine" in capsys.readouterr().err
+    complaint = capsys.readouterr().err
+    assert "--warmup 10 goes with --schedule cosine" in complaint
+    assert "give --warmup 0" in complaint
 
 
 @pytest.mark.parametrize(

@@ -465,4 +465,4 @@ def test_compiled_network_trains_the_same(sample: SampleData, run: Path, tmp_pat
 @pytest.mark.slow
 def test_sample_teaches(tmp_path: Path) -> None:
     assert train.main(["--dataset", "shapes", "--output_dir", str(tmp_path)]) == 0
-    assert load_checkpoint(tmp_path / "model_final.pt").metrics["mAP"] >= 0.6
+    assert load_checkpoint(tmp_path / "model_final.pt").metrics["mAP"] >= 0.9
