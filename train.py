@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -172,9 +172,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.dataset == "shapes":
         flags.set_defaults(**SHAPES_DEFAULTS)
         args = flags.parse(argv)
-        kept = [name for name, value in SHAPES_DEFAULTS.items() if vars(args)[name] == value]
-        settings = " ".join(f"--{name} {SHAPES_DEFAULTS[name]}" for name in kept)
-        say(f"The sample's settings: {settings}")
+        kept = {name: v for name, v in SHAPES_DEFAULTS.items() if vars(args)[name] == v}
+        say(f"The sample's settings: {as_flags(kept)}")
     check_training_flags(flags, args)
     if args.dataset == "shapes":
         for name in ("csv_train", "csv_val", "csv_classes", "csv_images_dir", "coco_path"):
@@ -190,6 +189,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.resume is True and args.overwrite:
         flags.error("--resume goes on with the files that --overwrite would remove")
     return args
+
+
+def as_flags(values: Mapping[str, object]) -> str:
+    """The words that would give flags these values."""
+    return " ".join(f"--{name} {value}" for name, value in values.items())
 
 
 def open_data(args: argparse.Namespace, runtime: Runtime) -> tuple[Data, Data | None]:
@@ -450,6 +454,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             | {
                 "Started from": args.weights,
                 "Trained on": f"{len(dataset_train)} images, batches of {args.batch_size}",
+                "Learned by": as_flags(learning_settings(args)),
             },
             history=read_records(folder.folder / METRICS_FILE),
         )
