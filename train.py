@@ -68,10 +68,13 @@ DEFAULTS = {
     "weights": "imagenet",
     "epochs": 100,
     "lr": 1e-5,
+    "schedule": Recipe.schedule,
+    "warmup": Recipe.warmup,
+    "batch_norm": Recipe.batch_norm,
     "min_side": 608,
     "max_side": 1024,
 }
-# The sample's are recipes/from-scratch.args, with its size and a number of epochs.
+# The sample's: those of recipes/from-scratch.args, its size, and a number of epochs.
 SHAPES_DEFAULTS = {
     "depth": 18,
     "weights": "none",
@@ -165,15 +168,15 @@ def parser() -> Parser:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the flags, a second time for the sample: it has defaults of its own."""
+    """Parse the flags and fill in the defaults of the data set."""
     flags = parser()
-    flags.set_defaults(**DEFAULTS)
+    flags.set_defaults(**dict.fromkeys(DEFAULTS))  # None: it was not given
     args = flags.parse(argv)
+    defaults = SHAPES_DEFAULTS if args.dataset == "shapes" else DEFAULTS
+    chosen = {name: value for name, value in defaults.items() if vars(args)[name] is None}
+    vars(args).update(chosen)
     if args.dataset == "shapes":
-        flags.set_defaults(**SHAPES_DEFAULTS)
-        args = flags.parse(argv)
-        kept = {name: v for name, v in SHAPES_DEFAULTS.items() if vars(args)[name] == v}
-        say(f"The sample's settings: {as_flags(kept)}")
+        say(f"The sample's settings: {as_flags(chosen)}")
     check_training_flags(flags, args)
     if args.dataset == "shapes":
         for name in ("csv_train", "csv_val", "csv_classes", "csv_images_dir", "coco_path"):

@@ -24,6 +24,7 @@ from retinanet.runtime import (
     StopRequest,
     joint_batch,
     sum_over_processes,
+    take_from_first,
 )
 
 RUNNING_LOSSES = 500  # how many steps the running loss is the mean of
@@ -31,17 +32,17 @@ MAX_OVERFLOWS = 20  # float16 steps in a row that the scaler may skip while it f
 MAX_UNREADABLE = 100  # images that may be skipped before the run is given up
 
 
-def parallel(model: RetinaNet, runtime: Runtime, *, trained_norm: bool) -> nn.Module:
+def parallel(model: RetinaNet, runtime: Runtime) -> nn.Module:
     """Wrap a model for all the devices it is to train on.
 
     DistributedDataParallel under torchrun; else DataParallel as the original, which splits batches
-    over the GPUs, and over nothing on a CPU. Batch norm's statistics, where they are trained, are
-    the first process's or GPU's.
+    over the GPUs, and over nothing on a CPU. Every step begins with batch norm's statistics of the
+    first process or GPU.
     """
     device = runtime.device
     if runtime.world_size > 1:
         ids = None if device.type == "cpu" else [device]
-        return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=trained_norm)
+        return DistributedDataParallel(model, device_ids=ids)
     if device.type == "cpu" and torch.cuda.is_available():
         return model  # DataParallel would move it to the GPUs that the user does not want
     return nn.DataParallel(model, device_ids=None if device.index is None else [device.index])
@@ -94,8 +95,8 @@ class LossLog:
             raise DataError(
                 f"epoch {epoch}, iteration {step}: the numbers are not finite: classification loss"
                 f" {classification:g}, regression loss {regression:g}, gradient norm {norm:g},"
-                f" learning rate {lr:g}; images: {names}; the step changed no weights; try a lower"
-                " --lr or --precision fp32, and look at the boxes of these images"
+                f" learning rate {lr:g}; images: {names}; the files hold nothing of this step; try"
+                " a lower --lr or --precision fp32, and look at the boxes of these images"
             )
         if loss == 0:
             return
@@ -125,7 +126,7 @@ class Training:
     def __init__(self, model: RetinaNet, runtime: Runtime, recipe: Recipe, log: LossLog) -> None:
         self.model, self.runtime, self.recipe, self.log = model, runtime, recipe, log
         model.autocast = runtime.autocast
-        self.wrapper = parallel(model, runtime, trained_norm=recipe.batch_norm == "trained")
+        self.wrapper = parallel(model, runtime)
         self.optimizer = recipe.make_optimizer(model.parameters())
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(self.optimizer, patience=3)
         self.scaler = torch.amp.GradScaler(
@@ -209,6 +210,7 @@ class Training:
             if joint.stop or (self.runtime.world_size == 1 and stop.signal_number):
                 stop.stop()
         self.log.flush()
+        take_from_first(self.model.buffers())  # of batch norm: the ones that are saved
 
     @property
     def lr(self) -> float:
@@ -232,8 +234,8 @@ class Training:
     def train_step(self, batch: Batch, joint: JointBatch) -> Tensor:
         """Forward, backward, clip, step; without waiting for the device.
 
-        A batch whose loss is exactly 0, or whose loss or gradient is not finite, changes nothing:
-        the optimizer is told so on the device (a fused optimizer's `found_inf`).
+        A batch whose loss is exactly 0, or whose loss or gradient is not finite, changes no
+        parameter: the optimizer is told so on the device (a fused optimizer's `found_inf`).
 
         Args:
             batch: images [B, 3, H, W] and annotations [B, M, 5] of this process.

@@ -4,11 +4,14 @@ It knows nothing of models or data.
 """
 
 import importlib.metadata
+import multiprocessing
 import os
 import platform
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,6 +30,7 @@ if sys.platform != "win32":
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 PEER_TIMEOUT = timedelta(minutes=10)  # longer than any process works alone; then it gives up
+SAME_REQUEST = 1.0  # seconds in which signals to stop count as one
 
 
 @dataclass(frozen=True)
@@ -233,6 +237,13 @@ def part_from_peers() -> None:
         dist.destroy_process_group()
 
 
+def take_from_first(tensors: Iterable[Tensor]) -> None:
+    """Give tensors the values that they have in the first process."""
+    if dist.is_initialized():
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+
 def wait_for_all() -> None:
     """Go on when every process has come here."""
     if dist.is_initialized():
@@ -253,8 +264,9 @@ class StoppedError(Exception):
 class StopRequest:
     """SIGINT and SIGTERM as a question that the run asks where it can stop well.
 
-    The first signal is noted; inside `at_once` it raises `StoppedError` where it comes. The second
-    ends the process as if nothing were here.
+    The first signal is noted; inside `at_once` it raises `StoppedError` where it comes. Another one
+    ends the process as if nothing were here, but for those that come with the first: `timeout` and
+    torchrun send theirs twice.
 
     Args:
         advice: how to go on, for the message.
@@ -263,6 +275,7 @@ class StopRequest:
     def __init__(self, advice: str) -> None:
         self.advice = advice
         self.signal_number: int | None = None
+        self._taken = 0.0  # when, seconds
         self._raises = False
         self._before: dict[int, Any] = {}
         self._process = os.getpid()
@@ -298,17 +311,31 @@ class StopRequest:
     def _take(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             return  # a loader worker that was just forked; signals are the main process's
-        self.signal_number = number
-        for other in self._before:
-            signal.signal(other, signal.SIG_DFL)
-        if self._raises:
-            self.stop()
+        if self.signal_number is None:
+            self.signal_number, self._taken = number, time.monotonic()
+            if self._raises:
+                self.stop()
+        elif time.monotonic() - self._taken > SAME_REQUEST:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
 
 def leave_signals_to_main(worker: int) -> None:
     """A loader worker ignores what all processes are sent: Ctrl-C, and a batch system's SIGTERM.
 
-    The main process decides; a worker ends when its queue is closed or its parent is gone.
+    The main process decides; only its own SIGTERM, by which it ends its workers, ends one.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # elsewhere nobody can tell who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_the_parent_says_so, daemon=True).start()
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end_when_the_parent_says_so() -> None:
+    """SIGTERM is blocked in this process's threads; take it here."""
+    parent = multiprocessing.parent_process()
+    while parent and signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+        pass
+    os._exit(0)

@@ -123,10 +123,17 @@ def test_files_and_lines_of_one(alone: tuple[Path, str], pair: tuple[Path, str])
 def test_trained_batch_norm_of_two_processes(sample: SampleData, tmp_path: Path) -> None:
     """Seven images by three and three: one process has none in the last step."""
     more = ["--batch_size", "3", "--batch_norm", "trained"]
-    run([*torchrun(2), ROOT / "train.py", *flags(sample, tmp_path, *more)])
-    weights = load_checkpoint(tmp_path / "model_final.pt").weights
+    script = ROOT / "tests" / "distributed_norm.py"
+    run([*torchrun(2), script, tmp_path, *flags(sample, tmp_path / "run", *more)])
+    weights = load_checkpoint(tmp_path / "run" / "model_final.pt").weights
     assert weights["bn1.num_batches_tracked"] == 2 * 2
-    assert all(value.isfinite().all() for value in weights.values())
+    # Both processes evaluate with the statistics that are saved.
+    one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert "layer4.1.bn2.running_var" in one
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+        assert name not in weights or torch.equal(value, weights[name]), name
+        assert value.isfinite().all()
 
 
 def test_validation_by_two_processes_equals_one(

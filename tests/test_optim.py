@@ -1,12 +1,14 @@
 """The learning rate of every step, worked out by hand and by torch's own schedules."""
 
 import math
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 import train
+from retinanet.flags import learning_settings
 from retinanet.optim import OPTIMIZERS, Recipe
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.args"))
@@ -70,10 +72,19 @@ def test_the_defaults_are_the_originals_recipe() -> None:
 
 
 def test_the_samples_defaults_are_the_recipe_from_scratch() -> None:
-    shapes = ["--dataset", "shapes"]
-    given = vars(train.parse([*shapes, f"@{RECIPES[0].with_name('from-scratch.args')}"]))
-    assert given == vars(train.parse(shapes))
-    assert given["lr"] == 6e-4
+    data = ["--dataset", "csv", "--csv_train", "a.csv", "--csv_classes", "c.csv"]
+    recipe = train.parse([*data, f"@{RECIPES[0].with_name('from-scratch.args')}"])
+    sample = train.parse(["--dataset", "shapes"])
+    assert learning_settings(sample) == learning_settings(recipe)
+    for name in ("weights", "depth", "batch_size"):
+        assert vars(sample)[name] == vars(recipe)[name]
+
+
+def test_a_file_of_flags_is_read_once() -> None:
+    end, start = os.pipe()
+    os.write(start, b"--lr 1e-3")
+    os.close(start)
+    assert train.parse(["--dataset", "shapes", f"@/dev/fd/{end}"]).lr == 1e-3
 
 
 def test_the_sample_says_which_of_its_settings_stand(capsys: pytest.CaptureFixture[str]) -> None:

@@ -223,8 +223,15 @@ def start(sample: SampleData, folder: Path, *more: str) -> subprocess.Popen[str]
     )
 
 
+def kill_twice(process: int, number: int) -> None:
+    """As `timeout` and torchrun do, when more than they tell the process."""
+    os.killpg(process, number)
+    time.sleep(0.05)
+    os.kill(process, number)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["alone", "with_its_workers"])
+@pytest.mark.parametrize("send", [os.kill, os.killpg, kill_twice])
 def test_signal_to_a_real_process(
     sample: SampleData,
     whole: tuple[Path, str],
@@ -246,6 +253,57 @@ def test_signal_to_a_real_process(
     assert "--resume" in errors
     assert train.main(flags(sample, tmp_path, "--resume")) == 0
     assert_same_run(tmp_path, whole[0])
+
+
+@pytest.mark.parametrize(
+    ("pause", "end"),
+    [
+        (0.0, (0, "goes on\n")),  # the same request, sent twice
+        (1.5, (-signal.SIGTERM, "")),  # somebody is in a hurry
+    ],
+)
+def test_a_later_signal_ends_at_once(pause: float, end: tuple[int, str]) -> None:
+    lines = [
+        "import os, signal, time",
+        "from retinanet.runtime import StopRequest",
+        "with StopRequest('') as stop:",
+        "    os.kill(os.getpid(), signal.SIGTERM)",
+        f"    time.sleep({pause})",
+        "    os.kill(os.getpid(), signal.SIGTERM)",
+        "    print('goes on', flush=True)",
+    ]
+    result = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (result.returncode, result.stdout) == end
+
+
+def test_an_error_nobody_expected_ends_the_loaders_workers_too() -> None:
+    """The traceback holds the loader until the interpreter ends: it has to end its workers."""
+    lines = [
+        "import torch",
+        "from retinanet.inference import load_samples",
+        "def main():",
+        "    samples = load_samples(torch.zeros(100, 1), range(100), workers=2, pin_memory=False)",
+        "    next(samples)",
+        "    raise LookupError('as no code expects it')",
+        "main()",
+    ]
+    result = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert result.returncode == 1
+    assert "LookupError" in result.stderr
 
 
 def kill_until_done(sample: SampleData, folder: Path, kills: int, seed: int = 0) -> int:
