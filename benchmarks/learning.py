@@ -52,6 +52,7 @@ CONTENDERS = {
     ),
 }
 FILES = ("csv_train", "csv_val", "csv_classes")
+VARIES = ("results", "seeds", "only")  # between the parts of a series
 
 
 def flags(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -73,7 +74,23 @@ def flags(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="some of them"
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    for name in args.only:
+        if args.epochs % CONTENDERS[name].share:
+            parser.error(f"--epochs {args.epochs} has no third; leave {name} out by --only")
+    return args
+
+
+def claim(args: argparse.Namespace) -> None:
+    """Make the folder of the figures; end where it holds those of other settings."""
+    settings = {name: str(value) for name, value in vars(args).items() if name not in VARIES}
+    if args.folds:
+        settings["seeds"] = str(args.seeds)  # as many parts
+    made_with = args.results / "settings.json"
+    if made_with.exists() and json.loads(made_with.read_text()) != settings:
+        sys.exit(f"{args.results} holds figures of other settings: {made_with}")
+    args.results.mkdir(parents=True, exist_ok=True)
+    made_with.write_text(json.dumps(settings))
 
 
 def run(contender: Contender, seed: int, args: argparse.Namespace) -> dict[str, float]:
@@ -165,7 +182,7 @@ def table(results: dict[str, list[dict[str, float]]]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Make the runs that are missing, seed by seed, and print the table."""
     args = flags(argv)
-    args.results.mkdir(parents=True, exist_ok=True)
+    claim(args)
     results: dict[str, list[dict[str, float]]] = {}
     for seed in range(args.seeds):
         for name in args.only:

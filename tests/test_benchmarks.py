@@ -338,6 +338,17 @@ def test_learning_goes_on_where_it_stopped(tmp_path: Path, capsys) -> None:
     assert "recipe, seed 0" not in printed
     assert "torchvision, seed 1" not in printed
     assert "| recipe | 2 | " in printed
+    with pytest.raises(SystemExit, match="figures of other settings"):
+        learning.main([*argv, "--epochs", "2"])
+
+
+def test_a_third_of_the_epochs_must_be_whole(tmp_path: Path, capsys) -> None:
+    argv = [f"--{name}=x.csv" for name in learning.FILES] + ["--weights=none", "--epochs=4"]
+    with pytest.raises(SystemExit):
+        learning.flags([*argv, f"--results={tmp_path}"])
+    assert "--epochs 4 has no third; leave recipe-third out" in capsys.readouterr().err
+    only = ["--only", "recipe", "original"]
+    assert learning.flags([*argv, f"--results={tmp_path}", *only]).epochs == 4
 
 
 def test_equal_seconds_are_a_share_of_the_steps(tmp_path: Path) -> None:
