@@ -224,7 +224,7 @@ def start(sample: SampleData, folder: Path, *more: str) -> subprocess.Popen[str]
 
 
 def kill_twice(process: int, number: int) -> None:
-    """As `timeout` and torchrun do, when more than they tell the process."""
+    """As `timeout` does: to all processes, and to the one that it started."""
     os.killpg(process, number)
     time.sleep(0.05)
     os.kill(process, number)
@@ -255,6 +255,18 @@ def test_signal_to_a_real_process(
     assert_same_run(tmp_path, whole[0])
 
 
+def run_lines(lines: list[str]) -> "subprocess.CompletedProcess[str]":
+    """A process of its own that must end within a minute, in whatever way."""
+    return subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
 @pytest.mark.parametrize(
     ("pause", "end"),
     [
@@ -272,14 +284,7 @@ def test_a_later_signal_ends_at_once(pause: float, end: tuple[int, str]) -> None
         "    os.kill(os.getpid(), signal.SIGTERM)",
         "    print('goes on', flush=True)",
     ]
-    result = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    result = run_lines(lines)
     assert (result.returncode, result.stdout) == end
 
 
@@ -294,14 +299,7 @@ def test_an_error_nobody_expected_ends_the_loaders_workers_too() -> None:
         "    raise LookupError('as no code expects it')",
         "main()",
     ]
-    result = subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    result = run_lines(lines)
     assert result.returncode == 1
     assert "LookupError" in result.stderr
 
