@@ -189,6 +189,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             f"--warmup {args.warmup} goes with --schedule cosine or --schedule step; with plateau"
             " give --warmup 0"
         )
+    if args.trainable_layers < Recipe.trainable_layers and (
+        args.weights == "none" or args.batch_norm == "trained"
+    ):
+        flags.error(
+            f"--trainable_layers {args.trainable_layers} keeps layers as --weights has them; with"
+            f" --weights {args.weights} --batch_norm {args.batch_norm} give --trainable_layers 5"
+        )
     if args.resume is True and args.overwrite:
         flags.error("--resume goes on with the files that --overwrite would remove")
     return args

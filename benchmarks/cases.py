@@ -72,14 +72,15 @@ def torchvision_model(
     classes: int = CLASSES,
     norm_layer: Callable[[int], nn.Module] = FrozenBatchNorm2d,
     seed: int = 0,
+    trainable: int = 5,
 ) -> TorchvisionRetinaNet:
-    """Theirs: `retinanet_resnet50_fpn`, all layers trained."""
+    """Theirs: `retinanet_resnet50_fpn`; all layers learn unless said."""
     torch.manual_seed(seed)
     backbone = resnet_fpn_backbone(
         backbone_name=f"resnet{depth}",
         weights=None,
         norm_layer=norm_layer,
-        trainable_layers=5,
+        trainable_layers=trainable,
         returned_layers=[2, 3, 4],
         extra_blocks=LastLevelP6P7(256, 256),
     )

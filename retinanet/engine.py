@@ -126,6 +126,7 @@ class Training:
     def __init__(self, model: RetinaNet, runtime: Runtime, recipe: Recipe, log: LossLog) -> None:
         self.model, self.runtime, self.recipe, self.log = model, runtime, recipe, log
         model.autocast = runtime.autocast
+        model.train_layers(recipe.trainable_layers)
         self.wrapper = parallel(model, runtime)
         self.optimizer = recipe.make_optimizer(model.parameters())
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(self.optimizer, patience=3)

@@ -263,6 +263,14 @@ def add_learning_flags(group: argparse._ArgumentGroup) -> None:
         metavar="KIND",
         help="frozen, or trained: for --weights none (frozen; shapes: trained)",
     )
+    group.add_argument(
+        "--trainable_layers",
+        type=int,
+        choices=range(Recipe.trainable_layers + 1),
+        default=Recipe.trainable_layers,
+        metavar="N",
+        help="last parts of the ResNet that learn, of stem and 4 stages (5)",
+    )
 
 
 def learning_settings(args: argparse.Namespace) -> dict[str, Any]:

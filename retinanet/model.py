@@ -204,6 +204,16 @@ class RetinaNet(nn.Module):
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
 
+    def train_layers(self, count: int) -> None:
+        """Let only the last `count` of the ResNet's parts learn: stem, layer1 to layer4.
+
+        What does not learn keeps no activations for a backward pass either.
+        """
+        stem = nn.ModuleList((self.conv1, self.bn1))
+        parts = (stem, self.layer1, self.layer2, self.layer3, self.layer4)
+        for i, part in enumerate(parts):
+            part.requires_grad_(i >= len(parts) - count)
+
     def features(self, images: Tensor) -> list[Tensor]:
         """The pyramid P3 to P7 of images [B, 3, H, W]."""
         x = images.contiguous(memory_format=torch.channels_last)

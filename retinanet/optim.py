@@ -32,6 +32,8 @@ class Recipe:
     """The most that the gradient's norm over all parameters may be."""
     batch_norm: str = "frozen"
     """frozen: its statistics stay as they are; trained: those of each batch, and a running mean."""
+    trainable_layers: int = 5
+    """How many of the ResNet's five parts learn, counted from its end: all; 0: none."""
     steps: int = 0
     """Of the whole run; for cosine and step."""
 

@@ -94,6 +94,22 @@ def test_batch_norm_is_frozen_or_trained(batch_norm: str) -> None:
     assert torch.allclose(training.model.bn1.running_mean, expected, atol=1e-6)
 
 
+def test_layers_that_do_not_learn_stay_bit_for_bit() -> None:
+    """One step with decay, which would move a parameter that has no gradient otherwise."""
+    recipe = Recipe(lr=1e-3, weight_decay=0.01, trainable_layers=3)
+    log = loss_log(skips_overflow=False)
+    training = Training(resnet18(num_classes=2), start_runtime("cpu", "fp32", seed=0), recipe, log)
+    model = training.model.train()
+    model.freeze_bn()
+    torch.nn.init.normal_(model.classificationModel.output.weight, std=0.01)  # 0: no gradient
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    annotations = torch.tensor([[[8.0, 8.0, 40.0, 40.0, 1.0]]])
+    batch: Batch = {"img": torch.randn(1, 3, 64, 64), "annot": annotations}
+    training.train_step(batch, joint_batch(64, 64, 1, stop=False))
+    same = {name for name, value in model.named_parameters() if torch.equal(value, before[name])}
+    assert same == {name for name in before if name.startswith(("conv1", "bn1", "layer1"))}
+
+
 def test_too_many_unreadable_images_end_the_run(
     training: Training, capsys: pytest.CaptureFixture[str]
 ) -> None:

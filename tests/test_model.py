@@ -5,6 +5,7 @@ import zlib
 import pytest
 import torch
 from torch import nn
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from retinanet import model as models
 from retinanet.errors import DataError
@@ -194,6 +195,23 @@ def test_frozen_batch_norm_learns_gain_and_shift_but_no_statistics(fresh):
     sum(fresh([torch.randn(2, 3, 64, 64), ANNOTATIONS])).backward()
     assert all(torch.equal(value, before[key]) for key, value in fresh.named_buffers())
     assert all(norm.weight.grad.any() and norm.bias.grad.any() for norm in norms)
+
+
+@pytest.mark.parametrize("count", range(6))
+def test_the_layers_that_learn_are_torchvisions(count: int) -> None:
+    model = resnet18(num_classes=2)
+    model.train_layers(count)
+    theirs = resnet_fpn_backbone(
+        backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=count
+    ).body
+    learn = {name for name, value in model.named_parameters() if value.requires_grad}
+    heads = {name for name in learn if name.startswith(("fpn", "regression", "classification"))}
+    assert learn - heads == {
+        name for name, value in theirs.named_parameters() if value.requires_grad
+    }
+    assert heads == {
+        name for name, _ in model.named_parameters() if "Model" in name or "fpn" in name
+    }
 
 
 def test_a_step_uses_every_parameter_even_without_boxes(fresh):

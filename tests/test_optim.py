@@ -111,6 +111,17 @@ def test_warm_up_needs_a_schedule(capsys: pytest.CaptureFixture[str]) -> None:
     assert "give --warmup 0" in complaint
 
 
+@pytest.mark.parametrize("more", [["--weights", "none"], ["--batch_norm", "trained"]])
+def test_layers_are_kept_only_of_trained_weights(more: list[str], capsys) -> None:
+    data = ["--dataset", "csv", "--csv_train", "a.csv", "--csv_classes", "c.csv"]
+    assert train.parse([*data, "--trainable_layers", "3"]).trainable_layers == 3
+    with pytest.raises(SystemExit):
+        train.parse([*data, *more, "--trainable_layers", "3"])
+    complaint = capsys.readouterr().err
+    assert f"with {' '.join(more)}" in complaint.replace("--weights imagenet ", "")
+    assert "give --trainable_layers 5" in complaint
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [
