@@ -90,11 +90,14 @@ def torchvision_model(
     )
 
 
-def our_step(side: int, depth: int, precision: str = "auto", boxes: int = BOXES) -> Function:
-    """A step of train.py with its default flags, or another precision."""
+def our_step(
+    side: int, depth: int, precision: str = "auto", boxes: int = BOXES, trainable: int = 5
+) -> Function:
+    """A step of train.py with its default flags, or another precision, or fewer layers to learn."""
     runtime = start_runtime("cpu", precision)
     model = our_model(depth)
-    training = Training(model, runtime, Recipe(), LossLog(RunLog(), Path, skips_overflow=False))
+    recipe = Recipe(trainable_layers=trainable)
+    training = Training(model, runtime, recipe, LossLog(RunLog(), Path, skips_overflow=False))
     model.train()
     model.freeze_bn()
     images = normalised(pictures(side)).contiguous(memory_format=torch.channels_last)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from benchmarks.cases import our_step, plain_step, torchvision_step
+from benchmarks.cases import BOXES, our_step, plain_step, torchvision_step
 from benchmarks.measure import Function, Row, arguments, peak_memory, show
 
 
@@ -18,12 +18,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     case = args.side, args.depth
     ours = peak_memory(two_steps, our_step, *case)
     fp32 = peak_memory(two_steps, our_step, *case, "fp32")
+    kept = peak_memory(two_steps, our_step, *case, "auto", BOXES, 3)
     theirs = peak_memory(two_steps, torchvision_step, *case)
     plain = peak_memory(two_steps, plain_step, *case)
     show(
         [
             Row("peak memory: torchvision, float32", ours, theirs, within=0.45, unit="MB"),
             Row("peak memory: the plain loop, float32", ours, plain, unit="MB"),
+            Row("peak, `--trainable_layers 3`: all layers", kept, ours, within=1.0, unit="MB"),
             Row("peak, `--precision fp32`: torchvision, float32", fp32, theirs, unit="MB"),
         ]
     )

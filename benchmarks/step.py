@@ -16,6 +16,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         {
             "ours": our_step(*case),
             "many": our_step(*case, boxes=MANY),
+            "kept": our_step(*case, trainable=3),
             "fp32": our_step(*case, precision="fp32"),
             "plain": plain_step(*case),
             "theirs": torchvision_step(*case),
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 faster=1.2,
             ),
             Row("`--precision fp32`: the plain loop, float32", time["fp32"], time["plain"]),
+            Row("`--trainable_layers 3`: all layers", time["kept"], time["ours"]),
             Row(f"{MANY} boxes an image: 8 boxes", time["many"], time["ours"], within=1.15),
         ]
     )
