@@ -29,27 +29,28 @@ ROOT = Path(__file__).parent.parent
 
 
 class Contender(NamedTuple):
-    """A program and the settings it learns with; {recipe} is --recipe."""
+    """A program that learns with the settings of --recipe."""
 
     program: str
-    settings: str
+    original: bool = False
+    """With the original's settings instead."""
+    tuned: bool = False
+    """At --torchvision_lr instead."""
     share: int = 1
     """One in so many of the epochs."""
     same_seconds: bool = False
     """As many steps as fit into the recipe's CPU-seconds; both whole runs must be there."""
 
 
+TORCHVISION = "-m benchmarks.torchvision_run"
 CONTENDERS = {
-    "recipe": Contender("train.py", "recipes/{recipe}.args"),
-    "recipe-third": Contender("train.py", "recipes/{recipe}.args", share=3),
-    "original": Contender("train.py", "recipes/original.args"),
-    "torchvision": Contender("-m benchmarks.torchvision_run", "recipes/{recipe}.args"),
-    "torchvision-third": Contender(
-        "-m benchmarks.torchvision_run", "recipes/{recipe}.args", share=3
-    ),
-    "torchvision-seconds": Contender(
-        "-m benchmarks.torchvision_run", "recipes/{recipe}.args", same_seconds=True
-    ),
+    "recipe": Contender("train.py"),
+    "recipe-third": Contender("train.py", share=3),
+    "original": Contender("train.py", original=True),
+    "torchvision": Contender(TORCHVISION),
+    "torchvision-third": Contender(TORCHVISION, share=3),
+    "torchvision-seconds": Contender(TORCHVISION, same_seconds=True),
+    "torchvision-tuned": Contender(TORCHVISION, tuned=True),
 }
 FILES = ("csv_train", "csv_val", "csv_classes")
 VARIES = ("results", "seeds", "only")  # between the parts of a series
@@ -62,7 +63,19 @@ def flags(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(f"--{name}", required=True, type=Path)
     parser.add_argument("--weights", required=True, help="none, or a ResNet's")
     parser.add_argument("--results", required=True, type=Path, help="folder of the figures")
-    parser.add_argument("--recipe", default="small-data", help="a name in recipes/ (small-data)")
+    parser.add_argument(
+        "--recipe",
+        nargs="+",
+        default=["small-data"],
+        metavar="NAME",
+        help="of recipes/, which add up (small-data)",
+    )
+    parser.add_argument(
+        "--torchvision_lr",
+        type=float,
+        metavar="LR",
+        help="the best found for it: torchvision-tuned",
+    )
     parser.add_argument("--depth", type=int, default=50)
     parser.add_argument("--min_side", type=int, default=304)
     parser.add_argument("--max_side", type=int, default=512)
@@ -72,9 +85,13 @@ def flags(argv: Sequence[str] | None) -> argparse.Namespace:
         "--folds", action="store_true", help="cross-validation instead: a part for each seed"
     )
     parser.add_argument(
-        "--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), help="some of them"
+        "--only", nargs="+", choices=CONTENDERS, help="some of them (all that the flags allow)"
     )
     args = parser.parse_args(argv)
+    possible = [name for name in CONTENDERS if args.torchvision_lr or not CONTENDERS[name].tuned]
+    args.only = args.only or possible
+    if not set(args.only) <= set(possible):
+        parser.error("torchvision-tuned needs --torchvision_lr")
     for name in args.only:
         if args.epochs % CONTENDERS[name].share:
             parser.error(f"--epochs {args.epochs} has no third; leave {name} out by --only")
@@ -128,8 +145,11 @@ def command(contender: Contender, seed: int, args: argparse.Namespace, folder: P
     if contender.same_seconds:
         seconds = [figures(name, seed, args)["CPU-seconds"] for name in ("recipe", "torchvision")]
         values["share"] = seconds[0] / seconds[1]
+    if contender.tuned:
+        values["lr"] = args.torchvision_lr
+    recipes = ["original"] if contender.original else args.recipe
     words = [sys.executable, *contender.program.split()]
-    words.append("@" + contender.settings.format(recipe=args.recipe))
+    words += [f"@recipes/{name}.args" for name in recipes]
     return words + [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
 

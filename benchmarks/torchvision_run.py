@@ -14,10 +14,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.transforms import Compose
 
 from benchmarks.cases import torchvision_model
+from retinanet.anchors import RATIOS, SCALES, SIZES
 from retinanet.dataloader import (
     AspectRatioBasedSampler,
     Augmenter,
@@ -41,12 +43,19 @@ def flags(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(f"--{name}", required=True)
     for name in ("depth", "min_side", "max_side", "epochs", "batch_size", "seed"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--anchor_sizes", type=float, nargs=len(SIZES), default=SIZES)
     parser.add_argument("--share", type=float, default=1.0, help="of the epochs' steps (all: 1)")
     add_learning_flags(parser.add_argument_group("learning"))
     args = parser.parse(argv)
     if args.lr is None or args.schedule == "plateau":
         parser.error("give --lr, and --schedule cosine or --schedule step")
     return args
+
+
+def anchors_of(sizes: Sequence[float]) -> AnchorGenerator:
+    """Theirs, whole pixels, with other sizes."""
+    shapes = tuple(tuple(int(size * scale) for scale in SCALES) for size in sizes)
+    return AnchorGenerator(shapes, (RATIOS,) * len(shapes))
 
 
 def losses(model: TorchvisionRetinaNet, batch: Batch) -> torch.Tensor:
@@ -109,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     learn, classes = args.trainable_layers, dataset.num_classes()
     model = torchvision_model(args.min_side, args.depth, classes, norm, args.seed, learn)
     model.transform.max_size = args.max_side
+    model.anchor_generator = anchors_of(args.anchor_sizes)
     for part in (model.backbone, model.head):
         part.register_forward_hook(in_float32)
     body = model.backbone.body

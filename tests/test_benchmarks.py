@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torchvision.models.detection.image_list import ImageList
 
 from benchmarks import (
     __main__,
@@ -34,7 +35,7 @@ from benchmarks import (
 )
 from benchmarks.cases import torchvision_model
 from benchmarks.measure import Row
-from retinanet.anchors import image_anchors
+from retinanet.anchors import SIZES, image_anchors
 from retinanet.annotations import Problems
 from retinanet.cli import evaluation_transform
 from retinanet.dataloader import CSVDataset, ImageFiles, Resizer
@@ -360,6 +361,46 @@ def test_equal_seconds_are_a_share_of_the_steps(tmp_path: Path) -> None:
     for name, expected in (("torchvision", []), ("torchvision-seconds", ["--share", "0.75"])):
         words = learning.command(learning.CONTENDERS[name], 0, args, tmp_path)
         assert words[words.index("--output") + 2 :] == expected
+
+
+def test_recipes_add_up_and_torchvision_may_have_its_own_rate(tmp_path: Path, capsys) -> None:
+    argv = [f"--{name}=x.csv" for name in learning.FILES] + [f"--results={tmp_path}"]
+    argv += "--weights none --recipe small-data small-objects".split()
+    assert "torchvision-tuned" not in learning.flags(argv).only
+    with pytest.raises(SystemExit):
+        learning.flags([*argv, "--only", "torchvision-tuned"])
+    assert "torchvision-tuned needs --torchvision_lr" in capsys.readouterr().err
+    args = learning.flags([*argv, "--torchvision_lr", "4e-4"])
+    assert args.only == list(learning.CONTENDERS)
+    recipes = ["@recipes/small-data.args", "@recipes/small-objects.args"]
+    for name, expected, rate in (
+        ("recipe", recipes, []),
+        ("original", ["@recipes/original.args"], []),
+        ("torchvision", recipes, []),
+        ("torchvision-tuned", recipes, ["--lr", "0.0004"]),
+    ):
+        words = learning.command(learning.CONTENDERS[name], 0, args, tmp_path)
+        assert [word for word in words if word.startswith("@")] == expected
+        assert words[-2:] == rate or not rate
+        assert ("--lr" in words) == bool(rate)
+
+
+def test_torchvisions_anchors_are_its_own_unless_said() -> None:
+    image, features = (
+        torch.zeros(1, 3, 128, 128),
+        [torch.zeros(1, 1, n, n) for n in (16, 8, 4, 2, 1)],
+    )
+    usual = torchvision_model(64, 18).anchor_generator
+    found = [
+        made(ImageList(image, [(128, 128)]), features)[0]
+        for made in (
+            usual,
+            torchvision_run.anchors_of(SIZES),
+            torchvision_run.anchors_of([16, 32, 64, 128, 256]),
+        )
+    ]
+    assert torch.equal(found[0], found[1])
+    assert (found[2][0] == torch.tensor([-11.0, -6, 11, 6])).all()  # 16 px: 16 * sqrt(2), / sqrt(2)
 
 
 @pytest.mark.parametrize(("share", "steps"), [(1.0, 4), (0.75, 3), (1.5, 6)])
