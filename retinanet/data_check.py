@@ -21,7 +21,7 @@ from retinanet.images import padded_size, resized_size
 from retinanet.losses import POSITIVE_IOU
 from retinanet.model import ModelConfig
 
-MANY = 0.05  # of the boxes without an anchor are worth a warning
+MANY = 0.05  # of a class's boxes without an anchor are worth a warning
 # Other sizes to train at: up to four times as large, then down to half.
 FACTORS = tuple(2 ** (step / 8) for step in (*range(1, 17), *range(-1, -9, -1)))
 NEARLY = 0.95  # of the boxes that the best other size reaches: good enough
@@ -236,7 +236,8 @@ def look_at(dataset: Data, min_side: int, max_side: int, config: ModelConfig) ->
 def digest(dataset: Data, min_side: int, max_side: int, config: ModelConfig) -> str:
     """What training at these sizes makes of the boxes, and a warning in lines of its own.
 
-    The warning stands where no anchor reaches more than `MANY` of the boxes.
+    The warning stands where no anchor reaches more than `MANY` of the boxes of a class: a rare
+    class may hardly train where nearly all boxes do.
     """
     facts = look_at(dataset, min_side, max_side, config)
     total = len(facts.reached)
@@ -251,18 +252,18 @@ def digest(dataset: Data, min_side: int, max_side: int, config: ModelConfig) -> 
         return f"{text} Anchors reach all of them."
     share = percent(facts.unreached, total)
     text += f" No anchor reaches {facts.unreached:,} of {total:,} ({share}): these never train."
-    if facts.unreached <= MANY * total:
+    worst = [row for row in facts.classes if row.unreached > MANY * row.boxes]
+    worst = sorted(worst, key=lambda row: row.unreached, reverse=True)[:NAMED]
+    if not worst:
         return text
-    worst = sorted(facts.classes, key=lambda row: row.unreached, reverse=True)[:NAMED]
     sides = better_sides([row.missed for row in worst], min_side, max_side, config)
     return "\n".join(
         [
             text,
-            f"Warning: more than {percent(MANY, 1)} of the boxes have no anchor, above all of",
+            f"Warning: more than {percent(MANY, 1)} of the boxes have no anchor of",
             *(
                 f"  {row.name}: {row.unreached:,} of {row.boxes:,}; {advice(side)}"
                 for row, side in zip(worst, sides, strict=True)
-                if row.unreached
             ),
             "python -m retinanet.tools.check_data shows them all.",
         ]

@@ -192,7 +192,7 @@ def test_counts(tmp_path: Path) -> None:
 
 def many_boxes(folder: Path, small: int) -> CSVDataset:
     """Twenty cats of 40 px, the first of them of 12 px instead, and a large dog."""
-    sides = [12 if k < small else 40 for k in range(19)]
+    sides = [12 if k < small else 40 for k in range(20)]
     rows = "".join(
         f"a.png,{5 * k},{k},{5 * k + side},{k + side},cat\n" for k, side in enumerate(sides)
     )
@@ -203,17 +203,27 @@ def test_digest_in_one_paragraph(tmp_path: Path) -> None:
     text = digest(many_boxes(tmp_path, small=1), 160, 160, CONFIG)  # 5 % is not more than 5 %
     assert text == (
         "At 160 to 160 px the boxes are 12 to 100 px large, half of them below 40 (side of a square"
-        " of the same area). No anchor reaches 1 of 20 (5 %): these never train."
+        " of the same area). No anchor reaches 1 of 21 (4.8 %): these never train."
     )
 
 
 def test_digest_warns_of_many_boxes_without_an_anchor(tmp_path: Path) -> None:
     first, warning, cat, last = digest(many_boxes(tmp_path, 2), 160, 160, CONFIG).split("\n")
-    assert first.endswith("No anchor reaches 2 of 20 (10 %): these never train.")
-    assert warning == "Warning: more than 5 % of the boxes have no anchor, above all of"
-    assert cat.startswith("  cat: 2 of 19; --min_side ")
+    assert first.endswith("No anchor reaches 2 of 21 (9.5 %): these never train.")
+    assert warning == "Warning: more than 5 % of the boxes have no anchor of"
+    assert cat.startswith("  cat: 2 of 20; --min_side ")
     assert cat.endswith(" gives 100 % of them one")
     assert last == "python -m retinanet.tools.check_data shows them all."
+
+
+def test_digest_warns_of_a_rare_class_without_anchors(tmp_path: Path) -> None:
+    """Of all boxes 1 in 41 has none, 2.4 %; of the dogs every one."""
+    rows = "".join(f"a.png,{3 * k},{k},{3 * k + 40},{k + 40},cat\n" for k in range(40))
+    data = dataset(tmp_path, rows + "a.png,0,0,12,12,dog\n", a=(160, 160))
+    first, warning, dog, _ = digest(data, 160, 160, CONFIG).split("\n")
+    assert first.endswith("No anchor reaches 1 of 41 (2.4 %): these never train.")
+    assert warning == "Warning: more than 5 % of the boxes have no anchor of"
+    assert dog.startswith("  dog: 1 of 1; --min_side ")
 
 
 def test_digest_where_all_is_well(tmp_path: Path) -> None:
