@@ -76,6 +76,12 @@ def flags(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="LR",
         help="the best found for it: torchvision-tuned",
     )
+    parser.add_argument(
+        "--anchor_sizes",
+        nargs="+",
+        metavar="PX",
+        help="what train.py proposes, of all but original",
+    )
     parser.add_argument("--depth", type=int, default=50)
     parser.add_argument("--min_side", type=int, default=304)
     parser.add_argument("--max_side", type=int, default=512)
@@ -150,6 +156,8 @@ def command(contender: Contender, seed: int, args: argparse.Namespace, folder: P
     recipes = ["original"] if contender.original else args.recipe
     words = [sys.executable, *contender.program.split()]
     words += [f"@recipes/{name}.args" for name in recipes]
+    if args.anchor_sizes and not contender.original:
+        words += ["--anchor_sizes", *args.anchor_sizes]
     return words + [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
 

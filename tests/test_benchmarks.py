@@ -365,7 +365,7 @@ def test_equal_seconds_are_a_share_of_the_steps(tmp_path: Path) -> None:
 
 def test_recipes_add_up_and_torchvision_may_have_its_own_rate(tmp_path: Path, capsys) -> None:
     argv = [f"--{name}=x.csv" for name in learning.FILES] + [f"--results={tmp_path}"]
-    argv += "--weights none --recipe small-data small-objects".split()
+    argv += "--weights none --recipe small-data small-objects --anchor_sizes 8 16 32 64 128".split()
     assert "torchvision-tuned" not in learning.flags(argv).only
     with pytest.raises(SystemExit):
         learning.flags([*argv, "--only", "torchvision-tuned"])
@@ -383,6 +383,7 @@ def test_recipes_add_up_and_torchvision_may_have_its_own_rate(tmp_path: Path, ca
         assert [word for word in words if word.startswith("@")] == expected
         assert words[-2:] == rate or not rate
         assert ("--lr" in words) == bool(rate)
+        assert ("--anchor_sizes" in words) == (name != "original")
 
 
 def test_torchvisions_anchors_are_its_own_unless_said() -> None:
