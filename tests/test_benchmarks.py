@@ -365,14 +365,14 @@ def test_equal_seconds_are_a_share_of_the_steps(tmp_path: Path) -> None:
 
 def test_recipes_add_up_and_torchvision_may_have_its_own_rate(tmp_path: Path, capsys) -> None:
     argv = [f"--{name}=x.csv" for name in learning.FILES] + [f"--results={tmp_path}"]
-    argv += "--weights none --recipe small-data small-objects --anchor_sizes 8 16 32 64 128".split()
+    argv += "--weights none --recipe small-data from-scratch --anchor_sizes 8 16 32 64 128".split()
     assert "torchvision-tuned" not in learning.flags(argv).only
     with pytest.raises(SystemExit):
         learning.flags([*argv, "--only", "torchvision-tuned"])
     assert "torchvision-tuned needs --torchvision_lr" in capsys.readouterr().err
     args = learning.flags([*argv, "--torchvision_lr", "4e-4"])
     assert args.only == list(learning.CONTENDERS)
-    recipes = ["@recipes/small-data.args", "@recipes/small-objects.args"]
+    recipes = ["@recipes/small-data.args", "@recipes/from-scratch.args"]
     for name, expected, rate in (
         ("recipe", recipes, []),
         ("original", ["@recipes/original.args"], []),
