@@ -7,7 +7,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from retinanet.model import ModelConfig
 MANY = 0.05  # of a class's boxes without an anchor are worth a warning
 # Other sizes to train at: up to four times as large, then down to half.
 FACTORS = tuple(2 ** (step / 8) for step in (*range(1, 17), *range(-1, -9, -1)))
+ANCHOR_FACTORS = (3 / 4, 5 / 4, 5 / 8, 3 / 2, 1 / 2, 2, 3 / 8, 1 / 4)  # nearest first
 NEARLY = 0.95  # of the boxes that the best other size reaches: good enough
 SAMPLED = 500  # boxes of a class with which other sizes are tried
 NAMED = 3  # classes that the digest names
@@ -152,13 +153,11 @@ def better_sides(
     Returns:
         None for a group of which no size between half and four times this one reaches any.
     """
-    some = [boxes.some(SAMPLED) for boxes in groups]
-    ends = np.cumsum([len(boxes.labels) for boxes in some])
-    together = Boxes(*(np.concatenate(columns) for columns in zip(*some, strict=True)))
+    together, cuts = _some_together(groups)
     options: list[list[Side]] = [[] for _ in groups]
     for factor in FACTORS if len(together.labels) else ():
         small, large = (max(32, 32 * round(side * factor / 32)) for side in (min_side, max_side))
-        fits = np.split(reached(together, small, large, config), ends[:-1])
+        fits = np.split(reached(together, small, large, config), cuts)
         for sides, part in zip(options, fits, strict=True):
             sides.append(Side(small, large, float(part.mean()) if len(part) else 0.0))
     return [_nearest_good(sides) for sides in options]
@@ -167,6 +166,55 @@ def better_sides(
 def _nearest_good(sides: Sequence[Side]) -> Side | None:
     best = max((side.share for side in sides), default=0.0)
     return next((side for side in sides if best and side.share >= NEARLY * best), None)
+
+
+class AnchorSizes(NamedTuple):
+    """Other anchors to train with."""
+
+    sizes: tuple[float, ...]
+    worst: float
+    """The greatest share of a class's boxes that none of them reaches."""
+
+
+def better_anchors(
+    boxes: Boxes, min_side: int, max_side: int, config: ModelConfig
+) -> AnchorSizes | None:
+    """The anchor sizes nearest to the present ones that reach nearly all boxes of every class.
+
+    All five sizes shrink or grow alike. Where no such sizes leave every class at most `MANY`
+    unreached, those whose worst class fares best.
+
+    Args:
+        boxes: all of them; of large classes some are tried.
+        min_side: at which the network is trained.
+        max_side: at which the network is trained.
+        config: the present anchors.
+
+    Returns:
+        None where every class is well off already, or the worst would be no better off.
+    """
+    if not len(boxes.labels):
+        return None
+    classes = [boxes.only(boxes.labels == label) for label in np.unique(boxes.labels)]
+    together, cuts = _some_together(classes)
+
+    def choice(factor: float) -> AnchorSizes:
+        sizes = tuple(float(f"{size * factor:.4g}") for size in config.anchor_sizes)
+        fits = reached(together, min_side, max_side, replace(config, anchor_sizes=sizes))
+        return AnchorSizes(sizes, max(1 - float(part.mean()) for part in np.split(fits, cuts)))
+
+    now = choice(1).worst
+    if now <= MANY:
+        return None
+    best = min(map(choice, ANCHOR_FACTORS), key=lambda found: max(MANY, found.worst))
+    return best if best.worst < now else None
+
+
+def _some_together(groups: Sequence[Boxes]) -> tuple[Boxes, Ints]:
+    """Boxes of each group, at most `SAMPLED`, in one row, and where it would be cut again."""
+    some = [boxes.some(SAMPLED) for boxes in groups]
+    ends = np.cumsum([len(boxes.labels) for boxes in some])
+    return Boxes(*(np.concatenate(columns) for columns in zip(*some, strict=True))), ends[:-1]
 
 
 # ---- a whole data set ----
@@ -265,6 +313,7 @@ def digest(dataset: Data, min_side: int, max_side: int, config: ModelConfig) -> 
                 f"  {row.name}: {row.unreached:,} of {row.boxes:,}; {advice(side)}"
                 for row, side in zip(worst, sides, strict=True)
             ),
+            *anchor_advice(better_anchors(facts.boxes, min_side, max_side, config)),
             "python -m retinanet.tools.check_data shows them all.",
         ]
     )
@@ -276,6 +325,15 @@ def advice(side: Side | None) -> str:
         return "no size gives most of them one: try other --anchor_sizes or --anchor_ratios"
     small, large, share = side
     return f"--min_side {small} --max_side {large} gives {percent(share, 1)} of them one"
+
+
+def anchor_advice(choice: AnchorSizes | None) -> list[str]:
+    """A line on which anchors would do better, or none."""
+    if not choice:
+        return []
+    sizes = " ".join(f"{size:g}" for size in choice.sizes)
+    left = percent(choice.worst, 1)
+    return [f"--anchor_sizes {sizes} leaves at most {left} of any class without one, at this size."]
 
 
 def percent(part: float, whole: float) -> str:

@@ -20,6 +20,7 @@ from retinanet.data_check import (
     advice,
     all_boxes,
     best_ious,
+    better_anchors,
     better_sides,
     digest,
     equal_files,
@@ -156,6 +157,35 @@ def test_boxes_larger_than_every_anchor_need_a_smaller_side() -> None:
     assert 752 <= better.min_side < 1504
 
 
+@pytest.mark.parametrize(
+    ("sides", "expected"),
+    [
+        # 22 px in 24 px anchors: they reach it, and 100 px too; those of 32 px reach 100 px alone.
+        ((22, 100), ((24, 48, 96, 192, 384), 0)),
+        # The largest of 512 px are 813: .39 of 1300 x 1300 px; of 640 px they are 1016: .61.
+        ((1300, 900), ((40, 80, 160, 320, 640), 0)),
+        ((40, 100), None),  # all is well
+        ((1, 1), None),  # nothing helps
+        ((), None),
+    ],
+)
+def test_better_anchors(sides: tuple[int, ...], expected: tuple[object, float] | None) -> None:
+    """Of one class each."""
+    size = max((128, *sides))
+    boxes = boxes_at(
+        [[100 % (size - s + 1)] * 2 + [100 % (size - s + 1) + s] * 2 for s in sides], (size, size)
+    )
+    boxes = boxes._replace(labels=np.arange(len(sides)))
+    assert better_anchors(boxes, size, size, CONFIG) == expected
+
+
+def test_the_worst_class_decides_on_anchors() -> None:
+    """A class of 22 px, half of whose boxes are of 3 px: half is the least that can be left."""
+    small = [[100, 100, 122, 122], [40, 40, 43, 43]]
+    boxes = boxes_at([*small, [0, 0, 100, 100]], (128, 128))._replace(labels=np.array([0, 0, 1]))
+    assert better_anchors(boxes, 128, 128, CONFIG) == ((24, 48, 96, 192, 384), 0.5)
+
+
 def test_of_many_boxes_some_are_tried() -> None:
     boxes = boxes_at([[k, k, k + 1, k + 1] for k in range(10)], (100, 100))
     assert boxes.some(10) is boxes
@@ -208,11 +238,15 @@ def test_digest_in_one_paragraph(tmp_path: Path) -> None:
 
 
 def test_digest_warns_of_many_boxes_without_an_anchor(tmp_path: Path) -> None:
-    first, warning, cat, last = digest(many_boxes(tmp_path, 2), 160, 160, CONFIG).split("\n")
+    text = digest(many_boxes(tmp_path, 2), 160, 160, CONFIG)
+    first, warning, cat, anchors, last = text.split("\n")
     assert first.endswith("No anchor reaches 2 of 21 (9.5 %): these never train.")
     assert warning == "Warning: more than 5 % of the boxes have no anchor of"
     assert cat.startswith("  cat: 2 of 20; --min_side ")
     assert cat.endswith(" gives 100 % of them one")
+    assert anchors == (
+        "--anchor_sizes 16 32 64 128 256 leaves at most 5 % of any class without one, at this size."
+    )
     assert last == "python -m retinanet.tools.check_data shows them all."
 
 
@@ -220,7 +254,7 @@ def test_digest_warns_of_a_rare_class_without_anchors(tmp_path: Path) -> None:
     """Of all boxes 1 in 41 has none, 2.4 %; of the dogs every one."""
     rows = "".join(f"a.png,{3 * k},{k},{3 * k + 40},{k + 40},cat\n" for k in range(40))
     data = dataset(tmp_path, rows + "a.png,0,0,12,12,dog\n", a=(160, 160))
-    first, warning, dog, _ = digest(data, 160, 160, CONFIG).split("\n")
+    first, warning, dog, *_ = digest(data, 160, 160, CONFIG).split("\n")
     assert first.endswith("No anchor reaches 1 of 41 (2.4 %): these never train.")
     assert warning == "Warning: more than 5 % of the boxes have no anchor of"
     assert dog.startswith("  dog: 1 of 1; --min_side ")

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from retinanet import cli
-from retinanet.data_check import Facts, Side, better_sides, equal_files, look_at
+from retinanet.data_check import (
+    Facts,
+    Side,
+    better_anchors,
+    better_sides,
+    equal_files,
+    look_at,
+)
 from retinanet.dataloader import CocoDataset, CSVDataset, Data
 from retinanet.errors import DataError
 from retinanet.files import write_whole
@@ -163,7 +170,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     say(f"\nTraining boxes at {size[0]} to {size[1]} px, by the side of a square of equal area:")
     say(size_table(found))
     together = better_sides([missed], *size, config)[0]
-    say(f"\n{anchor_text(train, found, sides['training'], together)}")
+    anchors = better_anchors(found.boxes, *size, config)
+    say(f"\n{anchor_text(train, found, sides['training'], together, anchors)}")
     say(f"\n{file_text(equal)}")
 
     if args.output_dir:
@@ -173,6 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         }
         for part, dataset in data.items():
             content[part] = as_json(dataset, facts[part], sides[part])
+        content["better_anchor_sizes"] = anchors and anchors.sizes
         content["equal_files"] = [[[part, str(path)] for part, path in group] for group in equal]
         files = {"check.json": json.dumps(content, indent=1).encode()}
         if len(found.reached):

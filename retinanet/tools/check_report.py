@@ -12,7 +12,15 @@ from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
 from retinanet.charts import INK
-from retinanet.data_check import ClassFacts, Facts, Side, advice, percent
+from retinanet.data_check import (
+    AnchorSizes,
+    ClassFacts,
+    Facts,
+    Side,
+    advice,
+    anchor_advice,
+    percent,
+)
 from retinanet.dataloader import Data
 from retinanet.errors import printable
 from retinanet.losses import POSITIVE_IOU
@@ -87,7 +95,11 @@ def size_table(facts: Facts) -> str:
 
 
 def anchor_text(
-    dataset: Data, facts: Facts, sides: Sequence[Side | None], all_: Side | None
+    dataset: Data,
+    facts: Facts,
+    sides: Sequence[Side | None],
+    all_: Side | None,
+    anchors: AnchorSizes | None,
 ) -> str:
     """The boxes that no anchor reaches: how many of each class, what would help, and where.
 
@@ -96,6 +108,7 @@ def anchor_text(
         facts: what was found in them.
         sides: better sizes for the classes, by label.
         all_: the same for all boxes together.
+        anchors: better ones.
     """
     total = len(facts.reached)
     if not facts.unreached:
@@ -117,6 +130,7 @@ def anchor_text(
             f" {advice(all_)}.",
             f"{head:{width}}  images",
             *(f"{line:{width}}  {names}" for line, names in zip(lines, named, strict=True)),
+            *anchor_advice(anchors),
         ]
     )
 
