@@ -136,6 +136,19 @@ def test_trained_batch_norm_of_two_processes(sample: SampleData, tmp_path: Path)
         assert value.isfinite().all()
 
 
+def test_two_processes_keep_the_layers_that_are_not_to_learn(
+    sample: SampleData, alone: tuple[Path, str], tmp_path: Path
+) -> None:
+    """Seven images by three and three: one process has none in the last step."""
+    start = alone[0] / "model_final.pt"
+    more = ["--weights", start, "--trainable_layers", "3", "--batch_size", "3", "--epochs", "1"]
+    run([*torchrun(2), ROOT / "train.py", *flags(sample, tmp_path, *map(str, more))])
+    before, after = (load_checkpoint(file).weights for file in (start, tmp_path / "model_final.pt"))
+    learn = [name for name in before if name.endswith(("weight", "bias"))]
+    kept = {name for name in learn if torch.equal(before[name], after[name])}
+    assert kept == {name for name in learn if name.startswith(("conv1", "bn1", "layer1"))}
+
+
 def test_validation_by_two_processes_equals_one(
     sample: SampleData, alone: tuple[Path, str]
 ) -> None:
