@@ -308,7 +308,7 @@ def digest(dataset: Data, min_side: int, max_side: int, config: ModelConfig) -> 
     return "\n".join(
         [
             text,
-            f"Warning: more than {percent(MANY, 1)} of the boxes have no anchor of",
+            f"Warning: of these classes more than {percent(MANY, 1)} of the boxes have no anchor",
             *(
                 f"  {row.name}: {row.unreached:,} of {row.boxes:,}; {advice(side)}"
                 for row, side in zip(worst, sides, strict=True)

@@ -241,7 +241,7 @@ def test_digest_warns_of_many_boxes_without_an_anchor(tmp_path: Path) -> None:
     text = digest(many_boxes(tmp_path, 2), 160, 160, CONFIG)
     first, warning, cat, anchors, last = text.split("\n")
     assert first.endswith("No anchor reaches 2 of 21 (9.5 %): these never train.")
-    assert warning == "Warning: more than 5 % of the boxes have no anchor of"
+    assert warning == "Warning: of these classes more than 5 % of the boxes have no anchor"
     assert cat.startswith("  cat: 2 of 20; --min_side ")
     assert cat.endswith(" gives 100 % of them one")
     assert anchors == (
@@ -256,7 +256,7 @@ def test_digest_warns_of_a_rare_class_without_anchors(tmp_path: Path) -> None:
     data = dataset(tmp_path, rows + "a.png,0,0,12,12,dog\n", a=(160, 160))
     first, warning, dog, *_ = digest(data, 160, 160, CONFIG).split("\n")
     assert first.endswith("No anchor reaches 1 of 41 (2.4 %): these never train.")
-    assert warning == "Warning: more than 5 % of the boxes have no anchor of"
+    assert warning == "Warning: of these classes more than 5 % of the boxes have no anchor"
     assert dog.startswith("  dog: 1 of 1; --min_side ")
 
 
