@@ -1,7 +1,7 @@
 """AP after the same images seen: the original's settings, a recipe, torchvision's RetinaNet.
 
 torchvision-seconds instead takes as many CPU-seconds as the recipe's run with the same seed, so it
-comes after that one and after torchvision's.
+comes after that one and after torchvision's; torchvision-tuned has a learning rate of its own.
 
 Each run is a process of its own on one thread; what it came to stays in `--results`, so that the
 whole can be stopped and gone on with, and two halves of it (`--only`) can go on side by side.

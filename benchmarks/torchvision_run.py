@@ -115,8 +115,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     validation = CSVDataset(args.csv_val, args.csv_classes, resizer)
     weights = {} if args.weights == "none" else start_weights(args.weights, args.depth).weights
     norm = FrozenBatchNorm2d if args.batch_norm == "frozen" else nn.BatchNorm2d
-    learn, classes = args.trainable_layers, dataset.num_classes()
-    model = torchvision_model(args.min_side, args.depth, classes, norm, args.seed, learn)
+    model = torchvision_model(
+        args.min_side,
+        args.depth,
+        dataset.num_classes(),
+        norm,
+        seed=args.seed,
+        trainable=args.trainable_layers,
+    )
     model.transform.max_size = args.max_side
     model.anchor_generator = anchors_of(args.anchor_sizes)
     for part in (model.backbone, model.head):

@@ -24,7 +24,8 @@ from retinanet.model import ModelConfig
 MANY = 0.05  # of a class's boxes without an anchor are worth a warning
 # Other sizes to train at: up to four times as large, then down to half.
 FACTORS = tuple(2 ** (step / 8) for step in (*range(1, 17), *range(-1, -9, -1)))
-ANCHOR_FACTORS = (3 / 4, 5 / 4, 5 / 8, 3 / 2, 1 / 2, 2, 3 / 8, 1 / 4)  # nearest first
+# Other anchor sizes to try: small changes before large ones, smaller anchors before larger.
+ANCHOR_FACTORS = (3 / 4, 5 / 4, 5 / 8, 3 / 2, 1 / 2, 2, 3 / 8, 1 / 4)
 NEARLY = 0.95  # of the boxes that the best other size reaches: good enough
 SAMPLED = 500  # boxes of a class with which other sizes are tried
 NAMED = 3  # classes that the digest names
@@ -50,6 +51,12 @@ class Boxes(NamedTuple):
     def only(self, which: Any) -> "Boxes":
         """Those of a mask or of positions."""
         return Boxes(*(column[which] for column in self))
+
+    def of_classes(self, count: int) -> list[Ints]:
+        """The positions of each class's boxes, of `count` classes."""
+        order = np.argsort(self.labels, kind="stable")
+        ends = np.searchsorted(self.labels[order], np.arange(count), side="right")
+        return np.split(order, ends)[:-1]
 
     def some(self, most: int) -> "Boxes":
         """All of them, or so many from all over."""
@@ -193,9 +200,9 @@ def better_anchors(
     Returns:
         None where every class is well off already, or the worst would be no better off.
     """
-    if not len(boxes.labels):
+    classes = [boxes.only(own) for own in boxes.of_classes(config.num_classes) if len(own)]
+    if not classes:
         return None
-    classes = [boxes.only(boxes.labels == label) for label in np.unique(boxes.labels)]
     together, cuts = _some_together(classes)
 
     def choice(factor: float) -> AnchorSizes:
@@ -263,9 +270,7 @@ def look_at(dataset: Data, min_side: int, max_side: int, config: ModelConfig) ->
     corners, inputs = resized(boxes, min_side, max_side)
     fits = best_ious(corners, inputs, config) >= POSITIVE_IOU
     shapes = corners[:, 2:] - corners[:, :2]
-    order = np.argsort(boxes.labels, kind="stable")
-    ends = np.searchsorted(boxes.labels[order], np.arange(dataset.num_classes()), side="right")
-    rows = np.split(order, ends)[:-1]  # of each class
+    rows = boxes.of_classes(dataset.num_classes())
     return Facts(
         images=len(dataset),
         empty=len(dataset) - len(np.unique(boxes.images)),

@@ -95,7 +95,7 @@ def test_batch_norm_is_frozen_or_trained(batch_norm: str) -> None:
 
 
 def test_layers_that_do_not_learn_stay_bit_for_bit() -> None:
-    """One step with decay, which would move a parameter that has no gradient otherwise."""
+    """One step with decay, which would move a parameter of gradient 0, but not one without."""
     recipe = Recipe(lr=1e-3, weight_decay=0.01, trainable_layers=3)
     log = loss_log(skips_overflow=False)
     training = Training(resnet18(num_classes=2), start_runtime("cpu", "fp32", seed=0), recipe, log)
