@@ -2,244 +2,51 @@
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from torchvision.transforms import Compose
 
-from retinanet import cli, csv_eval
-from retinanet.backbone import LAYERS
-from retinanet.checkpoint import Checkpoint
-from retinanet.data_check import digest
-from retinanet.dataloader import (
-    AspectRatioBasedSampler,
-    Augmenter,
-    CocoDataset,
-    CSVDataset,
-    Data,
-    Normalizer,
-    Resizer,
-    collater,
+from retinanet.cli.flags import learning_settings
+from retinanet.cli.from_flags import describe_model, open_data
+from retinanet.cli.script import script
+from retinanet.cli.train_flags import (
+    ANCHOR_FLAGS,
+    as_flags,
+    deciding_settings,
+    parse,
+    parser,  # noqa: F401
 )
-from retinanet.engine import LossLog, Training
-from retinanet.errors import DataError
-from retinanet.evaluation import Evaluation, measure
-from retinanet.flags import (
-    Parser,
-    add_anchor_flags,
-    add_device_flags,
-    add_learning_flags,
-    add_size_flags,
-    add_training_data_flags,
-    check_training_flags,
-    count,
-    learning_settings,
-    positive_float,
-    positive_int,
-)
-from retinanet.inference import predict
-from retinanet.logger import METRICS_FILE, RunLog, read_records, say
-from retinanet.model import ModelConfig, RetinaNet
-from retinanet.optim import Recipe
+from retinanet.data.batches import AspectRatioBasedSampler, collater
+from retinanet.data.datasets import Data
+from retinanet.data_check.text import digest
+from retinanet.evaluation.measure import Evaluation, measure
+from retinanet.evaluation.voc import csv_table
+from retinanet.inference.prediction import predict
+from retinanet.model import RetinaNet
 from retinanet.postprocess import Detections
-from retinanet.report import draw_sheet, save_picture, write_report
-from retinanet.run_folder import RunFolder, check_settings
-from retinanet.runtime import (
+from retinanet.report.pictures import draw_sheet, save_picture
+from retinanet.report.report import write_report
+from retinanet.runtime.console import say
+from retinanet.runtime.device import (
     Runtime,
-    StoppedError,
-    StopRequest,
+    describe,
     describe_machine,
-    leave_signals_to_main,
-    run_id,
     start_runtime,
     usable_workers,
-    wait_for_all,
 )
-from retinanet.sample_data import write_shapes
-from retinanet.start import resumed_start, start_config, start_weights, take_weights
-
-# What a flag is when it is not given: the original's values.
-DEFAULTS = {
-    "depth": 50,
-    "weights": "imagenet",
-    "epochs": 100,
-    "lr": 1e-5,
-    "schedule": Recipe.schedule,
-    "warmup": Recipe.warmup,
-    "batch_norm": Recipe.batch_norm,
-    "min_side": 608,
-    "max_side": 1024,
-}
-# The sample's: those of recipes/from-scratch.args, its size, and a number of epochs.
-SHAPES_DEFAULTS = {
-    "depth": 18,
-    "weights": "none",
-    "epochs": 4,
-    "lr": 6e-4,
-    "schedule": "cosine",
-    "warmup": 100,
-    "batch_norm": "trained",
-    "min_side": 256,
-    "max_side": 384,
-}
-ANCHOR_FLAGS = ("anchor_sizes", "anchor_ratios", "anchor_scales")
-SAMPLE_SIZE = {"train_images": 300, "val_images": 60}
-
-
-def parser() -> Parser:
-    """The flags of train.py."""
-    result = Parser("Train a RetinaNet on COCO data, on CSV data, or on the built-in sample.")
-    add_training_data_flags(result, kinds=("coco", "csv", "shapes"))
-    model = result.add_argument_group("model")
-    model.add_argument(
-        "--depth", type=int, choices=tuple(LAYERS), help="of the ResNet (50; shapes: 18)"
-    )
-    model.add_argument(
-        "--weights",
-        metavar="WHAT",
-        help="imagenet, none, torchvision-coco, FILE (imagenet; shapes: none)",
-    )
-    add_anchor_flags(model, unless="as --weights FILE, else the paper's")
-
-    training = result.add_argument_group("training")
-    training.add_argument(
-        "--epochs", type=positive_int, help="passes over the data (100; shapes: 4)"
-    )
-    training.add_argument(
-        "--patience",
-        type=positive_int,
-        help="stop after N evaluations without a better mAP (never)",
-    )
-    add_learning_flags(training)
-    add_size_flags(training, "608; shapes: 256", "1024; shapes: 384")
-    training.add_argument(
-        "--on_bad_image",
-        choices=("error", "skip"),
-        default="error",
-        help="skip leaves out unreadable images, up to 100 (error)",
-    )
-    training.add_argument("--seed", type=count, default=0, help="of every random choice (0)")
-    machine = add_device_flags(result, precision="auto", batch_size=2)
-    machine.add_argument(
-        "--compile",
-        action="store_true",
-        help="torch.compile the network: minutes for each new image size",
-    )
-
-    output = result.add_argument_group("output")
-    output.add_argument(
-        "--output_dir", default=".", metavar="DIR", help="for all that the run writes (here)"
-    )
-    output.add_argument(
-        "--overwrite", action="store_true", help="remove an old run's files there first"
-    )
-    output.add_argument(
-        "--resume",
-        nargs="?",
-        const=True,
-        metavar="FILE",
-        help="go on with the run there, or with another's training_state.pt",
-    )
-    output.add_argument(
-        "--save_every_minutes",
-        type=positive_float,
-        default=10.0,
-        help="how much a power cut may cost (10)",
-    )
-    output.add_argument(
-        "--keep",
-        type=positive_int,
-        help="files of how many last epochs stay, besides best and final (all)",
-    )
-    output.add_argument(
-        "--log_every", type=positive_int, default=1, help="steps between two lines of losses (1)"
-    )
-    output.add_argument(
-        "--eval_every", type=positive_int, default=1, help="epochs between two evaluations (1)"
-    )
-    output.add_argument(
-        "--tensorboard", action="store_true", help="write curves and pictures for TensorBoard too"
-    )
-    return result
-
-
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the flags and fill in the defaults of the data set."""
-    flags = parser()
-    flags.set_defaults(**dict.fromkeys(DEFAULTS))  # None: it was not given
-    args = flags.parse(argv)
-    defaults = SHAPES_DEFAULTS if args.dataset == "shapes" else DEFAULTS
-    chosen = {name: value for name, value in defaults.items() if vars(args)[name] is None}
-    vars(args).update(chosen)
-    if args.dataset == "shapes":
-        say(f"The sample's settings: {as_flags(chosen)}")
-    check_training_flags(flags, args)
-    if args.dataset == "shapes":
-        for name in ("csv_train", "csv_val", "csv_classes", "csv_images_dir", "coco_path"):
-            if getattr(args, name) is not None:
-                flags.error(f"--dataset shapes makes its own data; leave out --{name}")
-    if args.patience and args.dataset == "csv" and not args.csv_val:
-        flags.error("--patience counts evaluations; it needs --csv_val")
-    if args.warmup and args.schedule == "plateau":
-        flags.error(
-            f"--warmup {args.warmup} goes with --schedule cosine or --schedule step; with plateau"
-            " give --warmup 0"
-        )
-    if args.trainable_layers < Recipe.trainable_layers and (
-        args.weights == "none" or args.batch_norm == "trained"
-    ):
-        flags.error(
-            f"--trainable_layers {args.trainable_layers} keeps layers as --weights has them; with"
-            f" --weights {args.weights} --batch_norm {args.batch_norm} give --trainable_layers 5"
-        )
-    if args.resume is True and args.overwrite:
-        flags.error("--resume goes on with the files that --overwrite would remove")
-    return args
-
-
-def as_flags(values: Mapping[str, object]) -> str:
-    """The words that would give flags these values."""
-    return " ".join(f"--{name} {value}" for name, value in values.items())
-
-
-def open_data(args: argparse.Namespace, runtime: Runtime) -> tuple[Data, Data | None]:
-    """The data to train on and the data to evaluate on, as the flags say."""
-    training = Compose([Augmenter(args.seed), Resizer(args.min_side, args.max_side), Normalizer()])
-    evaluation = cli.evaluation_transform(args.min_side, args.max_side)
-    train: Data
-    val: Data | None
-    if args.dataset == "coco":
-        root, strict = args.coco_path, args.strict
-        train = CocoDataset(root, args.coco_train_set, training, strict=strict)
-        val = CocoDataset(root, args.coco_val_set, evaluation, strict=strict)
-    else:
-        if args.dataset == "shapes":
-            sample_folder = Path(args.output_dir) / "shapes"
-            if runtime.is_main:
-                write_shapes(sample_folder, **SAMPLE_SIZE)
-            wait_for_all()
-            sample = write_shapes(sample_folder, **SAMPLE_SIZE)  # finds it
-            args.csv_train, args.csv_val = sample.csv_train, sample.csv_val
-            args.csv_classes = sample.csv_classes
-        train = CSVDataset(
-            args.csv_train, args.csv_classes, training, args.csv_images_dir, strict=args.strict
-        )
-        val = args.csv_val and CSVDataset(
-            args.csv_val, train.classes, evaluation, args.csv_images_dir, strict=args.strict
-        )
-    cli.tell_notes("Training data", train)
-    if val:
-        cli.tell_notes("Validation data", val)
-        if val.class_names != train.class_names:
-            raise DataError(
-                f"the validation data has the classes {', '.join(val.class_names)}, the training"
-                f" data {', '.join(train.class_names)}; give both the same ones, in one order"
-            )
-    return train, val
+from retinanet.runtime.distributed import run_id
+from retinanet.runtime.signals import StoppedError, StopRequest, leave_signals_to_main
+from retinanet.training.loss_log import LossLog
+from retinanet.training.optim import Recipe
+from retinanet.training.run_folder import RunFolder, check_settings
+from retinanet.training.run_log import METRICS_FILE, RunLog, read_records
+from retinanet.training.trainer import Training, compile_network
+from retinanet.weights.checkpoint import Checkpoint
+from retinanet.weights.pretrained import resumed_start, start_config, start_weights, take_weights
 
 
 def evaluate(
@@ -260,7 +67,7 @@ def evaluate(
         say(scores.coco.summary)
     else:
         stats = scores.coco.stats
-        say(csv_eval.csv_table(scores.voc))
+        say(csv_table(scores.voc))
         say(f"COCO's AP {stats['AP']:.3f}, AP50 {stats['AP50']:.3f} ({runtime.precision})")
     return detections, scores
 
@@ -287,33 +94,6 @@ def load_batches(
         worker_init_fn=leave_signals_to_main,
     )
     return batches, sampler
-
-
-def deciding_settings(
-    args: argparse.Namespace, config: ModelConfig, dataset: Data, runtime: Runtime
-) -> dict[str, object]:
-    """What a resumed run must agree with, lest it end in other weights."""
-    return {
-        "--dataset": args.dataset,
-        "the training data's checksum": cli.checksum(dataset),
-        "the classes": list(dataset.class_names),
-        "--depth": args.depth,
-        "--batch_size (of all processes)": args.batch_size * runtime.world_size,
-        **{f"--{name}": value for name, value in learning_settings(args).items()},
-        "--epochs": "any" if args.schedule == "plateau" else args.epochs,
-        "--min_side": args.min_side,
-        "--max_side": args.max_side,
-        "the anchors": [config.anchor_sizes, config.anchor_ratios, config.anchor_scales],
-        "--seed": args.seed,
-        "--precision": runtime.precision,
-    }
-
-
-def compile_network(model: RetinaNet, runtime: Runtime) -> None:
-    """Let torch compile what the model computes before the loss."""
-    if cli.shares_batches(runtime):  # the replicas would run the first GPU's weights
-        raise DataError("--compile with several GPUs needs torchrun, or give --device cuda:0")
-    model.predict = torch.compile(model.predict)  # type: ignore[method-assign]
 
 
 def run_epochs(
@@ -374,7 +154,7 @@ def run_epochs(
     return checkpoint, detections
 
 
-@cli.script
+@script
 def main(argv: Sequence[str] | None = None) -> None:
     """A training run from flags to the final file."""
     args = parse(argv)
@@ -441,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         say(f"Resumed {resumed}: epoch {training.epoch}, iteration {training.step}")
 
     # The loop, and what is left of it.
-    say(f"Training a ResNet-{args.depth} RetinaNet: {cli.describe(runtime)}")
+    say(f"Training a ResNet-{args.depth} RetinaNet: {describe(runtime)}")
     say(
         f"{args.batch_size * runtime.world_size} images a step, and --lr {args.lr:g} as given:"
         " it is scaled by nothing"
@@ -460,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             dataset_val,
             detections,
             title=f"{folder.folder.resolve().name}: {args.dataset}, epoch {checkpoint.epoch}",
-            facts=cli.describe_model(checkpoint, runtime)
+            facts=describe_model(checkpoint, runtime)
             | {
                 "Started from": args.weights,
                 "Trained on": f"{len(dataset_train)} images, batches of {args.batch_size}",

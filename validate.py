@@ -5,22 +5,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinanet import cli, coco_eval, csv_eval
-from retinanet.checkpoint import load_checkpoint
-from retinanet.evaluation import measure
-from retinanet.files import write_whole
-from retinanet.flags import (
-    Parser,
+from retinanet.cli.flags import (
     add_data_flags,
     add_detection_flags,
     add_device_flags,
     add_model_flags,
-    fraction,
     model_file,
 )
-from retinanet.logger import say
-from retinanet.report import report_file, write_report
-from retinanet.runtime import start_runtime
+from retinanet.cli.from_flags import describe_model, open_validation_data, predict_as_told
+from retinanet.cli.parser import Parser, fraction
+from retinanet.cli.script import script
+from retinanet.data.transforms import evaluation_transform
+from retinanet.evaluation.coco import class_table
+from retinanet.evaluation.measure import measure
+from retinanet.evaluation.voc import as_numbers, csv_table
+from retinanet.inference.results import coco_results
+from retinanet.report.report import report_file, write_report
+from retinanet.runtime.console import say
+from retinanet.runtime.device import start_runtime
+from retinanet.runtime.files import write_whole
+from retinanet.weights.checkpoint import load_checkpoint
 
 
 def parser() -> Parser:
@@ -47,7 +51,7 @@ def parser() -> Parser:
     return result
 
 
-@cli.script
+@script
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, predict, score, tell."""
     flags = parser()
@@ -59,12 +63,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.report:
         report_file(Path(args.output_dir))  # that of someone else is said before the work
     checkpoint = load_checkpoint(file)
-    transform = cli.evaluation_transform(checkpoint.min_side, checkpoint.max_side)
-    dataset = cli.open_validation_data(flags, args, checkpoint, transform)
+    transform = evaluation_transform(checkpoint.min_side, checkpoint.max_side)
+    dataset = open_validation_data(flags, args, checkpoint, transform)
 
-    detections = cli.predict_as_told(checkpoint, dataset, args, runtime)
+    detections = predict_as_told(checkpoint, dataset, args, runtime)
 
-    facts = cli.describe_model(checkpoint, runtime) | {
+    facts = describe_model(checkpoint, runtime) | {
         "Detections": f"scores above {args.score_threshold:g}, NMS {args.nms_threshold:g}, at most"
         f" {args.max_detections} an image"
     }
@@ -76,16 +80,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         score_threshold=args.score_threshold,
         max_detections=args.max_detections,
     )
-    say(f"{scores.coco.summary}\n{coco_eval.class_table(scores.coco)}")
+    say(f"{scores.coco.summary}\n{class_table(scores.coco)}")
     metrics: dict[str, object] = {"precision": runtime.precision, **scores.coco.stats}
     metrics["AP_per_class"] = scores.coco.per_class
     if scores.voc:
-        say(csv_eval.csv_table(scores.voc))
-        rows = {row.name: csv_eval.as_numbers(row) for row in scores.voc.annotated}
+        say(csv_table(scores.voc))
+        rows = {row.name: as_numbers(row) for row in scores.voc.annotated}
         metrics |= {"mAP_VOC": scores.voc.mean_average_precision, "VOC_per_class": rows}
 
     if args.output_dir and runtime.is_main:
-        results = coco_eval.coco_results(dataset, detections)
+        results = coco_results(dataset, detections)
         for name, content in (("metrics.json", metrics), ("detections.json", results)):
             path = Path(args.output_dir) / name
             write_whole(path, json.dumps(content, indent=1).encode())

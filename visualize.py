@@ -4,24 +4,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinanet import cli
-from retinanet.checkpoint import load_checkpoint
-from retinanet.dataloader import ImageFiles
-from retinanet.errors import DataError, printable
-from retinanet.flags import (
-    Parser,
+from retinanet.cli.flags import (
     add_data_flags,
     add_detection_flags,
     add_device_flags,
     add_model_flags,
     model_file,
 )
-from retinanet.logger import progress, say
+from retinanet.cli.from_flags import class_names, open_validation_data, predict_as_told
+from retinanet.cli.parser import Parser
+from retinanet.cli.script import script
+from retinanet.data.datasets import ImageFiles
+from retinanet.data.transforms import evaluation_transform
+from retinanet.errors import DataError, printable
+from retinanet.inference.results import FORMATS, Images, save_predictions
 from retinanet.postprocess import Detections
-from retinanet.predictions import FORMATS, Images, save_predictions
-from retinanet.report import draw_image, free_name, save_picture
-from retinanet.runtime import start_runtime
-from retinanet.visualization import show
+from retinanet.report.drawing import show
+from retinanet.report.pictures import draw_image, free_name, save_picture
+from retinanet.runtime.console import progress, say
+from retinanet.runtime.device import start_runtime
+from retinanet.weights.checkpoint import load_checkpoint
 
 
 def parser() -> Parser:
@@ -99,7 +101,7 @@ def draw(
             show(picture, path.name)
 
 
-@cli.script
+@script
 def main(argv: Sequence[str] | None = None) -> None:
     """Load, predict, tell, save."""
     flags = parser()
@@ -109,17 +111,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         flags.error("--show shows the pictures; add pictures to --save")
     runtime = start_runtime(args.device, args.precision)
     checkpoint = load_checkpoint(file)
-    transform = cli.evaluation_transform(checkpoint.min_side, checkpoint.max_side)
+    transform = evaluation_transform(checkpoint.min_side, checkpoint.max_side)
     images: Images
     if args.images:
         images = ImageFiles(args.images, transform)
-        names = cli.class_names(args.csv_classes, checkpoint, file)
+        names = class_names(args.csv_classes, checkpoint, file)
     else:
-        images = cli.open_validation_data(flags, args, checkpoint, transform)
+        images = open_validation_data(flags, args, checkpoint, transform)
         names = images.class_names
     of_classes([], args.classes, names)  # a wrong name is said before the work
 
-    detections = cli.predict_as_told(checkpoint, images, args, runtime)
+    detections = predict_as_told(checkpoint, images, args, runtime)
     detections = of_classes(detections, args.classes, names)
     if not runtime.is_main:
         return

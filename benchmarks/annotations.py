@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.measure import Function, Row, arguments, medians, peak_memory, show
-from retinanet.annotations import Annotations, Problems
-from retinanet.box_checks import CSV_READINGS, check_boxes
-from retinanet.csv_annotations import read_annotations
-from retinanet.data_check import digest
-from retinanet.image_checks import read_sizes
+from retinanet.data.annotations import Annotations, Problems
+from retinanet.data.checks import CSV_READINGS, check_boxes, read_sizes
+from retinanet.data.csv_format import read_annotations
+from retinanet.data_check.text import digest
 from retinanet.model import ModelConfig
 
 CLASSES = {"cat": 0, "dog": 1, "horse": 2, "person": 3}

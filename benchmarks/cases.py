@@ -17,13 +17,15 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from benchmarks import plain
 from benchmarks.measure import Function
-from retinanet.dataloader import Batch
-from retinanet.engine import LossLog, Training
-from retinanet.logger import RunLog
+from retinanet.data.batches import Batch
+from retinanet.data.transforms import MEAN, STD
 from retinanet.model import ModelConfig, RetinaNet
-from retinanet.optim import Recipe
-from retinanet.runtime import joint_batch, start_runtime
-from retinanet.transforms import MEAN, STD
+from retinanet.runtime.device import start_runtime
+from retinanet.runtime.distributed import joint_batch
+from retinanet.training.loss_log import LossLog
+from retinanet.training.optim import Recipe
+from retinanet.training.run_log import RunLog
+from retinanet.training.trainer import Training
 
 CLASSES = 80
 BATCH = 2

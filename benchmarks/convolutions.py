@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.cases import normalised, our_model, our_step, pictures
 from benchmarks.measure import Function, Row, arguments, medians, show
-from retinanet.runtime import PRECISIONS, start_runtime
+from retinanet.runtime.device import PRECISIONS, start_runtime
 
 
 class Convolution(NamedTuple):

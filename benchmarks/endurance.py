@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import arguments
-from retinanet.sample_data import write_shapes
+from retinanet.data.shapes import write_shapes
 
 ROOT = Path(__file__).parent.parent
 IMAGES, BATCH = 100, 2

@@ -11,16 +11,15 @@ from benchmarks.cases import let_pass
 from benchmarks.measure import Function, Row, arguments, markdown, medians, show
 from benchmarks.plain import PlainRetinaNet
 from benchmarks.plain_detection import detect, read_sample
-from retinanet.checkpoint import load_checkpoint
-from retinanet.cli import evaluation_transform
-from retinanet.coco_eval import STATS, CocoScores, score_coco
-from retinanet.dataloader import CSVDataset
-from retinanet.inference import predict, to_original
+from retinanet.data.datasets import CSVDataset
+from retinanet.data.shapes import write_shapes
+from retinanet.data.transforms import Sample, evaluation_transform
+from retinanet.evaluation.coco import STATS, CocoScores, score_coco
+from retinanet.inference.prediction import predict, to_original
 from retinanet.model import ModelConfig, RetinaNet
 from retinanet.postprocess import MAX_DETECTIONS, Detections
-from retinanet.runtime import usable_workers
-from retinanet.sample_data import write_shapes
-from retinanet.transforms import Sample
+from retinanet.runtime.device import usable_workers
+from retinanet.weights.checkpoint import load_checkpoint
 
 CANDIDATES = 300  # over the threshold in the first image, for a network that was not trained
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.measure import machine, markdown
-from retinanet.checkpoint import load_checkpoint
+from retinanet.weights.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from benchmarks.plain import BOX_STD, PlainRetinaNet
-from retinanet.images import padded_size, resized_size
+from retinanet.data.images import padded_size, resized_size
+from retinanet.data.transforms import MEAN, STD, Sample
 from retinanet.postprocess import Detections
-from retinanet.transforms import MEAN, STD, Sample
 
 
 @torch.no_grad()

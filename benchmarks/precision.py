@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import arguments, machine, markdown
-from retinanet.checkpoint import load_checkpoint
+from retinanet.weights.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
 PRECISIONS = ("bf16", "fp32")

@@ -12,7 +12,7 @@ from benchmarks.cases import our_step, plain_step
 from benchmarks.detection import our_detection
 from benchmarks.measure import Function, arguments, machine, markdown
 from retinanet.losses import FocalLoss
-from retinanet.runtime import PRECISIONS, start_runtime
+from retinanet.runtime.device import PRECISIONS, start_runtime
 
 TOP = 12  # operators in the second table
 

@@ -11,9 +11,9 @@ from skimage import data
 
 from benchmarks.measure import Function, Row, arguments, markdown, medians, show
 from benchmarks.plain_detection import read_sample
-from retinanet.cli import evaluation_transform
-from retinanet.dataloader import CSVDataset, Normalizer, Resizer
-from retinanet.images import read_image
+from retinanet.data.datasets import CSVDataset
+from retinanet.data.images import read_image
+from retinanet.data.transforms import Normalizer, Resizer, evaluation_transform
 
 SIZE = (640, 480)  # width, height
 

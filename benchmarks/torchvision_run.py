@@ -20,20 +20,16 @@ from torchvision.transforms import Compose
 
 from benchmarks.cases import torchvision_model
 from retinanet.anchors import RATIOS, SCALES, SIZES
-from retinanet.dataloader import (
-    AspectRatioBasedSampler,
-    Augmenter,
-    Batch,
-    CSVDataset,
-    Resizer,
-    collater,
-)
-from retinanet.evaluation import measure
-from retinanet.flags import Parser, add_learning_flags, learning_settings
-from retinanet.inference import to_original
-from retinanet.optim import Recipe
+from retinanet.cli.flags import add_learning_flags, learning_settings
+from retinanet.cli.parser import Parser
+from retinanet.data.batches import AspectRatioBasedSampler, Batch, collater
+from retinanet.data.datasets import CSVDataset
+from retinanet.data.transforms import Augmenter, Resizer
+from retinanet.evaluation.measure import measure
+from retinanet.inference.prediction import to_original
 from retinanet.postprocess import Detections
-from retinanet.start import start_weights
+from retinanet.training.optim import Recipe
+from retinanet.weights.pretrained import start_weights
 
 
 def flags(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -11,13 +11,13 @@ __version__ = "1.0.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from retinanet.detector import load as load
+    from retinanet.inference.detector import load as load
 
 
 def __getattr__(name: str) -> object:
     """`retinanet.load`, imported when it is asked for: importing the package stays quick."""
     if name == "load":
-        from retinanet.detector import load
+        from retinanet.inference.detector import load
 
         return load
     raise AttributeError(f"module 'retinanet' has no attribute {name!r}")

@@ -1,6 +1,8 @@
-"""The one exception for what a user can mend, and how names stand in its message."""
+"""The one exception for what a user can mend, and how names and values stand in its message."""
 
 import re
+import reprlib
+from collections.abc import Mapping
 
 # What ends a line, moves a terminal's cursor, or is no character at all.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -27,3 +29,14 @@ class DataError(ValueError):
     def __init__(self, message: str) -> None:
         # A loader worker's error arrives with the worker's traceback in front of the message.
         super().__init__(message.rsplit("DataError: ", 1)[-1].rstrip("\n"))
+
+
+_short = reprlib.Repr()
+
+
+shown = _short.repr  # a value as it stands in a message: quoted, escaped, cut when long
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Kinds and how many there are of each, without those of none."""
+    return ", ".join(f"{kind}: {count:,}" for kind, count in counts.items() if count)

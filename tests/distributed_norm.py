@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 import train
-from retinanet.engine import Training
+from retinanet.training.trainer import Training
 
 train_epoch = Training.train_epoch
 

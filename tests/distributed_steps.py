@@ -11,19 +11,15 @@ from pathlib import Path
 import torch
 from torchvision.transforms import Compose
 
-from retinanet import engine
-from retinanet.dataloader import (
-    AspectRatioBasedSampler,
-    Augmenter,
-    CSVDataset,
-    Normalizer,
-    Resizer,
-    collater,
-)
-from retinanet.logger import RunLog
+from retinanet.data.batches import AspectRatioBasedSampler, collater
+from retinanet.data.datasets import CSVDataset
+from retinanet.data.transforms import Augmenter, Normalizer, Resizer
 from retinanet.model import resnet18
-from retinanet.optim import Recipe
-from retinanet.runtime import joint_batch, part_from_peers, start_runtime
+from retinanet.runtime.device import start_runtime
+from retinanet.runtime.distributed import joint_batch, part_from_peers
+from retinanet.training import trainer as engine
+from retinanet.training.optim import Recipe
+from retinanet.training.run_log import RunLog
 
 
 def main(sample: str, joint_size: str, out: str, empty: str = "") -> None:

@@ -32,14 +32,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from retinanet.checkpoint import Checkpoint, load_checkpoint, load_foreign, read_weights
-from retinanet.coco_eval import score_coco
-from retinanet.csv_annotations import read_classes
-from retinanet.dataloader import CocoDataset, CSVDataset
+from retinanet.data.csv_format import read_classes
+from retinanet.data.datasets import CocoDataset, CSVDataset
+from retinanet.data.images import image_size, read_image
 from retinanet.errors import DataError, printable
-from retinanet.images import image_size, read_image
+from retinanet.evaluation.coco import score_coco
 from retinanet.model import ModelConfig, RetinaNet
 from retinanet.postprocess import Detections
+from retinanet.weights.checkpoint import Checkpoint, load_checkpoint, load_foreign, read_weights
 
 SECONDS = 30  # of the processor, for one input: torch takes ten to name a large storage
 MEGABYTES = 2500  # for one input: an image may have 179 million pixels, as Pillow's limit says

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from retinanet.sample_data import SampleData
+from retinanet.data.shapes import SampleData
 
 GOLDEN = Path(__file__).parent / "golden"
 

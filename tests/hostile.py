@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from retinanet.checkpoint import Checkpoint, save_checkpoint
 from retinanet.model import ModelConfig, RetinaNet
+from retinanet.weights.checkpoint import Checkpoint, save_checkpoint
 
 resource = pytest.importorskip("resource")  # limits, which not every system has
 if not sys.platform.startswith("linux"):

@@ -36,16 +36,18 @@ from benchmarks import (
 from benchmarks.cases import torchvision_model
 from benchmarks.measure import Row
 from retinanet.anchors import SIZES, image_anchors
-from retinanet.annotations import Problems
-from retinanet.cli import evaluation_transform
-from retinanet.dataloader import CSVDataset, ImageFiles, Resizer
-from retinanet.engine import LossLog, Training
-from retinanet.image_checks import read_sizes
-from retinanet.logger import RunLog
+from retinanet.data.annotations import Problems
+from retinanet.data.checks import read_sizes
+from retinanet.data.datasets import CSVDataset, ImageFiles
+from retinanet.data.shapes import write_shapes
+from retinanet.data.transforms import Resizer, evaluation_transform
 from retinanet.model import RetinaNet, resnet18, resnet50
-from retinanet.optim import Recipe
-from retinanet.runtime import joint_batch, start_runtime
-from retinanet.sample_data import write_shapes
+from retinanet.runtime.device import start_runtime
+from retinanet.runtime.distributed import joint_batch
+from retinanet.training.loss_log import LossLog
+from retinanet.training.optim import Recipe
+from retinanet.training.run_log import RunLog
+from retinanet.training.trainer import Training
 from tests.helpers import ruled_images, take_ruled_weights, worst_match
 
 TINY = ["--side", "64", "--depth", "18", "--repeats", "1"]

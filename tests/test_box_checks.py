@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from retinanet.annotations import Problems, group_by_image
-from retinanet.box_checks import COCO_READINGS, CSV_READINGS, check_boxes
+from retinanet.data.annotations import Problems, group_by_image
+from retinanet.data.checks import COCO_READINGS, CSV_READINGS, check_boxes
 from retinanet.errors import DataError
 
 SIZES = [(30, 40), (40, 30)]  # height, width of a.jpg and b.jpg

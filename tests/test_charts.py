@@ -9,7 +9,8 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from retinanet.charts import (
+from retinanet.evaluation.precision_recall import class_scores
+from retinanet.report.charts import (
     COLORED_CLASSES,
     Chart,
     f1_chart,
@@ -20,8 +21,7 @@ from retinanet.charts import (
     scores_chart,
     shortened,
 )
-from retinanet.curves import class_scores
-from retinanet.visualization import class_color
+from retinanet.report.drawing import class_color
 
 
 def scores(name: str, hits: str = "101", count: int = 3):
@@ -136,8 +136,8 @@ def test_settings_of_matplotlib_stay_as_they_were() -> None:
 
 def test_matplotlib_is_imported_late_and_without_its_global_figures() -> None:
     code = (
-        "import sys, retinanet.charts; assert 'matplotlib' not in sys.modules\n"
-        "import numpy, retinanet.charts as c; c.matrix_chart(numpy.eye(2, dtype=int), 'ab',"
+        "import sys, retinanet.report.charts; assert 'matplotlib' not in sys.modules\n"
+        "import numpy, retinanet.report.charts as c; c.matrix_chart(numpy.eye(2, dtype=int), 'ab',"
         " xlabel='', ylabel='')\n"
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from retinanet.data_check import look_at
-from retinanet.dataloader import CocoDataset, CSVDataset
+from retinanet.data.datasets import CocoDataset, CSVDataset
+from retinanet.data.shapes import SampleData, write_shapes
+from retinanet.data_check import pictures
+from retinanet.data_check import text as check_report
+from retinanet.data_check.summary import look_at
 from retinanet.model import ModelConfig
-from retinanet.sample_data import SampleData, write_shapes
-from retinanet.tools import check_data, check_report
+from retinanet.tools import check_data
 
 SIZES = ["--min_side", "64", "--max_side", "96"]  # at which many shapes have no anchor
 
@@ -202,7 +204,7 @@ def test_chart_of_one_box(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     (tmp_path / "train.csv").write_text("a.png,5,5,10,10,cat\n")
     data = CSVDataset(tmp_path / "train.csv", {"cat": 0})
-    png = check_report.size_chart(look_at(data, 64, 96, ModelConfig(1)), 64, 96)
+    png = pictures.size_chart(look_at(data, 64, 96, ModelConfig(1)), 64, 96)
     assert Image.open(io.BytesIO(png)).size == (1500, 690)
 
 

@@ -13,14 +13,9 @@ from torch import nn
 import retinanet.anchors
 import retinanet.model
 import retinanet.utils
-from retinanet.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-    write_file,
-)
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig, RetinaNet, resnet18
+from retinanet.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_file
 from tests.helpers import Foreign, Touch
 
 CPU = torch.device("cpu")

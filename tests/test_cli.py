@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from retinanet import cli
+from retinanet.cli import script as cli
 from retinanet.errors import DataError
-from retinanet.runtime import StoppedError
+from retinanet.runtime.signals import StoppedError
 
 ROOT = Path(__file__).parent.parent
 
@@ -53,7 +53,7 @@ def test_a_defect_keeps_its_traceback() -> None:
 PROGRAM = """
 import sys, time
 from torch.utils.data import DataLoader
-from retinanet import cli
+from retinanet.cli import script as cli
 
 class Slow:
     def __len__(self): return 8

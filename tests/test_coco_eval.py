@@ -11,9 +11,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from retinanet import coco_eval
-from retinanet.coco_eval import STATS, class_table, coco_results, evaluate_coco, score_coco
-from retinanet.dataloader import CocoDataset, CSVDataset
+from retinanet.coco_eval import evaluate_coco
+from retinanet.data.datasets import CocoDataset, CSVDataset
+from retinanet.evaluation import coco as coco_eval
+from retinanet.evaluation.coco import STATS, class_table, score_coco
+from retinanet.inference.results import coco_results
 from retinanet.postprocess import Detections
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

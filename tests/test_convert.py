@@ -8,18 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from retinanet import foreign
-from retinanet.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    load_foreign,
-    save_checkpoint,
-)
 from retinanet.errors import DataError
-from retinanet.foreign import COCO_IDS, COCO_NAMES
 from retinanet.model import ModelConfig, RetinaNet
-from retinanet.sources import SOURCES
 from retinanet.tools.convert import main
+from retinanet.weights import conversion as foreign
+from retinanet.weights.checkpoint import Checkpoint, load_checkpoint, load_foreign, save_checkpoint
+from retinanet.weights.conversion import COCO_IDS, COCO_NAMES
+from retinanet.weights.projects import SOURCES
 
 
 def their_weights(source: str, K: int = 80, depth: int = 18, counts: bool = False) -> dict:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from retinanet import csv_annotations
-from retinanet.annotations import Annotations, Problems
-from retinanet.csv_annotations import read_annotations, read_classes
+from retinanet.data import csv_format as csv_annotations
+from retinanet.data.annotations import Annotations, Problems
+from retinanet.data.csv_format import read_annotations, read_classes
 from retinanet.errors import DataError
 
 CLASSES = {"cat": 0, "dog": 1, "big, bad wolf": 2, "NA": 3}

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from retinanet.csv_eval import as_numbers, csv_table, evaluate, score_csv
-from retinanet.curves import OperatingPoint
+from retinanet.csv_eval import evaluate
+from retinanet.evaluation.precision_recall import OperatingPoint
+from retinanet.evaluation.voc import as_numbers, csv_table, score_csv
 from retinanet.postprocess import Detections
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "csv_eval.json").read_text())

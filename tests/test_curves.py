@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from retinanet.curves import best_mean_f1, class_scores, mean_f1
+from retinanet.evaluation.precision_recall import best_mean_f1, class_scores, mean_f1
 
 # Best first: true, false, true, false, false; 3 to find.
 #   precision 1, 1/2, 2/3, 1/2, 2/5     recall 1/3, 1/3, 2/3, 2/3, 2/3

@@ -11,28 +11,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from retinanet import data_check
 from retinanet.anchors import GRIDS, image_anchors
 from retinanet.boxes import pairwise_iou
-from retinanet.data_check import (
+from retinanet.data.datasets import CSVDataset
+from retinanet.data.transforms import Resizer
+from retinanet.data_check import duplicates
+from retinanet.data_check.anchor_coverage import (
     Boxes,
     Side,
-    advice,
     all_boxes,
     best_ious,
     better_anchors,
     better_sides,
-    digest,
-    equal_files,
-    look_at,
-    percent,
     reached,
     resized,
 )
-from retinanet.dataloader import CSVDataset
+from retinanet.data_check.duplicates import equal_files
+from retinanet.data_check.summary import look_at
+from retinanet.data_check.text import advice, digest, percent
 from retinanet.losses import match_anchors
 from retinanet.model import ModelConfig
-from retinanet.transforms import Resizer
 
 CONFIG = ModelConfig(num_classes=2)
 
@@ -294,7 +292,7 @@ def test_percent(part: int, whole: int, text: str) -> None:
 
 
 def test_equal_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begin = b"x" * data_check.HEAD
+    begin = b"x" * duplicates.HEAD
     contents = {
         "a": begin + b"1", "b": begin + b"1", "c": begin + b"2",  # c differs at the end alone
         "d": b"short", "e": b"SHORT", "f": b"short", "g": b"alone by its size",
@@ -305,9 +303,9 @@ def test_equal_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         paths.append(tmp_path / name)
         paths[-1].write_bytes(content)
     opened = []
-    read_head = data_check._head
+    read_head = duplicates._head
     monkeypatch.setattr(
-        data_check, "_head", lambda path: (opened.append(path.name), read_head(path))[1]
+        duplicates, "_head", lambda path: (opened.append(path.name), read_head(path))[1]
     )
     groups = [sorted(paths[k].name for k in group) for group in equal_files(paths)]
     assert sorted(groups) == [["a", "b"], ["d", "f"], ["h", "i"]]

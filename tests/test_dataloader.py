@@ -17,17 +17,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import Compose
 
-from retinanet.dataloader import (
-    AspectRatioBasedSampler,
-    Augmenter,
-    CocoDataset,
-    CSVDataset,
-    ImageFiles,
-    Normalizer,
-    Resizer,
-    SampleIndex,
-    collater,
-)
+from retinanet.data.batches import AspectRatioBasedSampler, SampleIndex, collater
+from retinanet.data.datasets import CocoDataset, CSVDataset, ImageFiles
+from retinanet.data.transforms import Augmenter, Normalizer, Resizer
 from retinanet.errors import DataError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -10,11 +10,12 @@ from skimage import data
 from torchvision.transforms import Compose
 
 import retinanet
-from retinanet.checkpoint import Checkpoint, save_checkpoint
-from retinanet.dataloader import ImageFiles, Normalizer, Resizer
+from retinanet.data.datasets import ImageFiles
+from retinanet.data.transforms import Normalizer, Resizer
 from retinanet.errors import DataError
-from retinanet.inference import predict
+from retinanet.inference.prediction import predict
 from retinanet.model import ModelConfig, RetinaNet
+from retinanet.weights.checkpoint import Checkpoint, save_checkpoint
 from tests.helpers import take_ruled_weights
 
 NAMES = ("cat", "dog", "emu")

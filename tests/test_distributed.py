@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from retinanet.checkpoint import load_checkpoint
-from retinanet.sample_data import SampleData, write_shapes
+from retinanet.data.shapes import SampleData, write_shapes
+from retinanet.weights.checkpoint import load_checkpoint
 from tests.helpers import csv_run_flags
 
 ROOT = Path(__file__).parent.parent

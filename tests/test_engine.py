@@ -5,13 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from retinanet.dataloader import Batch
-from retinanet.engine import MAX_OVERFLOWS, MAX_UNREADABLE, LossLog, Training
+from retinanet.data.batches import Batch
 from retinanet.errors import DataError
-from retinanet.logger import RunLog
 from retinanet.model import resnet18
-from retinanet.optim import BATCH_NORMS, OPTIMIZERS, Recipe
-from retinanet.runtime import StopRequest, joint_batch, start_runtime
+from retinanet.runtime.device import start_runtime
+from retinanet.runtime.distributed import joint_batch
+from retinanet.runtime.signals import StopRequest
+from retinanet.training.loss_log import MAX_OVERFLOWS, LossLog
+from retinanet.training.optim import BATCH_NORMS, OPTIMIZERS, Recipe
+from retinanet.training.run_log import RunLog
+from retinanet.training.trainer import MAX_UNREADABLE, Training
 
 INF = float("inf")
 

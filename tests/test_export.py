@@ -15,12 +15,12 @@ from PIL import Image
 from skimage import data
 
 import retinanet
-from retinanet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from retinanet.dataloader import Resizer
+from retinanet.data.transforms import Resizer
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig, RetinaNet
 from retinanet.postprocess import Detections
 from retinanet.tools import export
+from retinanet.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tests.helpers import take_ruled_weights, worst_match
 
 onnx = pytest.importorskip("onnx")

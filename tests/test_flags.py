@@ -8,7 +8,7 @@ import pytest
 import train
 import validate
 import visualize
-from retinanet.flags import Parser, count, fraction, positive_float, positive_int, share
+from retinanet.cli.parser import Parser, count, fraction, positive_float, positive_int, share
 from retinanet.tools import check_data, convert, export
 
 

@@ -13,11 +13,11 @@ from torchvision.ops import batched_nms
 
 from retinanet.anchors import level_shapes
 from retinanet.boxes import clip_boxes, decode_boxes
-from retinanet.dataloader import Normalizer
-from retinanet.foreign import COCO_IDS, convert, state_dict, to_torchvision
+from retinanet.data.transforms import Normalizer
 from retinanet.model import RetinaNet
 from retinanet.postprocess import Detections, best_entries
-from retinanet.sources import SOURCES
+from retinanet.weights.conversion import COCO_IDS, convert, state_dict, to_torchvision
+from retinanet.weights.projects import SOURCES
 from tests.helpers import GOLDEN, golden_arrays, ruled_array
 
 # ---- the weights and the images that the figures are for ----

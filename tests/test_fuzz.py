@@ -17,12 +17,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from retinanet import coco_eval
 from retinanet.boxes import clip_boxes, pairwise_iou
-from retinanet.coco_eval import STATS, score_coco
-from retinanet.csv_annotations import read_classes
-from retinanet.dataloader import Augmenter, CocoDataset, CSVDataset, Resizer
-from retinanet.inference import to_original
+from retinanet.data.csv_format import read_classes
+from retinanet.data.datasets import CocoDataset, CSVDataset
+from retinanet.data.transforms import Augmenter, Resizer
+from retinanet.evaluation import coco as coco_eval
+from retinanet.evaluation.coco import STATS, score_coco
+from retinanet.inference.prediction import to_original
 from retinanet.postprocess import Detections
 from tests.fuzzing import CLASSES, TARGETS, fuzz, inputs
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from retinanet.history import POINTS, loss_curve, metric_curve
+from retinanet.report.charts import POINTS, loss_curve, metric_curve
 
 
 def step(epoch: int, iteration: int, loss: float | None) -> dict:

@@ -24,10 +24,10 @@ import retinanet
 import train
 import validate
 import visualize
-from retinanet.checkpoint import Checkpoint
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig
 from retinanet.tools import convert, export
+from retinanet.weights.checkpoint import Checkpoint
 from tests import hostile
 from tests.helpers import Foreign, Touch
 from tests.hostile import QUICK, TRAIN, Inputs, Script, no_file, refusal, saved, training, zipped

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinanet import image_checks
-from retinanet.annotations import Problems, group_by_image
+from retinanet.data import checks as image_checks
+from retinanet.data.annotations import Problems, group_by_image
+from retinanet.data.checks import find_root, read_sizes
+from retinanet.data.images import UNKNOWN, Size
 from retinanet.errors import DataError
-from retinanet.image_checks import find_root, read_sizes
-from retinanet.images import UNKNOWN, Size
 
 
 def picture(path: Path, width: int = 40, height: int = 30) -> Path:

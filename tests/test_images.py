@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from retinanet.data.images import image_size, is_sideways, padded_size, read_image, resized_size
 from retinanet.errors import DataError
-from retinanet.images import image_size, is_sideways, padded_size, read_image, resized_size
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -182,7 +182,7 @@ def test_pillow_stays_silent(tmp_path: Path) -> None:
     # 100 megapixels: Pillow warns of a bomb. In a process of its own, for pytest collects warnings.
     path = tmp_path / "large.png"
     path.write_bytes(png_header(10_000, 10_000))
-    code = f"from retinanet.images import image_size; image_size({str(path)!r})"
+    code = f"from retinanet.data.images import image_size; image_size({str(path)!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout + done.stderr == ""
 

@@ -7,9 +7,10 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import Compose
 
-from retinanet.dataloader import CSVDataset, Normalizer, Resizer
+from retinanet.data.datasets import CSVDataset
+from retinanet.data.transforms import Normalizer, Resizer
 from retinanet.errors import DataError
-from retinanet.inference import predict
+from retinanet.inference.prediction import predict
 from retinanet.model import resnet18
 from retinanet.postprocess import Detections
 

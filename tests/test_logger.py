@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retinanet import logger
 from retinanet.errors import DataError
-from retinanet.logger import METRICS_FILE, Pace, RunLog, read_records
+from retinanet.training import run_log as logger
+from retinanet.training.run_log import METRICS_FILE, Pace, RunLog, read_records
 
 NUMBERS = {"lr": 1e-5, "classification": 0.25, "regression": 0.5, "running": 0.75, "norm": 2.0}
 
@@ -126,7 +126,8 @@ def test_tensorboard_gets_curves_and_forgets_steps_done_again(tmp_path: Path) ->
 
 
 PROGRAM = """
-from retinanet.logger import RunLog, say
+from retinanet.runtime.console import say
+from retinanet.training.run_log import RunLog
 log = RunLog(epochs=2)
 log.open(0, 0, steps=3)
 for step, _ in enumerate(log.watch(range(3), 0, 0)):

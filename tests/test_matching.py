@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from retinanet.matching import match
+from retinanet.evaluation.matching import match
 from retinanet.postprocess import Detections
 
 NONE = np.zeros((0, 5))

@@ -6,9 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retinanet.curves import class_scores
-from retinanet.matching import Matches, match
-from retinanet.mistakes import (
+from retinanet.evaluation.confusion import (
     cause,
     condensed,
     confusion_matrix,
@@ -16,6 +14,8 @@ from retinanet.mistakes import (
     most_confident_false,
     most_missed,
 )
+from retinanet.evaluation.matching import Matches, match
+from retinanet.evaluation.precision_recall import class_scores
 from retinanet.postprocess import Detections
 
 NAMES = ("cat", "dog")

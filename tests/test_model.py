@@ -10,7 +10,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from retinanet import model as models
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig, RetinaNet, build_model, resnet18
-from retinanet.sources import SOURCES
+from retinanet.weights.projects import SOURCES
 from tests.helpers import (
     GOLDEN,
     NoHostSync,

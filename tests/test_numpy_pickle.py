@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from retinanet.numpy_pickle import read_numpy_pickle
+from retinanet.weights.numpy_pickle import read_numpy_pickle
 from tests.helpers import Touch
 
 ARRAYS = [

@@ -12,19 +12,13 @@ from torchvision import transforms
 
 from retinanet import coco_eval, csv_eval, model
 from retinanet.anchors import Anchors
-from retinanet.checkpoint import load_checkpoint
-from retinanet.dataloader import (
-    AspectRatioBasedSampler,
-    Augmenter,
-    CocoDataset,
-    CSVDataset,
-    Normalizer,
-    Resizer,
-    UnNormalizer,
-    collater,
-)
-from retinanet.sample_data import SampleData, write_shapes
-from retinanet.utils import BasicBlock, BBoxTransform, Bottleneck, ClipBoxes
+from retinanet.backbone import BasicBlock, Bottleneck
+from retinanet.data.batches import AspectRatioBasedSampler, collater
+from retinanet.data.datasets import CocoDataset, CSVDataset
+from retinanet.data.shapes import SampleData, write_shapes
+from retinanet.data.transforms import Augmenter, Normalizer, Resizer, UnNormalizer
+from retinanet.utils import BBoxTransform, ClipBoxes
+from retinanet.weights.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import train
-from retinanet.flags import learning_settings
-from retinanet.optim import OPTIMIZERS, Recipe
+from retinanet.cli.flags import learning_settings
+from retinanet.training.optim import OPTIMIZERS, Recipe
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.args"))
 

@@ -4,7 +4,16 @@ from html.parser import HTMLParser
 
 import pytest
 
-from retinanet.page import BEGINNING, Html, definitions, element, page, picture, section, table
+from retinanet.report.html import (
+    BEGINNING,
+    Html,
+    definitions,
+    element,
+    page,
+    picture,
+    section,
+    table,
+)
 
 HOSTILE = "<script>alert('1')</script> & \"x\""
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from retinanet.dataloader import CSVDataset, ImageFiles
+from retinanet.data.datasets import CSVDataset, ImageFiles
+from retinanet.inference.results import as_coco, as_csv, as_json, save_predictions
 from retinanet.postprocess import Detections
-from retinanet.predictions import as_coco, as_csv, as_json, save_predictions
 
 NAMES = ("cow", 'the "big" cat')
 

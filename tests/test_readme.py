@@ -12,7 +12,8 @@ from PIL import Image
 import train
 import validate
 import visualize
-from retinanet.sample_data import write_shapes
+from retinanet.cli import from_flags
+from retinanet.data.shapes import write_shapes
 from retinanet.tools import check_data, convert, export
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -64,7 +65,7 @@ def test_commands_are_found() -> None:
 @pytest.mark.parametrize("command", sorted(set(COMMANDS), key=lambda c: (c[:5] != "train", c)))
 def test_command_runs(command: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
-    monkeypatch.setattr(train, "SAMPLE_SIZE", {"train_images": 4, "val_images": 2})
+    monkeypatch.setattr(from_flags, "SAMPLE_SIZE", {"train_images": 4, "val_images": 2})
     script, flags = script_and_flags(command)
     if script == "train.py":
         flags += [*QUICK, "--overwrite"]

@@ -9,13 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from retinanet import csv_eval, findings
-from retinanet.coco_eval import score_coco
-from retinanet.dataloader import CocoDataset, CSVDataset
+from retinanet.data.datasets import CocoDataset, CSVDataset
 from retinanet.errors import DataError
+from retinanet.evaluation import voc as csv_eval
+from retinanet.evaluation.coco import score_coco
 from retinanet.postprocess import Detections
-from retinanet.report import OWN_PICTURES, PICTURES, write_report
-from retinanet.visualization import class_color
+from retinanet.report import sections as findings
+from retinanet.report.drawing import class_color
+from retinanet.report.report import OWN_PICTURES, PICTURES, write_report
 
 NAMES = ("cat", "<script>alert(1)</script>", "$dog_")
 NOTHING = Detections(torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))

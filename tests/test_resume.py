@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import train
-from retinanet.checkpoint import load_checkpoint
-from retinanet.logger import read_records
-from retinanet.run_folder import RunFolder
-from retinanet.sample_data import SampleData, write_shapes
+from retinanet.data.shapes import SampleData, write_shapes
+from retinanet.training.run_folder import RunFolder
+from retinanet.training.run_log import read_records
+from retinanet.weights.checkpoint import load_checkpoint
 from tests.helpers import csv_run_flags
 
 ROOT = Path(__file__).parent.parent
@@ -277,7 +277,7 @@ def run_lines(lines: list[str]) -> "subprocess.CompletedProcess[str]":
 def test_a_later_signal_ends_at_once(pause: float, end: tuple[int, str]) -> None:
     lines = [
         "import os, signal, time",
-        "from retinanet.runtime import StopRequest",
+        "from retinanet.runtime.signals import StopRequest",
         "with StopRequest('') as stop:",
         "    os.kill(os.getpid(), signal.SIGTERM)",
         f"    time.sleep({pause})",
@@ -292,7 +292,7 @@ def test_an_error_nobody_expected_ends_the_loaders_workers_too() -> None:
     """The traceback holds the loader until the interpreter ends: it has to end its workers."""
     lines = [
         "import torch",
-        "from retinanet.inference import load_samples",
+        "from retinanet.inference.prediction import load_samples",
         "def main():",
         "    samples = load_samples(torch.zeros(100, 1), range(100), workers=2, pin_memory=False)",
         "    next(samples)",

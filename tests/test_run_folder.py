@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from retinanet.checkpoint import Checkpoint, load_checkpoint
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig, resnet18
-from retinanet.run_folder import RunFolder, check_settings
+from retinanet.training.run_folder import RunFolder, check_settings
+from retinanet.weights.checkpoint import Checkpoint, load_checkpoint
 
 
 def run_folder(folder: Path, keep: int | None = None, minutes: float = 10) -> RunFolder:

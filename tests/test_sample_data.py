@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retinanet import sample_data
-from retinanet.dataloader import CocoDataset, CSVDataset
+from retinanet.data import shapes as sample_data
+from retinanet.data.datasets import CocoDataset, CSVDataset
+from retinanet.data.shapes import CLASS_NAMES, Shape, max_hidden, render, shape_coverage
 from retinanet.errors import DataError
-from retinanet.sample_data import CLASS_NAMES, Shape, max_hidden, render, shape_coverage
 
 COUNTS = {"train_images": 30, "val_images": 4}
 

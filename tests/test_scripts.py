@@ -16,9 +16,9 @@ import csv_validation
 import train
 import validate
 import visualize
-from retinanet.checkpoint import load_checkpoint
-from retinanet.report import OWN_PICTURES
-from retinanet.sample_data import SampleData, write_shapes
+from retinanet.data.shapes import SampleData, write_shapes
+from retinanet.report.report import OWN_PICTURES
+from retinanet.weights.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
 SMALL = [

@@ -8,12 +8,12 @@ import torch
 
 import train
 from retinanet.anchors import SCALES
-from retinanet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from retinanet.data.shapes import write_shapes
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig, RetinaNet, resnet18, resnet50
-from retinanet.sample_data import write_shapes
-from retinanet.sources import SOURCES
-from retinanet.start import Start, start_config, start_weights, take_weights
+from retinanet.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from retinanet.weights.pretrained import Start, start_config, start_weights, take_weights
+from retinanet.weights.projects import SOURCES
 from tests.helpers import csv_run_flags
 
 

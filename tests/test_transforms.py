@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import Compose
 
-from retinanet.transforms import (
+from retinanet.data.transforms import (
     MEAN,
     STD,
     Augmenter,

@@ -6,13 +6,7 @@ from matplotlib import pyplot
 from PIL import ImageDraw
 
 from retinanet.errors import DataError
-from retinanet.visualization import (
-    class_color,
-    contact_sheet,
-    draw_boxes,
-    draw_ground_truth,
-    show,
-)
+from retinanet.report.drawing import class_color, contact_sheet, draw_boxes, draw_ground_truth, show
 
 NAMES = ("cat", "dog")
 GREY = 90

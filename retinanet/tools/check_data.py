@@ -7,37 +7,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retinanet import cli
-from retinanet.data_check import (
-    Facts,
-    Side,
-    better_anchors,
-    better_sides,
-    equal_files,
-    look_at,
-)
-from retinanet.dataloader import CocoDataset, CSVDataset, Data
-from retinanet.errors import DataError
-from retinanet.files import write_whole
-from retinanet.flags import (
-    Parser,
+from retinanet.cli.flags import (
     add_anchor_flags,
     add_size_flags,
     add_training_data_flags,
     check_training_flags,
 )
-from retinanet.logger import say
+from retinanet.cli.from_flags import tell_notes
+from retinanet.cli.parser import Parser
+from retinanet.cli.script import script
+from retinanet.data.datasets import CocoDataset, CSVDataset, Data
+from retinanet.data_check.anchor_coverage import Side, better_anchors, better_sides
+from retinanet.data_check.duplicates import equal_files
+from retinanet.data_check.pictures import sample_sheet, size_chart
+from retinanet.data_check.summary import Facts, look_at, missed_images, size_bins
+from retinanet.data_check.text import anchor_text, class_table, file_text, size_table
+from retinanet.errors import DataError
 from retinanet.model import ModelConfig
-from retinanet.tools.check_report import (
-    anchor_text,
-    class_table,
-    file_text,
-    missed_images,
-    sample_sheet,
-    size_bins,
-    size_chart,
-    size_table,
-)
+from retinanet.runtime.console import say
+from retinanet.runtime.files import write_whole
 
 
 def parser() -> Parser:
@@ -140,13 +128,13 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         say(f"Written: {folder / name}")
 
 
-@cli.script
+@script
 def main(argv: Sequence[str] | None = None) -> None:
     """Read, count, tell; write where wanted."""
     args = parse(argv)
     data = open_data(args)
     for part, dataset in data.items():
-        cli.tell_notes(f"{part.capitalize()} data", dataset)
+        tell_notes(f"{part.capitalize()} data", dataset)
     train = data["training"]
     if any(dataset.class_names != train.class_names for dataset in data.values()):
         say("Warning: the validation data has other classes; train.py will refuse it")

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from retinanet import cli
-from retinanet.checkpoint import load_checkpoint, load_foreign, save_checkpoint, write_file
+from retinanet.cli.from_flags import class_names
+from retinanet.cli.parser import Parser, positive_float
+from retinanet.cli.script import script
 from retinanet.errors import DataError
-from retinanet.flags import Parser, positive_float
-from retinanet.foreign import to_torchvision
-from retinanet.logger import say
-from retinanet.sources import SOURCES
+from retinanet.runtime.console import say
+from retinanet.weights.checkpoint import load_checkpoint, load_foreign, save_checkpoint, write_file
+from retinanet.weights.conversion import to_torchvision
+from retinanet.weights.projects import SOURCES
 
 
 def parser() -> Parser:
@@ -39,7 +40,7 @@ def parser() -> Parser:
     return result
 
 
-@cli.script
+@script
 def main(argv: Sequence[str] | None = None) -> None:
     """Convert one file."""
     flags = parser()
@@ -58,7 +59,7 @@ def convert_from(args: argparse.Namespace) -> None:
     """Write another project's detector as a checkpoint."""
     checkpoint, note = load_foreign(Path(args.file), args.source, args.bn_eps)
     if args.csv_classes:
-        names = cli.class_names(args.csv_classes, checkpoint, args.file)
+        names = class_names(args.csv_classes, checkpoint, args.file)
         checkpoint = replace(checkpoint, class_names=names)
     save_checkpoint(args.output, checkpoint)
     config = checkpoint.config

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from retinanet.anchors import level_shapes
 from retinanet.boxes import clip_boxes, decode_boxes
-from retinanet.images import padded_size
+from retinanet.data.images import padded_size
+from retinanet.data.transforms import MEAN, STD
 from retinanet.model import RetinaNet
-from retinanet.transforms import MEAN, STD
 
 OPSET = 18
 NETWORK_OUTPUTS = ("anchor_scores", "anchor_boxes")

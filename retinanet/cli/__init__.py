@@ -1,0 +1,1 @@
+"""What the scripts share: flags, what flags name, how a script ends."""

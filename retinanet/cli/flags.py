@@ -1,0 +1,272 @@
+"""Groups of flags that several scripts share."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from retinanet.anchors import RATIOS, SCALES, SIZES
+from retinanet.cli.parser import Parser, count, fraction, positive_float, positive_int, share
+from retinanet.postprocess import (
+    CANDIDATES_PER_LEVEL,
+    MAX_DETECTIONS,
+    NMS_THRESHOLD,
+    SCORE_THRESHOLD,
+)
+from retinanet.runtime.device import PRECISIONS
+from retinanet.training.optim import BATCH_NORMS, OPTIMIZERS, SCHEDULES, Recipe
+
+DETECTION_FLAGS = (
+    "score_threshold",
+    "nms_threshold",
+    "candidates_per_level",
+    "max_detections",
+    "class_agnostic_nms",
+)
+
+
+# ---- groups of flags ----
+
+
+def add_device_flags(parser: Parser, *, precision: str, batch_size: int) -> argparse._ArgumentGroup:
+    """--device, --precision, --workers, --batch_size; returns their group."""
+    group = parser.add_argument_group("machine")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (auto)")
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=precision,
+        metavar="KIND",
+        help=f"{', '.join(PRECISIONS)}; auto: bf16 where it is fast ({precision})",
+    )
+    group.add_argument(
+        "--workers",
+        type=count,
+        default=3,
+        help="loader processes, never more than cores (3)",
+    )
+    group.add_argument(
+        "--batch_size",
+        type=positive_int,
+        default=batch_size,
+        help=f"images at a time ({batch_size})",
+    )
+    return group
+
+
+def add_training_data_flags(parser: Parser, kinds: Sequence[str]) -> None:
+    """What to train on and what to evaluate on."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--dataset", choices=kinds, required=True, help="the data's format")
+    group.add_argument("--coco_path", metavar="DIR", help="holds annotations/ and images/")
+    group.add_argument(
+        "--coco_train_set", default="train2017", metavar="SET", help="to train on (train2017)"
+    )
+    group.add_argument(
+        "--coco_val_set", default="val2017", metavar="SET", help="to evaluate on (val2017)"
+    )
+    group.add_argument("--csv_train", metavar="FILE", help="path,x1,y1,x2,y2,class")
+    group.add_argument("--csv_classes", metavar="FILE", help="name,id")
+    group.add_argument("--csv_val", metavar="FILE", help="as --csv_train (no evaluation)")
+    add_reading_flags(group)
+
+
+def check_training_flags(parser: Parser, args: argparse.Namespace) -> None:
+    """End where the data's format needs a flag that is not given, or the sizes are at odds."""
+    needed = {"coco": ("coco_path",), "csv": ("csv_train", "csv_classes")}
+    for name in needed.get(args.dataset, ()):
+        if getattr(args, name) is None:
+            parser.error(f"--dataset {args.dataset} needs --{name}")
+    if args.max_side < args.min_side:
+        parser.error(f"--max_side {args.max_side} is less than --min_side {args.min_side}")
+
+
+def add_size_flags(group: argparse._ArgumentGroup, min_side: str, max_side: str) -> None:
+    """--min_side and --max_side, without defaults; the texts tell what they will be."""
+    group.add_argument(
+        "--min_side",
+        type=positive_int,
+        metavar="PX",
+        help=f"length that an image's shorter side gets ({min_side})",
+    )
+    group.add_argument(
+        "--max_side",
+        type=positive_int,
+        metavar="PX",
+        help=f"most that its longer side may get ({max_side})",
+    )
+
+
+def add_learning_flags(group: argparse._ArgumentGroup) -> None:
+    """What a `Recipe` holds; the defaults are the original's."""
+    group.add_argument("--lr", type=positive_float, help="learning rate (1e-5; shapes: 6e-4)")
+    group.add_argument(
+        "--optimizer",
+        choices=OPTIMIZERS,
+        default=Recipe.optimizer,
+        metavar="KIND",
+        help=f"{', '.join(OPTIMIZERS)} (adam)",
+    )
+    group.add_argument(
+        "--weight_decay", type=share, default=Recipe.weight_decay, help="of all parameters (0)"
+    )
+    group.add_argument(
+        "--schedule",
+        choices=SCHEDULES,
+        default=Recipe.schedule,
+        metavar="KIND",
+        help="plateau, cosine, step (at 2/3 and 11/12) (plateau; shapes: cosine)",
+    )
+    group.add_argument(
+        "--warmup",
+        type=count,
+        default=Recipe.warmup,
+        help="first steps, in which the lr rises from 0 (0; shapes: 100)",
+    )
+    group.add_argument(
+        "--clip_norm",
+        type=positive_float,
+        default=Recipe.clip_norm,
+        help="most norm of the gradient (0.1)",
+    )
+    group.add_argument(
+        "--batch_norm",
+        choices=BATCH_NORMS,
+        default=Recipe.batch_norm,
+        metavar="KIND",
+        help="frozen, or trained: for --weights none (frozen; shapes: trained)",
+    )
+    group.add_argument(
+        "--trainable_layers",
+        type=int,
+        choices=range(Recipe.trainable_layers + 1),
+        default=Recipe.trainable_layers,
+        metavar="N",
+        help="last parts of the ResNet that learn, of stem and 4 stages (5)",
+    )
+
+
+def learning_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_learning_flags` asked for, as keywords of `Recipe`."""
+    names = [field.name for field in fields(Recipe) if field.name != "steps"]
+    return {name: getattr(args, name) for name in names}
+
+
+def add_anchor_flags(group: argparse._ArgumentGroup, *, unless: str = "") -> None:
+    """--anchor_sizes, --anchor_ratios, --anchor_scales.
+
+    Args:
+        group: of the flags.
+        unless: what decides where a flag is not given, which is None then; else the paper.
+    """
+    for name, nargs, default, text in (
+        ("sizes", len(SIZES), SIZES, "anchor sides on P3 to P7, px"),
+        ("ratios", "+", RATIOS, "their heights / widths"),
+        ("scales", "+", SCALES, "factors on their sizes"),
+    ):
+        values = " ".join(f"{value:.4g}" for value in default)
+        group.add_argument(
+            f"--anchor_{name}",
+            nargs=nargs,
+            type=positive_float,
+            default=None if unless else default,
+            help=f"{text} ({unless or values})",
+        )
+
+
+def add_reading_flags(group: argparse._ArgumentGroup) -> None:
+    """Where a CSV's images are, and what is done with what can be repaired."""
+    group.add_argument(
+        "--csv_images_dir",
+        "--images_path",
+        dest="csv_images_dir",
+        metavar="DIR",
+        help="where relative image paths start (beside the CSV, else here)",
+    )
+    group.add_argument(
+        "--strict", action="store_true", help="what would be repaired in the data is an error"
+    )
+
+
+def add_model_flags(parser: Parser) -> None:
+    """MODEL, --model, --model_path: one destination, `model`."""
+    group = parser.add_argument_group("model")
+    group.add_argument("file", nargs="?", metavar="MODEL", help="a saved .pt")
+    group.add_argument(
+        "--model", "--model_path", dest="model", metavar="FILE", help="the same, as a flag"
+    )
+
+
+def model_file(parser: Parser, args: argparse.Namespace) -> str:
+    """The checkpoint that was named, once, in either way."""
+    if args.file and args.model and args.file != args.model:
+        parser.error(f"two models are named: {args.file} and {args.model}")
+    if not (args.file or args.model):
+        parser.error("no model is named; give a saved .pt, or --model FILE")
+    return str(args.file or args.model)
+
+
+def add_data_flags(parser: Parser) -> None:
+    """What to evaluate or draw: COCO or CSV data, under all names that the scripts ever had."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--dataset", choices=("coco", "csv"), help="may be left out")
+    group.add_argument(
+        "--coco_path", metavar="DIR", help="COCO data: annotations/instances_SET.json and images/"
+    )
+    group.add_argument("--coco_val_set", default="val2017", metavar="SET", help="its set (val2017)")
+    group.add_argument(
+        "--csv_val",
+        "--csv_annotations_path",
+        dest="csv_val",
+        metavar="FILE",
+        help="CSV data: path,x1,y1,x2,y2,class",
+    )
+    group.add_argument(
+        "--csv_classes",
+        "--class_list_path",
+        "--class_list",
+        dest="csv_classes",
+        metavar="FILE",
+        help="name,id (the model's own classes)",
+    )
+    add_reading_flags(group)
+
+
+def add_detection_flags(parser: Parser, score_threshold: float = SCORE_THRESHOLD) -> None:
+    """Thresholds of detection."""
+    group = parser.add_argument_group("detection")
+    group.add_argument(
+        "--score_threshold",
+        type=fraction,
+        default=score_threshold,
+        help=f"detections at or below it are dropped ({score_threshold})",
+    )
+    group.add_argument(
+        "--nms_threshold",
+        type=fraction,
+        default=NMS_THRESHOLD,
+        metavar="IOU",
+        help=f"overlap with a better box at which one is dropped ({NMS_THRESHOLD})",
+    )
+    group.add_argument(
+        "--candidates_per_level",
+        type=positive_int,
+        default=CANDIDATES_PER_LEVEL,
+        help=f"most boxes of a pyramid level before NMS ({CANDIDATES_PER_LEVEL})",
+    )
+    group.add_argument(
+        "--max_detections",
+        type=positive_int,
+        default=MAX_DETECTIONS,
+        help=f"most detections of an image ({MAX_DETECTIONS})",
+    )
+    group.add_argument(
+        "--class_agnostic_nms",
+        action="store_true",
+        help="let a box be dropped for a better one of any class",
+    )
+
+
+def detection_limits(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_detection_flags` asked for, as keywords of `predict` and of `RetinaNet.detect`."""
+    return {name: getattr(args, name) for name in DETECTION_FLAGS}

@@ -1,0 +1,162 @@
+"""The data sets, class names and detections that a script's flags name."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from torchvision.transforms import Compose
+
+from retinanet.cli.flags import detection_limits
+from retinanet.cli.parser import Parser
+from retinanet.data.csv_format import read_classes
+from retinanet.data.datasets import CocoDataset, CSVDataset, Data
+from retinanet.data.shapes import write_shapes
+from retinanet.data.transforms import Augmenter, Normalizer, Resizer, evaluation_transform
+from retinanet.errors import DataError
+from retinanet.inference.prediction import SampleDataset, predict
+from retinanet.postprocess import Detections
+from retinanet.runtime.console import say
+from retinanet.runtime.device import Runtime, usable_workers
+from retinanet.runtime.distributed import wait_for_all
+from retinanet.weights.checkpoint import Checkpoint
+
+
+def tell_notes(name: str, dataset: Data) -> None:
+    """Say what a data set holds and what was noticed about it."""
+    boxes = sum(len(dataset.load_annotations(i)) for i in range(len(dataset)))
+    say(
+        f"{name}: {len(dataset)} images below {dataset.images_root}, {boxes} boxes,"
+        f" {dataset.num_classes()} classes"
+    )
+    for note in dataset.notes:
+        say(f"  {note}")
+
+
+def open_validation_data(
+    parser: Parser, args: argparse.Namespace, checkpoint: Checkpoint, transform: Compose
+) -> Data:
+    """The data set that the flags name, of the checkpoint's classes.
+
+    Raises:
+        DataError: it cannot be read, or its classes are not the checkpoint's.
+    """
+    kind = args.dataset or ("coco" if args.coco_path else "csv")
+    dataset: Data
+    if kind == "coco":
+        if not args.coco_path:
+            parser.error("--dataset coco needs --coco_path")
+        dataset = CocoDataset(args.coco_path, args.coco_val_set, transform, strict=args.strict)
+    else:
+        if not args.csv_val:
+            parser.error("no data is named; give --coco_path, or --csv_val")
+        classes = args.csv_classes or {n: i for i, n in enumerate(checkpoint.class_names)}
+        if not classes:
+            parser.error("the model does not know its class names; give --csv_classes")
+        dataset = CSVDataset(
+            args.csv_val, classes, transform, args.csv_images_dir, strict=args.strict
+        )
+    check_classes(dataset, checkpoint, args.file or args.model)
+    tell_notes("Validation data", dataset)
+    return dataset
+
+
+def predict_as_told(
+    checkpoint: Checkpoint, dataset: SampleDataset, args: argparse.Namespace, runtime: Runtime
+) -> list[Detections]:
+    """The detections of a saved model, by the flags of detection and of the machine."""
+    return predict(
+        checkpoint.build(runtime.device),
+        dataset,
+        batch_size=args.batch_size,
+        workers=usable_workers(args.workers),
+        autocast=runtime.autocast,
+        progress=True,
+        **detection_limits(args),
+    )
+
+
+def describe_model(checkpoint: Checkpoint, runtime: Runtime) -> dict[str, str]:
+    """What a reader of its numbers should know of a model."""
+    return {
+        "Network": f"ResNet-{checkpoint.config.depth} RetinaNet",
+        "Images": f"{checkpoint.min_side}-{checkpoint.max_side} px",
+        "Precision": runtime.precision,
+    }
+
+
+def check_classes(dataset: Data, checkpoint: Checkpoint, file: str) -> None:
+    """Refuse a model of other classes than the data's.
+
+    Raises:
+        DataError: the numbers of classes differ, or the names where both are known.
+    """
+    names = checkpoint.class_names
+    found, expected = checkpoint.config.num_classes, dataset.num_classes()
+    if found != expected or (names and names != dataset.class_names):
+        listed = f" ({_some(names)})" if names else ""
+        raise DataError(
+            f"{file}: the model has {found} classes{listed}, the data {expected}"
+            f" ({_some(dataset.class_names)}); give the data that it was trained for, or train one"
+            " with train.py --weights"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+
+
+def class_names(csv_classes: str | None, checkpoint: Checkpoint, file: str) -> tuple[str, ...]:
+    """Names by label for images without annotations: of a class file, or the model's own.
+
+    Raises:
+        DataError: the class file has another number of classes than the model.
+    """
+    if csv_classes is None:
+        return checkpoint.names
+    K = checkpoint.config.num_classes
+    names = tuple(read_classes(csv_classes))
+    if len(names) != K:
+        raise DataError(
+            f"{csv_classes}: lists {len(names)} classes ({_some(names)}), {file} has {K};"
+            " give the class file that it was trained with"
+        )
+    return names
+
+
+SAMPLE_SIZE = {"train_images": 300, "val_images": 60}
+
+
+def open_data(args: argparse.Namespace, runtime: Runtime) -> tuple[Data, Data | None]:
+    """The data to train on and the data to evaluate on, as the flags say."""
+    training = Compose([Augmenter(args.seed), Resizer(args.min_side, args.max_side), Normalizer()])
+    evaluation = evaluation_transform(args.min_side, args.max_side)
+    train: Data
+    val: Data | None
+    if args.dataset == "coco":
+        root, strict = args.coco_path, args.strict
+        train = CocoDataset(root, args.coco_train_set, training, strict=strict)
+        val = CocoDataset(root, args.coco_val_set, evaluation, strict=strict)
+    else:
+        if args.dataset == "shapes":
+            sample_folder = Path(args.output_dir) / "shapes"
+            if runtime.is_main:
+                write_shapes(sample_folder, **SAMPLE_SIZE)
+            wait_for_all()
+            sample = write_shapes(sample_folder, **SAMPLE_SIZE)  # finds it
+            args.csv_train, args.csv_val = sample.csv_train, sample.csv_val
+            args.csv_classes = sample.csv_classes
+        train = CSVDataset(
+            args.csv_train, args.csv_classes, training, args.csv_images_dir, strict=args.strict
+        )
+        val = args.csv_val and CSVDataset(
+            args.csv_val, train.classes, evaluation, args.csv_images_dir, strict=args.strict
+        )
+    tell_notes("Training data", train)
+    if val:
+        tell_notes("Validation data", val)
+        if val.class_names != train.class_names:
+            raise DataError(
+                f"the validation data has the classes {', '.join(val.class_names)}, the training"
+                f" data {', '.join(train.class_names)}; give both the same ones, in one order"
+            )
+    return train, val

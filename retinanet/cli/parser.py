@@ -1,0 +1,131 @@
+"""The argument parser and the types of values."""
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from retinanet.errors import printable
+
+# A flag may be written with dashes too, and several flags may stand in a file: @FILE.
+EPILOG = "Flags may be written with dashes too; @FILE stands for the flags in a file (# comments)."
+
+
+def _underscores(argument: str) -> str:
+    """--some-flag=a-value to --some_flag=a-value."""
+    return re.sub(r"^--[a-z][a-z0-9-]*", lambda m: "--" + m[0][2:].replace("-", "_"), argument)
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Wide, and with a short word for the value of each type."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=100)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """The flag's own name: the names it had elsewhere stand below the flags."""
+        if not action.option_strings or not action.option_strings[0].startswith("--"):
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{action.option_strings[0]} {value}".strip()
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        known = METAVARS.get(action.type)
+        return known or super()._get_default_metavar_for_optional(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """Argparse with flags from files, dashes accepted for underscores, errors in one line."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(
+            description=description,
+            epilog=EPILOG,
+            fromfile_prefix_chars="@",
+            allow_abbrev=False,
+            formatter_class=_HelpFormatter,
+        )
+
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        """A line of an @file: any number of flags, shell-like quotes and comments."""
+        try:
+            return [_underscores(word) for word in shlex.split(arg_line, comments=True)]
+        except ValueError as error:
+            self.error(f"@FILE: {arg_line!r}: {error}; quote what holds quotes")
+
+    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """Parse `argv`, or the process's arguments."""
+        words = sys.argv[1:] if argv is None else argv
+        for word in words:
+            if printable(word) != word:  # it would break the lines that name it
+                self.error(f"{printable(word)} holds control characters; rename the file")
+        try:
+            return self.parse_args([_underscores(word) for word in words])
+        except UnicodeDecodeError as error:
+            self.error(f"@FILE: {error}; expected UTF-8 text")
+
+    def format_help(self) -> str:
+        """A line for each flag, and one for all the other names that flags have."""
+        names = (action.option_strings for action in self._actions)
+        old = [f"{', '.join(other)} = {name}" for name, *other in filter(None, names) if other]
+        old = [text for text in old if text.startswith("--") and "--help" not in text]
+        self.epilog = EPILOG + (f" Other names: {'; '.join(old)}." if old else "")
+        return super().format_help()
+
+    def error(self, message: str) -> NoReturn:
+        """One line on stderr, exit code 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def positive_int(text: str) -> int:
+    """A whole number, 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """A whole number, 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
+
+
+def positive_float(text: str) -> float:
+    """A finite number above 0."""
+    value = _number(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def share(text: str) -> float:
+    """A number of 0 to 1, 1 excluded."""
+    return 0.0 if _number(text) == 0 else fraction(text)
+
+
+def _number(text: str) -> float:
+    """NaN where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def fraction(text: str) -> float:
+    """A number between 0 and 1, both excluded."""
+    value = positive_float(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
+    return value
+
+
+METAVARS: dict[object, str] = {
+    positive_int: "N",
+    count: "N",
+    positive_float: "X",
+    fraction: "P",
+    share: "X",
+}

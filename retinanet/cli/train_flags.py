@@ -1,0 +1,187 @@
+"""The flags of train.py, their defaults, and which of them a resumed run must repeat."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+
+from retinanet.backbone import LAYERS
+from retinanet.cli.flags import (
+    add_anchor_flags,
+    add_device_flags,
+    add_learning_flags,
+    add_size_flags,
+    add_training_data_flags,
+    check_training_flags,
+    learning_settings,
+)
+from retinanet.cli.parser import Parser, count, positive_float, positive_int
+from retinanet.data.datasets import Data, checksum
+from retinanet.model import ModelConfig
+from retinanet.runtime.console import say
+from retinanet.runtime.device import Runtime
+from retinanet.training.optim import Recipe
+
+# What a flag is when it is not given: the original's values.
+DEFAULTS = {
+    "depth": 50,
+    "weights": "imagenet",
+    "epochs": 100,
+    "lr": 1e-5,
+    "schedule": Recipe.schedule,
+    "warmup": Recipe.warmup,
+    "batch_norm": Recipe.batch_norm,
+    "min_side": 608,
+    "max_side": 1024,
+}
+
+
+# The sample's: those of recipes/from-scratch.args, its size, and a number of epochs.
+SHAPES_DEFAULTS = {
+    "depth": 18,
+    "weights": "none",
+    "epochs": 4,
+    "lr": 6e-4,
+    "schedule": "cosine",
+    "warmup": 100,
+    "batch_norm": "trained",
+    "min_side": 256,
+    "max_side": 384,
+}
+
+
+ANCHOR_FLAGS = ("anchor_sizes", "anchor_ratios", "anchor_scales")
+
+
+def parser() -> Parser:
+    """The flags of train.py."""
+    result = Parser("Train a RetinaNet on COCO data, on CSV data, or on the built-in sample.")
+    add_training_data_flags(result, kinds=("coco", "csv", "shapes"))
+    model = result.add_argument_group("model")
+    model.add_argument(
+        "--depth", type=int, choices=tuple(LAYERS), help="of the ResNet (50; shapes: 18)"
+    )
+    model.add_argument(
+        "--weights",
+        metavar="WHAT",
+        help="imagenet, none, torchvision-coco, FILE (imagenet; shapes: none)",
+    )
+    add_anchor_flags(model, unless="as --weights FILE, else the paper's")
+
+    training = result.add_argument_group("training")
+    training.add_argument(
+        "--epochs", type=positive_int, help="passes over the data (100; shapes: 4)"
+    )
+    training.add_argument(
+        "--patience",
+        type=positive_int,
+        help="stop after N evaluations without a better mAP (never)",
+    )
+    add_learning_flags(training)
+    add_size_flags(training, "608; shapes: 256", "1024; shapes: 384")
+    training.add_argument(
+        "--on_bad_image",
+        choices=("error", "skip"),
+        default="error",
+        help="skip leaves out unreadable images, up to 100 (error)",
+    )
+    training.add_argument("--seed", type=count, default=0, help="of every random choice (0)")
+    machine = add_device_flags(result, precision="auto", batch_size=2)
+    machine.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile the network: minutes for each new image size",
+    )
+
+    output = result.add_argument_group("output")
+    output.add_argument(
+        "--output_dir", default=".", metavar="DIR", help="for all that the run writes (here)"
+    )
+    output.add_argument(
+        "--overwrite", action="store_true", help="remove an old run's files there first"
+    )
+    output.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        metavar="FILE",
+        help="go on with the run there, or with another's training_state.pt",
+    )
+    output.add_argument(
+        "--save_every_minutes",
+        type=positive_float,
+        default=10.0,
+        help="how much a power cut may cost (10)",
+    )
+    output.add_argument(
+        "--keep",
+        type=positive_int,
+        help="files of how many last epochs stay, besides best and final (all)",
+    )
+    output.add_argument(
+        "--log_every", type=positive_int, default=1, help="steps between two lines of losses (1)"
+    )
+    output.add_argument(
+        "--eval_every", type=positive_int, default=1, help="epochs between two evaluations (1)"
+    )
+    output.add_argument(
+        "--tensorboard", action="store_true", help="write curves and pictures for TensorBoard too"
+    )
+    return result
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the flags and fill in the defaults of the data set."""
+    flags = parser()
+    flags.set_defaults(**dict.fromkeys(DEFAULTS))  # None: it was not given
+    args = flags.parse(argv)
+    defaults = SHAPES_DEFAULTS if args.dataset == "shapes" else DEFAULTS
+    chosen = {name: value for name, value in defaults.items() if vars(args)[name] is None}
+    vars(args).update(chosen)
+    if args.dataset == "shapes":
+        say(f"The sample's settings: {as_flags(chosen)}")
+    check_training_flags(flags, args)
+    if args.dataset == "shapes":
+        for name in ("csv_train", "csv_val", "csv_classes", "csv_images_dir", "coco_path"):
+            if getattr(args, name) is not None:
+                flags.error(f"--dataset shapes makes its own data; leave out --{name}")
+    if args.patience and args.dataset == "csv" and not args.csv_val:
+        flags.error("--patience counts evaluations; it needs --csv_val")
+    if args.warmup and args.schedule == "plateau":
+        flags.error(
+            f"--warmup {args.warmup} goes with --schedule cosine or --schedule step; with plateau"
+            " give --warmup 0"
+        )
+    if args.trainable_layers < Recipe.trainable_layers and (
+        args.weights == "none" or args.batch_norm == "trained"
+    ):
+        flags.error(
+            f"--trainable_layers {args.trainable_layers} keeps layers as --weights has them; with"
+            f" --weights {args.weights} --batch_norm {args.batch_norm} give --trainable_layers 5"
+        )
+    if args.resume is True and args.overwrite:
+        flags.error("--resume goes on with the files that --overwrite would remove")
+    return args
+
+
+def as_flags(values: Mapping[str, object]) -> str:
+    """The words that would give flags these values."""
+    return " ".join(f"--{name} {value}" for name, value in values.items())
+
+
+def deciding_settings(
+    args: argparse.Namespace, config: ModelConfig, dataset: Data, runtime: Runtime
+) -> dict[str, object]:
+    """What a resumed run must agree with, lest it end in other weights."""
+    return {
+        "--dataset": args.dataset,
+        "the training data's checksum": checksum(dataset),
+        "the classes": list(dataset.class_names),
+        "--depth": args.depth,
+        "--batch_size (of all processes)": args.batch_size * runtime.world_size,
+        **{f"--{name}": value for name, value in learning_settings(args).items()},
+        "--epochs": "any" if args.schedule == "plateau" else args.epochs,
+        "--min_side": args.min_side,
+        "--max_side": args.max_side,
+        "the anchors": [config.anchor_sizes, config.anchor_ratios, config.anchor_scales],
+        "--seed": args.seed,
+        "--precision": runtime.precision,
+    }

@@ -1,0 +1,95 @@
+"""What was found in a data set, as pictures."""
+
+import io
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+from PIL import Image
+
+from retinanet.data.datasets import Data
+from retinanet.data_check.summary import Facts, size_bins
+from retinanet.report.charts import INK
+from retinanet.report.drawing import contact_sheet, draw_boxes, draw_ground_truth
+
+PICTURES, COLUMNS, TILE = 12, 4, 480  # of the contact sheet; longest side of a picture, pixels
+
+
+POINTS = 20_000  # boxes in the scatter plot
+
+
+REACHED, UNREACHED = "#8fb1dc", "#d1495b"
+
+
+def size_chart(facts: Facts, min_side: int, max_side: int) -> bytes:
+    """A PNG of the sizes and shapes of boxes, those that no anchor reaches in another colour.
+
+    Args:
+        facts: with one box at least.
+        min_side: that the boxes are for.
+        max_side: that the boxes are for.
+    """
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    sizes, shapes = figure.subplots(1, 2)
+    bins = size_bins(facts)
+    edges = [low for low, *_ in bins] + [high for _, high, *_ in bins[-1:]]
+    lengths = facts.lengths.clip(min=1)
+    sizes.hist(
+        [lengths[facts.reached], lengths[~facts.reached]],
+        edges,
+        stacked=True,
+        color=[REACHED, UNREACHED],
+        edgecolor="white",
+        linewidth=0.8,
+    )
+    sizes.set(xlabel="side of a square of the same area, pixels", ylabel="boxes")
+    some = np.linspace(0, len(lengths) - 1, min(len(lengths), POINTS), dtype=int)
+    for name, fits, color in (
+        ("some anchor reaches it", True, REACHED),
+        ("no anchor does: it never trains", False, UNREACHED),
+    ):
+        rows = some[facts.reached[some] == fits]
+        label = f"{name} ({np.count_nonzero(facts.reached == fits):,})"
+        shapes.scatter(*facts.shapes[rows].T, s=10, color=color, linewidths=0, label=label)
+    shapes.set(xlabel="width, pixels", ylabel="height, pixels", yscale="log")
+    octaves = np.log2(facts.shapes.clip(min=1))
+    ends = 2.0 ** np.array([np.floor(octaves.min()), np.ceil(octaves.max())])
+    shapes.set_ylim(ends * (0.9, 1.1))  # an axis without a power of two would have no number
+    for axes in (sizes, shapes):
+        axes.set_xscale("log")
+        axes.set_xlim(ends * (0.9, 1.1))
+        axes.grid(color=INK, alpha=0.12)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        for axis in (axes.xaxis, shapes.yaxis):
+            axis.set_major_locator(LogLocator(2))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_locator(NullLocator())
+    figure.suptitle(f"Boxes as the network sees them, images of {min_side} to {max_side} px")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, markerscale=3)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=150)
+    return stream.getvalue()
+
+
+def sample_sheet(dataset: Data, facts: Facts) -> bytes:
+    """A JPEG of annotated images from all over a data set; dashed: what no anchor reaches."""
+    boxes, names = facts.boxes, dataset.class_names
+    images = np.unique(boxes.images) if len(boxes.images) else np.arange(len(dataset))
+    chosen = images[np.linspace(0, len(images) - 1, min(len(images), PICTURES), dtype=int)]
+    drawn = []
+    for index in chosen.tolist():
+        own, fits = boxes.images == index, facts.reached
+        good, bad = boxes.only(own & fits), boxes.only(own & ~fits)
+        image = Image.fromarray(dataset.load_image(index))
+        width = image.width
+        image.thumbnail((TILE, TILE))  # before drawing, so that letters are of one size
+        scale = image.width / width
+        picture = draw_boxes(
+            np.asarray(image), scale * good.corners, good.labels, class_names=names
+        )
+        drawn.append(draw_ground_truth(picture, scale * bad.corners, bad.labels, class_names=names))
+    stream = io.BytesIO()
+    sheet = contact_sheet(drawn, COLUMNS, side=TILE)
+    Image.fromarray(sheet).save(stream, format="JPEG", quality=90)
+    return stream.getvalue()

@@ -1,0 +1,208 @@
+"""What was found in a data set, as text."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from retinanet.data.datasets import Data
+from retinanet.data_check.anchor_coverage import (
+    MANY,
+    AnchorSizes,
+    Side,
+    better_anchors,
+    better_sides,
+)
+from retinanet.data_check.summary import Facts, look_at, missed_images, size_bins
+from retinanet.errors import printable
+from retinanet.losses import POSITIVE_IOU
+from retinanet.model import ModelConfig
+
+NAMED = 3  # classes that the digest names
+
+
+def digest(dataset: Data, min_side: int, max_side: int, config: ModelConfig) -> str:
+    """What training at these sizes makes of the boxes, and a warning in lines of its own.
+
+    The warning stands where no anchor reaches more than `MANY` of the boxes of a class: a rare
+    class may hardly train where nearly all boxes do.
+    """
+    facts = look_at(dataset, min_side, max_side, config)
+    total = len(facts.reached)
+    if not total:
+        return "There are no boxes: the network will learn background alone."
+    least, half, most = np.percentile(facts.lengths, (0, 50, 100))
+    text = (
+        f"At {min_side} to {max_side} px the boxes are {least:.0f} to {most:.0f} px large, half of"
+        f" them below {half:.0f} (side of a square of the same area)."
+    )
+    if not facts.unreached:
+        return f"{text} Anchors reach all of them."
+    share = percent(facts.unreached, total)
+    text += f" No anchor reaches {facts.unreached:,} of {total:,} ({share}): these never train."
+    worst = [row for row in facts.classes if row.unreached > MANY * row.boxes]
+    worst = sorted(worst, key=lambda row: row.unreached, reverse=True)[:NAMED]
+    if not worst:
+        return text
+    sides = better_sides([row.missed for row in worst], min_side, max_side, config)
+    return "\n".join(
+        [
+            text,
+            f"Warning: of these classes more than {percent(MANY, 1)} of the boxes have no anchor",
+            *(
+                f"  {row.name}: {row.unreached:,} of {row.boxes:,}; {advice(side)}"
+                for row, side in zip(worst, sides, strict=True)
+            ),
+            *anchor_advice(better_anchors(facts.boxes, min_side, max_side, config)),
+            "python -m retinanet.tools.check_data shows them all.",
+        ]
+    )
+
+
+def advice(side: Side | None) -> str:
+    """How boxes that no anchor reaches would get one."""
+    if not side or side.share < 0.5:
+        return "no size gives most of them one: try other --anchor_sizes or --anchor_ratios"
+    small, large, share = side
+    return f"--min_side {small} --max_side {large} gives {percent(share, 1)} of them one"
+
+
+def anchor_advice(choice: AnchorSizes | None) -> list[str]:
+    """A line on which anchors would do better, or none."""
+    if not choice:
+        return []
+    sizes = " ".join(f"{size:g}" for size in choice.sizes)
+    left = percent(choice.worst, 1)
+    return [f"--anchor_sizes {sizes} leaves at most {left} of any class without one, at this size."]
+
+
+def percent(part: float, whole: float) -> str:
+    """A share for people: `0.4 %`, `58 %`; never 0 % of something, nor 100 % of less than all."""
+    share = 100 * part / whole
+    if 0 < share < 0.1:
+        return "under 0.1 %"
+    if 99 < share < 100:
+        return "over 99 %"
+    return f"{share:.0f} %" if share >= 10 else f"{share:.1f} %".replace(".0 ", " ")
+
+
+BAR = 40  # letters
+
+
+GROUPS, NAMES = 10, 3  # of equal files, of images; check.json has them all
+
+
+# ---- text ----
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A table: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if k else cell.ljust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def class_table(facts: Mapping[str, Facts]) -> str:
+    """Boxes and images of each class, the most frequent one first."""
+    heads = ["class", *(head for part in facts for head in (f"{part} boxes", "images"))]
+    own = [{row.name: row for row in found.classes} for found in facts.values()]
+    names = sorted(
+        dict.fromkeys(name for rows in own for name in rows),
+        key=lambda name: -sum(rows[name].boxes for rows in own if name in rows),
+    )
+    table = [heads]
+    for name in names:
+        counts = [(rows[name].boxes, rows[name].images) if name in rows else (0, 0) for rows in own]
+        table.append([printable(name), *(f"{n:,}" for pair in counts for n in pair)])
+    totals = [(len(found.reached), found.images) for found in facts.values()]
+    table.append(["all", *(f"{n:,}" for pair in totals for n in pair)])
+    table.append(["no boxes", *(n for found in facts.values() for n in ("", f"{found.empty:,}"))])
+    return aligned(table)
+
+
+def size_table(facts: Facts) -> str:
+    """A histogram of letters; lighter ones are boxes that no anchor reaches."""
+    dark, light = "█░" if "utf" in (sys.stdout.encoding or "").lower() else "#-"
+    bins = size_bins(facts)
+    most = max((boxes for *_, boxes, _ in bins), default=1)
+    rows = []
+    for low, high, boxes, missed in bins:
+        length = -(-BAR * boxes // most)
+        faint = -(-length * missed // max(boxes, 1))
+        bar = dark * (length - faint) + light * faint
+        note = f"  {missed:,} without an anchor" if missed else ""
+        rows.append(f"  {low:5.0f} -{high:5.0f} px {boxes:9,}  {bar}{note}")
+    return "\n".join(map(str.rstrip, rows)) or "  none"
+
+
+def anchor_text(
+    dataset: Data,
+    facts: Facts,
+    sides: Sequence[Side | None],
+    all_: Side | None,
+    anchors: AnchorSizes | None,
+) -> str:
+    """The boxes that no anchor reaches: how many of each class, what would help, and where.
+
+    Args:
+        dataset: the images.
+        facts: what was found in them.
+        sides: better sizes for the classes, by label.
+        all_: the same for all boxes together.
+        anchors: better ones.
+    """
+    total = len(facts.reached)
+    if not facts.unreached:
+        return f"Some anchor reaches each of the {total:,} boxes (IoU {POSITIVE_IOU:g} or more)."
+    rows = [(row, side) for row, side in zip(facts.classes, sides, strict=True) if row.unreached]
+    rows.sort(key=lambda pair: -pair[0].unreached)
+    table = [["class", "never train", "of", "", "min-max side", "reaches"]]
+    for row, side in rows:
+        better = (f"{side.min_side}-{side.max_side}", percent(side.share, 1)) if side else ("-", "")
+        share = percent(row.unreached, row.boxes)
+        table.append([printable(row.name), f"{row.unreached:,}", f"{row.boxes:,}", share, *better])
+    head, *lines = aligned(table).split("\n")
+    named = [listed(missed_images(dataset, row)) for row, _ in rows]
+    width = max(map(len, lines))
+    return "\n".join(
+        [
+            f"No anchor reaches {facts.unreached:,} of {total:,} boxes"
+            f" ({percent(facts.unreached, total)}; IoU below {POSITIVE_IOU:g}). They never train;"
+            f" {advice(all_)}.",
+            f"{head:{width}}  images",
+            *(f"{line:{width}}  {names}" for line, names in zip(lines, named, strict=True)),
+            *anchor_advice(anchors),
+        ]
+    )
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """The first of many images, each with its count, and how many more there are."""
+    names = [f"{name} ({count})" for name, count in counts.items()]
+    more = len(names) - NAMES
+    return ", ".join(names[:NAMES]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def file_text(groups: Sequence[Sequence[tuple[str, Path]]]) -> str:
+    """Which images are in the training and the validation data, which in one of them twice."""
+    leaks = [group for group in groups if len({part for part, _ in group}) > 1]
+    repeats = [group for group in groups if len({part for part, _ in group}) == 1]
+    lines = []
+    for text, found in (
+        ("in the training and in the validation data", leaks),
+        ("there under several names", repeats),
+    ):
+        if found:
+            lines.append(f"{len(found):,} image{'s are' * (len(found) > 1) or ' is'} {text}:")
+            lines += [
+                "  " + " = ".join(printable(path) for _, path in group) for group in found[:GROUPS]
+            ]
+            if len(found) > GROUPS:
+                lines.append(f"  and {len(found) - GROUPS:,} more")
+    return "\n".join(lines) or "No image is there twice."

@@ -1,0 +1,1 @@
+"""From detections and annotations to numbers. It draws nothing and writes nothing."""

@@ -1,0 +1,53 @@
+"""All that is measured of detections on a data set, and which number decides."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from retinanet.data.datasets import CocoDataset, Data
+from retinanet.evaluation.coco import CocoScores, score_coco
+from retinanet.evaluation.voc import CsvScores, score_csv
+from retinanet.postprocess import MAX_DETECTIONS, SCORE_THRESHOLD, Detections
+
+
+class Evaluation(NamedTuple):
+    """COCO's measures of any data, and the VOC-style ones of CSV data."""
+
+    coco: CocoScores
+    voc: CsvScores | None
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """COCO's twelve numbers; for CSV data also mAP, 0 where nothing is annotated."""
+        if self.voc is None:
+            return self.coco.stats
+        return self.coco.stats | {"mAP": self.voc.mean_average_precision or 0.0}
+
+    @property
+    def score(self) -> float:
+        """What the best epoch is best in: the mAP of CSV data, the AP of COCO data."""
+        return self.numbers.get("mAP", self.numbers["AP"])
+
+
+def measure(
+    dataset: Data,
+    detections: Sequence[Detections],
+    *,
+    iou_threshold: float = 0.5,
+    score_threshold: float = SCORE_THRESHOLD,
+    max_detections: int = MAX_DETECTIONS,
+) -> Evaluation:
+    """Compare detections with annotations.
+
+    Args:
+        dataset: the ground truth.
+        detections: one an image, in the order of the data set, in pixels of the files.
+        iou_threshold: overlap that counts as found, for the VOC-style measures.
+        score_threshold: at which precision and recall are told.
+        max_detections: most detections of an image that count.
+    """
+    coco = score_coco(dataset, detections)
+    if isinstance(dataset, CocoDataset):
+        return Evaluation(coco, None)
+    return Evaluation(
+        coco, score_csv(dataset, detections, iou_threshold, score_threshold, max_detections)
+    )

@@ -1,0 +1,161 @@
+"""Average precision in the manner of Pascal VOC, with precision and recall of every class."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from retinanet.data.datasets import CocoDataset, Data
+from retinanet.evaluation.matching import Matches, best_detections, match
+from retinanet.evaluation.precision_recall import ClassScores, Floats, class_scores
+from retinanet.postprocess import MAX_DETECTIONS, SCORE_THRESHOLD, Detections
+
+
+class CsvScores(NamedTuple):
+    """Every class at one IoU threshold."""
+
+    classes: tuple[ClassScores, ...]
+    """By label."""
+    iou_threshold: float
+    score_threshold: float
+
+    @property
+    def annotated(self) -> tuple[ClassScores, ...]:
+        """The classes that have ground truth: only these count in the mean."""
+        return tuple(scores for scores in self.classes if scores.num_annotations)
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Names of the classes without ground truth."""
+        return tuple(scores.name for scores in self.classes if not scores.num_annotations)
+
+    @property
+    def mean_average_precision(self) -> float | None:
+        """The mean over the classes that have ground truth; None without any."""
+        values = [scores.average_precision for scores in self.annotated]
+        return float(np.mean(values)) if values else None
+
+
+def score_csv(
+    dataset: Data,
+    detections: Sequence[Detections],
+    iou_threshold: float = 0.5,
+    score_threshold: float = SCORE_THRESHOLD,
+    max_detections: int | None = MAX_DETECTIONS,
+) -> CsvScores:
+    """Compare detections with annotations, class by class.
+
+    Args:
+        dataset: the ground truth.
+        detections: one an image, in the order of the data set, in pixels of the files.
+        iou_threshold: least overlap of a detection with the annotation it has found.
+        score_threshold: scores at or below it are dropped.
+        max_detections: most detections of an image that count; None for all.
+
+    Returns:
+        The scores of every class.
+    """
+    images = match_images(dataset, detections, iou_threshold, score_threshold, max_detections)
+    return score_matches(dataset, images, iou_threshold, score_threshold)
+
+
+def score_matches(
+    dataset: Data,
+    images: Sequence[Matches],
+    iou_threshold: float,
+    score_threshold: float,
+) -> CsvScores:
+    """The scores of every class, of what `match_images` gave for the same thresholds."""
+    hits = np.concatenate([image.found >= 0 for image in images])
+    scores = np.concatenate([image.detections.scores.double().numpy() for image in images])
+    labels = np.concatenate([image.detections.labels.numpy() for image in images])
+    order = np.argsort(-scores, kind="stable")
+    hits, scores, labels = hits[order], scores[order], labels[order]
+    true_labels = np.concatenate([image.annotations[:, 4] for image in images])
+
+    classes = []
+    for label in range(dataset.num_classes()):
+        mine = labels == label
+        count = int((true_labels == label).sum())
+        name = dataset.label_to_name(label)
+        classes.append(class_scores(name, count, scores[mine], hits[mine]))
+    return CsvScores(tuple(classes), iou_threshold, score_threshold)
+
+
+def match_images(
+    dataset: Data,
+    detections: Sequence[Detections],
+    iou_threshold: float,
+    score_threshold: float,
+    max_detections: int | None = None,
+) -> list[Matches]:
+    """Tell in each image which detection has found which annotation; arguments as `score_csv`."""
+    return [
+        match(
+            best_detections(found, score_threshold, max_detections),
+            dataset.load_annotations(index),
+            iou_threshold,
+            _crowds(dataset, index),
+        )
+        for index, found in zip(range(len(dataset)), detections, strict=True)
+    ]
+
+
+def _crowds(dataset: Data, index: int) -> Floats:
+    """[C, 5] x1, y1, x2, y2, label of an image's crowds, which only COCO's files have."""
+    if not isinstance(dataset, CocoDataset):
+        return np.zeros((0, 5))
+    entries = dataset.coco.imgToAnns.get(dataset.image_id(index), [])
+    crowds = [
+        (*entry["bbox"], dataset.coco_label_to_label(entry["category_id"]))
+        for entry in entries
+        if entry["iscrowd"]
+    ]
+    regions = np.array(crowds, float).reshape(-1, 5)
+    regions[:, 2:4] += regions[:, :2]
+    return regions
+
+
+def as_numbers(row: ClassScores) -> dict[str, Any]:
+    """A class without its curves, fit for a JSON file."""
+    return {
+        "AP": row.average_precision,
+        "annotations": row.num_annotations,
+        "precision": row.precision,
+        "recall": row.recall,
+        "best_f1": row.best_f1._asdict() if row.best_f1 else None,
+    }
+
+
+def csv_table(scores: CsvScores) -> str:
+    """The classes that have ground truth, one a row; their mean; the names of the others."""
+    width = max(len(name) for name in ("class", *(row.name for row in scores.annotated)))
+    row_format = f"{{:{width}}} {{:>7}} {{:>7}}  {{:>9}} {{:>6}}  {{:>7}} {{:>8}} {{:>9}} {{:>6}}"
+    heads = ("class", "boxes", "AP", "precision", "recall")
+    lines = [
+        f"AP at IoU {scores.iou_threshold:g}; precision and recall at scores above"
+        f" {scores.score_threshold:g}, then where F1 is best",
+        row_format.format(*heads, "best F1", "at score", "precision", "recall"),
+    ]
+    for row in scores.annotated:
+        threshold, precision, recall, f1 = row.best_f1 or (None,) * 4
+        values = (
+            row.average_precision,
+            row.precision,
+            row.recall,
+            f1,
+            threshold,
+            precision,
+            recall,
+        )
+        lines.append(row_format.format(row.name, row.num_annotations, *map(three_digits, values)))
+    total = sum(row.num_annotations for row in scores.annotated)
+    lines.append(f"{'mAP':{width}} {total:>7} {three_digits(scores.mean_average_precision):>7}")
+    if scores.absent:
+        lines.append(f"without annotations: {', '.join(scores.absent)}")
+    return "\n".join(lines)
+
+
+def three_digits(value: float | None) -> str:
+    """A number for a table, or a dash for what is not defined; -1 is COCO's sign for that."""
+    return "-" if value is None or value < 0 else f"{value:.3f}"

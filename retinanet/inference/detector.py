@@ -1,0 +1,191 @@
+"""A trained detector in Python: images in, numpy arrays in pixels of those images out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import Compose
+
+from retinanet.data.images import image_size, read_image
+from retinanet.data.transforms import Normalizer, Resizer, Sample
+from retinanet.errors import DataError
+from retinanet.inference.prediction import predict
+from retinanet.postprocess import CANDIDATES_PER_LEVEL, MAX_DETECTIONS, NMS_THRESHOLD, Detections
+from retinanet.runtime.device import start_runtime
+from retinanet.weights.checkpoint import load_checkpoint
+
+Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What was found in one image, best first; its length is their number D."""
+
+    boxes: NDArray[np.float32]
+    """[D, 4] xyxy, pixels of the image, clipped to it."""
+    scores: NDArray[np.float32]
+    """[D] probabilities."""
+    labels: NDArray[np.int64]
+    """[D] classes."""
+    names: NDArray[np.str_]
+    """[D] their names."""
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+class Detector:
+    """A saved model with all that stands between an image and its boxes.
+
+    Called with an image it gives a `Result`, with a list of images a list of them. An image is
+
+    - a path: the file is turned upright, as its EXIF orientation says;
+    - a PIL image, a numpy array [H, W, 3] or [H, W], a tensor [3, H, W] or [1, H, W]: uint8, RGB or
+      grey, taken as it lies.
+
+    Under torchrun all processes must be given the same images, and share the work.
+
+    The settings from `score_threshold` on are attributes and may be changed.
+
+    Args:
+        path: any file that `checkpoint.load_checkpoint` reads.
+        device: "auto" (a GPU if there is one), or any name that torch knows.
+        precision: fp32, bf16, fp16, or auto: bf16 where the hardware multiplies it.
+        score_threshold: scores at or below it are dropped.
+        nms_threshold: IoU with a better box of its class above which a box is dropped.
+        candidates_per_level: most pairs of anchor and class before suppression; None for all.
+        max_detections: most detections of an image; None for all.
+        class_agnostic_nms: let a box be dropped for a better one of any class.
+        batch_size: most images at a time; those of one shape go together.
+
+    Raises:
+        DataError: the file is no detector, or there is no such device.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        device: str = "auto",
+        *,
+        precision: str = "fp32",
+        score_threshold: float = 0.5,
+        nms_threshold: float = NMS_THRESHOLD,
+        candidates_per_level: int | None = CANDIDATES_PER_LEVEL,
+        max_detections: int | None = MAX_DETECTIONS,
+        class_agnostic_nms: bool = False,
+        batch_size: int = 4,
+    ) -> None:
+        checkpoint = load_checkpoint(path)
+        runtime = start_runtime(device, precision)
+        self.class_names = checkpoint.names
+        self.model = checkpoint.build(runtime.device)
+        self.autocast = runtime.autocast
+        self.transform = Compose([Resizer(checkpoint.min_side, checkpoint.max_side), Normalizer()])
+        self.score_threshold = score_threshold
+        self.nms_threshold = nms_threshold
+        self.candidates_per_level = candidates_per_level
+        self.max_detections = max_detections
+        self.class_agnostic_nms = class_agnostic_nms
+        self.batch_size = batch_size
+
+    @overload  # a path is a sequence too, of letters, and no list of images
+    def __call__(self, images: Picture) -> Result: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def __call__(self, images: Sequence[Picture]) -> list[Result]: ...
+
+    def __call__(self, images: Picture | Sequence[Picture]) -> Result | list[Result]:
+        """Detect the objects in an image, or in each of a list of images.
+
+        Raises:
+            DataError: a file is missing, damaged or no image, or an image is of no kind above.
+        """
+        pictures = images if isinstance(images, list | tuple) else [cast(Picture, images)]
+        found = predict(
+            self.model,
+            _Pictures(pictures, self.transform),
+            batch_size=self.batch_size,
+            autocast=self.autocast,
+            score_threshold=self.score_threshold,
+            nms_threshold=self.nms_threshold,
+            candidates_per_level=self.candidates_per_level,
+            max_detections=self.max_detections,
+            class_agnostic_nms=self.class_agnostic_nms,
+        )
+        results = [self._named(detections) for detections in found]
+        return results if pictures is images else results[0]
+
+    def _named(self, detections: Detections) -> Result:
+        scores, labels, boxes = (tensor.numpy() for tensor in detections)
+        return Result(boxes, scores, labels, np.array(self.class_names)[labels])
+
+
+class _Pictures:
+    """Images of any kind as the samples that `inference.predict` takes."""
+
+    def __init__(self, pictures: Sequence[Picture], transform: Compose) -> None:
+        self.pictures, self.transform = pictures, transform
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Sample:
+        pixels = self._pixels(index)
+        # A copy: torch warns of arrays that must not be written to, as Pillow's.
+        return self.transform({"img": torch.from_numpy(pixels.copy()), "annot": torch.zeros(0, 5)})
+
+    def image_aspect_ratio(self, index: int) -> float:
+        """Width / height, by which `predict` brings images of one shape together."""
+        picture = self.pictures[index]
+        if isinstance(picture, str | Path):
+            height, width = image_size(picture)
+        else:
+            height, width = self._pixels(index).shape[:2]
+        return width / height
+
+    def _pixels(self, index: int) -> NDArray[np.uint8]:
+        picture = self.pictures[index]
+        if isinstance(picture, str | Path):
+            return read_image(picture)
+        pixels = _rgb_pixels(picture)
+        if pixels is None:
+            raise DataError(
+                f"image {index}: {_described(picture)}; expected a path, a PIL image of 8 bits,"
+                " or uint8 RGB or grey: a numpy array [H, W, 3] or [H, W], a tensor [3, H, W]"
+            )
+        return pixels
+
+
+def _rgb_pixels(picture: object) -> NDArray[np.uint8] | None:
+    """[H, W, 3] RGB of an image in memory; None if it is none that `Detector` takes."""
+    pixels: NDArray[np.generic] = np.empty(0)
+    if isinstance(picture, Image.Image):
+        # Pillow would cut off, not scale, grey values of more than 8 bits.
+        if picture.mode != "F" and not picture.mode.startswith("I"):
+            pixels = np.asarray(picture.convert("RGB"))
+    elif isinstance(picture, Tensor) and picture.dim() == 3:
+        pixels = picture.movedim(0, -1).cpu().numpy()
+    elif isinstance(picture, np.ndarray):
+        pixels = picture if picture.ndim == 3 else picture[..., None]
+    fits = pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] in (1, 3)
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3)) if fits and pixels.size else None
+
+
+def _described(picture: object) -> str:
+    """What an image in memory was given as."""
+    kind = type(picture)
+    text = f"{kind.__module__}.{kind.__name__}"
+    if isinstance(picture, Image.Image):
+        text += f" of mode {picture.mode}"
+    elif isinstance(picture, np.ndarray | Tensor):
+        text += f" of {str(picture.dtype).removeprefix('torch.')} {list(picture.shape)}"
+    return text
+
+
+load = Detector  # as `retinanet.load`

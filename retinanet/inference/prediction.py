@@ -1,0 +1,187 @@
+"""Detections of a whole data set, in pixels of its files. It knows nothing of metrics."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, cast
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from retinanet.boxes import clip_boxes
+from retinanet.data.transforms import Sample
+from retinanet.model import RetinaNet
+from retinanet.postprocess import (
+    CANDIDATES_PER_LEVEL,
+    MAX_DETECTIONS,
+    NMS_THRESHOLD,
+    SCORE_THRESHOLD,
+    Detections,
+)
+from retinanet.runtime.console import progress as progress_bar
+from retinanet.runtime.distributed import gather, peers
+from retinanet.runtime.signals import leave_signals_to_main
+
+
+class SampleDataset(Protocol):
+    """Whatever gives samples by their number; only `img` must be in them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+def predict(
+    model: nn.Module,
+    dataset: SampleDataset,
+    *,
+    batch_size: int = 4,
+    workers: int = 0,
+    autocast: torch.dtype | None = None,
+    progress: bool = False,
+    score_threshold: float = SCORE_THRESHOLD,
+    nms_threshold: float = NMS_THRESHOLD,
+    candidates_per_level: int | None = CANDIDATES_PER_LEVEL,
+    max_detections: int | None = MAX_DETECTIONS,
+    class_agnostic_nms: bool = False,
+) -> list[Detections]:
+    """Detect the objects in every sample of a data set, on the device of the model.
+
+    Under torchrun every process takes a part, and all get the whole result.
+
+    A batch holds samples of one padded shape only, so that each image sees the same zeros beyond
+    its border as it would alone.
+
+    Args:
+        model: a `RetinaNet`, bare or inside a wrapper (of whose devices the first is used); its
+            training flags come back as they were.
+        dataset: gives normalised samples.
+        batch_size: most images at a time.
+        workers: processes that load samples; 0 loads them in this one.
+        autocast: float type of the network's convolutions; None leaves them in that of the weights.
+        progress: whether to show a bar.
+        score_threshold: scores at or below it are dropped.
+        nms_threshold: IoU with a better box of its class above which a box is dropped.
+        candidates_per_level: most pairs of anchor and class before suppression; None for all.
+        max_detections: most detections of an image; None for all.
+        class_agnostic_nms: let a box be dropped for a better one of any class.
+
+    Returns:
+        One `Detections` an image, in the order of the data set, on the CPU; boxes in float32 pixels
+        of the file, clipped to it.
+    """
+    network = cast(RetinaNet, getattr(model, "module", model))
+    device = next(network.parameters()).device
+    order = own_part(loading_order(dataset))
+    loaded = load_samples(dataset, order, workers=workers, pin_memory=device.type == "cuda")
+    if progress:
+        loaded = progress_bar(loaded, total=len(order), desc="detect")
+
+    found: dict[int, Detections] = {}
+    with torch.inference_mode(), evaluation_mode(model):
+        for group in group_by_shape(loaded, batch_size):
+            # Copied one by one: a stack of pinned tensors would not be pinned. [B, H, W, 3] seen as
+            # [B, 3, H, W] is channels_last as it lies.
+            images = [sample["img"].to(device, non_blocking=True) for _, sample in group]
+            # Scores, boxes and suppression are float32 all the same: see `detect_image`.
+            with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+                batch = network.detect(
+                    torch.stack(images).permute(0, 3, 1, 2),
+                    [picture_size(sample) for _, sample in group],
+                    score_threshold=score_threshold,
+                    nms_threshold=nms_threshold,
+                    candidates_per_level=candidates_per_level,
+                    max_detections=max_detections,
+                    class_agnostic_nms=class_agnostic_nms,
+                )
+            for (index, sample), detections in zip(group, batch, strict=True):
+                found[index] = to_original(detections, sample)
+    for part in gather(found):
+        found.update(part)
+    return [found[index] for index in range(len(dataset))]
+
+
+def own_part(order: list[int]) -> list[int]:
+    """The stretch of an order that falls to this process, where several evaluate together."""
+    rank, world_size = peers()
+    return order[rank * len(order) // world_size : (rank + 1) * len(order) // world_size]
+
+
+def loading_order(dataset: Any) -> list[int]:
+    """Indices by aspect ratio, where the data set knows it: images of one shape come together."""
+    aspect_ratio = getattr(dataset, "image_aspect_ratio", None)
+    return sorted(range(len(dataset)), key=aspect_ratio)
+
+
+def load_samples(
+    dataset: SampleDataset, order: list[int], *, workers: int, pin_memory: bool
+) -> Iterator[tuple[int, Sample]]:
+    """Each index of `order` with its sample; workers decode one sample at a time."""
+    loader = DataLoader(
+        cast(Dataset[Sample], dataset),
+        batch_size=None,
+        sampler=order,
+        num_workers=workers,
+        collate_fn=as_loaded,
+        pin_memory=pin_memory,
+        worker_init_fn=leave_signals_to_main,
+    )
+    return zip(order, loader, strict=True)
+
+
+def as_loaded(sample: Any) -> Any:
+    """A collate function that leaves a sample alone (torch's own makes lists of its tuples)."""
+    return sample
+
+
+def group_by_shape(
+    loaded: Iterable[tuple[int, Sample]], batch_size: int
+) -> Iterator[list[tuple[int, Sample]]]:
+    """Neighbours whose `img` have one shape, at most `batch_size` of them at a time."""
+    group: list[tuple[int, Sample]] = []
+    for index, sample in loaded:
+        shape_changes = group and group[0][1]["img"].shape != sample["img"].shape
+        if shape_changes or len(group) == batch_size:
+            yield group
+            group = []
+        group.append((index, sample))
+    if group:
+        yield group
+
+
+def picture_size(sample: Sample) -> tuple[int, int]:
+    """(height, width) of the picture inside `img`; all of `img` where the sample does not say."""
+    H, W, _ = sample["img"].shape
+    return sample.get("size", (H, W))
+
+
+def to_original(detections: Detections, sample: Sample) -> Detections:
+    """Detections in pixels of the network's input as detections in pixels of the file, on the CPU.
+
+    Sizes are whole numbers, so the two sides were scaled by slightly different factors. Those are
+    used where the sample knows the size of its file, else the one `scale`.
+    """
+    height, width = picture_size(sample)
+    scale = sample.get("scale", 1.0)
+    scaled_back = (round(height / scale), round(width / scale))
+    file_height, file_width = sample.get("original_size", scaled_back)
+    x_ratio, y_ratio = file_width / width, file_height / height
+    scores, labels, boxes = (tensor.cpu() for tensor in detections)
+    boxes = boxes.float() * boxes.new_tensor((x_ratio, y_ratio, x_ratio, y_ratio))
+    return Detections(scores.float(), labels, clip_boxes(boxes, file_height, file_width))
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode for a while.
+
+    Afterwards every part has its own flag again: `train()` would also unfreeze batch norm, and
+    scripts set the wrapper's flag alone.
+    """
+    training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in training:
+            module.training = flag

@@ -1,0 +1,1 @@
+"""From numbers to charts, pictures and the page that shows them."""

@@ -1,0 +1,225 @@
+"""Draw boxes with their names onto pictures: arrays in, arrays out.
+
+Lines and letters grow with the picture, so that they look alike on every size. It knows nothing of
+models, datasets or files.
+"""
+
+import colorsys
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torchvision.utils import draw_bounding_boxes
+
+from retinanet.errors import DataError
+
+Picture = NDArray[np.uint8]  # [H, W, 3] RGB
+
+
+Color = tuple[int, int, int]
+
+
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+
+
+GOLDEN_RATIO = 0.618034  # as a step around the circle of hues it keeps any number of them apart
+
+
+READABLE = 12  # pixels, least height of letters
+
+
+LEGIBLE = 6  # pixels, for a caption that is wider than the picture otherwise
+
+
+def draw_boxes(
+    image: Picture,
+    boxes: ArrayLike,
+    labels: ArrayLike,
+    scores: ArrayLike | None = None,
+    *,
+    class_names: Sequence[str],
+) -> Picture:
+    """Draw detections: each box in the colour of its class, with name and score above it.
+
+    Args:
+        image: [H, W, 3] RGB; stays as it is.
+        boxes: [D, 4] xyxy, pixels of `image`; clipped to it, and left out where nothing remains.
+        labels: [D].
+        scores: [D], 0..1; the highest comes on top. None: the last does, and no score is said.
+        class_names: by label.
+
+    Returns:
+        [H, W, 3], a copy.
+    """
+    kept, corners = _pixel_corners(image, boxes)
+    classes = np.asarray(labels, int)[kept]
+    captions = [class_names[label] for label in classes]
+    if scores is not None:
+        values = np.asarray(scores, float)[kept]
+        order = np.argsort(values, kind="stable")
+        captions = [f"{captions[index]} {values[index]:.2f}" for index in order]
+        corners, classes = corners[order], classes[order]
+    colors = [class_color(label) for label in classes]
+    picture = _outlined(image, corners, colors, _line_width(image))
+    return _captioned(picture, corners, captions, colors, below=False)
+
+
+def draw_ground_truth(
+    image: Picture, boxes: ArrayLike, labels: ArrayLike, *, class_names: Sequence[str]
+) -> Picture:
+    """Draw annotations: each box in wide black and white dashes, with its name below it.
+
+    Detections drawn afterwards have thinner lines, so that both are seen where they agree.
+
+    Args:
+        image: [H, W, 3] RGB; stays as it is.
+        boxes: [M, 4] xyxy, pixels of `image`; clipped to it, and left out where nothing remains.
+        labels: [M].
+        class_names: by label.
+
+    Returns:
+        [H, W, 3], a copy.
+    """
+    kept, corners = _pixel_corners(image, boxes)
+    width = round(1.5 * _line_width(image))
+    white, black = (
+        _outlined(image, corners, [color] * len(corners), width) for color in (WHITE, BLACK)
+    )
+    rows, columns = np.ogrid[: image.shape[0], : image.shape[1]]
+    dashes = (rows + columns) // (4 * width) % 2 == 0  # [H, W]
+    picture = np.where(dashes[..., None], white, black)
+    names = [class_names[label] for label in np.asarray(labels, int)[kept]]
+    return _captioned(picture, corners, names, [WHITE] * len(corners), below=True)
+
+
+def class_color(label: int) -> Color:
+    """The colour of a class: the same in every picture, and bright on any background."""
+    hue = (0.95 + label * GOLDEN_RATIO) % 1
+    red, green, blue = colorsys.hsv_to_rgb(hue, (0.8, 0.6)[label // 8 % 2], 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def contact_sheet(images: Sequence[Picture], columns: int, *, side: int = 320) -> Picture:
+    """Put pictures side by side on white, row after row.
+
+    Args:
+        images: [H, W, 3] RGB each, of any sizes; at least one.
+        columns: pictures in a row.
+        side: a picture with a longer one is made smaller, pixels.
+
+    Returns:
+        [H, W, 3], a sheet with all of them, each in the middle of its place.
+    """
+    tiles = [Image.fromarray(image) for image in images]
+    for tile in tiles:
+        tile.thumbnail((side, side), Image.Resampling.LANCZOS)
+    gap = max(side // 40, 1)
+    rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+    heights = [max(tile.height for tile in row) for row in rows]
+    width = max(tile.width for tile in tiles)
+    sheet = Image.new(
+        "RGB",
+        (gap + min(columns, len(tiles)) * (width + gap), gap + sum(heights) + gap * len(rows)),
+        WHITE,
+    )
+    top = gap
+    for row, height in zip(rows, heights, strict=True):
+        for column, tile in enumerate(row):
+            left = gap + column * (width + gap) + (width - tile.width) // 2
+            sheet.paste(tile, (left, top + (height - tile.height) // 2))
+        top += height + gap
+    return np.array(sheet)
+
+
+def show(image: Picture, title: str) -> None:
+    """Open a window with a picture and wait until it is closed.
+
+    Raises:
+        DataError: there is no screen.
+    """
+    from matplotlib import pyplot  # slow to import, and only windows need it
+
+    if pyplot.get_backend().lower() == "agg":
+        raise DataError("no window can be opened here (no screen?); leave out --show")
+    window = pyplot.figure(title)
+    pyplot.imshow(image)
+    pyplot.axis("off")
+    pyplot.show()
+    pyplot.close(window)
+
+
+def _line_width(image: Picture) -> int:
+    longest: int = max(image.shape[:2])
+    return max(round(longest / 240), 2)
+
+
+def _pixel_corners(image: Picture, boxes: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Find which boxes have a part inside the picture, and the outermost pixels of these.
+
+    Returns:
+        [D] and [K, 4] left, top, right, bottom, of the K boxes that have.
+    """
+    size = np.array(image.shape[1::-1])
+    first, last = np.split(np.asarray(boxes, float).reshape(-1, 4), 2, axis=1)
+    first, last = first.clip(0, size), last.clip(0, size)
+    kept = (last - first).min(axis=1) > 0
+    first, last = first[kept].round().clip(max=size - 1), last[kept].round() - 1
+    return kept, np.hstack((first, np.maximum(first, last))).astype(np.int64)
+
+
+def _outlined(
+    image: Picture, corners: NDArray[np.int64], colors: list[Color], width: int
+) -> Picture:
+    """A copy with boxes [K, 4] of pixels, the last on top, lines of `width` pixels inside them."""
+    copy = np.array(image, order="C")
+    if not len(corners):
+        return copy
+    pixels = torch.from_numpy(copy).permute(2, 0, 1)
+    drawn = draw_bounding_boxes(pixels, torch.from_numpy(corners), colors=colors, width=width)
+    return np.ascontiguousarray(drawn.permute(1, 2, 0).numpy())
+
+
+def _captioned(
+    image: Picture,
+    corners: NDArray[np.int64],
+    captions: list[str],
+    colors: list[Color],
+    *,
+    below: bool,
+) -> Picture:
+    """Write captions on grounds of `colors`, above or below their boxes, inside the picture."""
+    canvas = Image.fromarray(image)
+    draw = ImageDraw.Draw(canvas)
+    for (left, top, _, bottom), caption, color in zip(corners, captions, colors, strict=True):
+        size = _letter_size(caption, canvas.width, canvas.height)
+        if size < LEGIBLE:
+            continue
+        width, height = _caption_size(caption, size)
+        outside, inside = (bottom + 1, bottom + 1 - height) if below else (top - height, top)
+        y = outside if 0 <= outside <= canvas.height - height else inside
+        x, y = min(left, canvas.width - width), min(max(y, 0), canvas.height - height)
+        draw.rectangle((x, y, x + width - 1, y + height - 1), fill=color)
+        ink = BLACK if np.dot(color, (0.3, 0.6, 0.1)) > 128 else WHITE  # by brightness
+        draw.text((x + size / 4, y + height / 2), caption, ink, _font(size), anchor="lm")
+    return np.array(canvas)
+
+
+def _letter_size(caption: str, width: int, height: int) -> int:
+    """Height of letters that suits a picture and lets a caption fit into it, pixels."""
+    size = max(round(max(width, height) / 42), READABLE)
+    needed_width, needed_height = _caption_size(caption, size)
+    return int(size * min(1, width / needed_width, height / needed_height))
+
+
+def _caption_size(caption: str, size: int) -> tuple[int, int]:
+    """Width and height of a caption with its ground, pixels."""
+    return math.ceil(_font(size).getlength(caption) + size / 2), math.ceil(1.3 * size)
+
+
+@lru_cache(maxsize=64)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

@@ -1,0 +1,87 @@
+"""Images of a data set with detections and annotations drawn on them, and how they are saved."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from retinanet.data.datasets import Data, ImageFiles
+from retinanet.postprocess import Detections
+from retinanet.report.drawing import Picture, contact_sheet, draw_boxes, draw_ground_truth
+from retinanet.runtime.files import first_free, whole_file
+
+JPEG_SIDE = 65_500  # pixels, the most that a JPEG can have
+
+
+def draw_image(
+    dataset: Data | ImageFiles,
+    index: int,
+    detections: Detections,
+    class_names: Sequence[str],
+    *,
+    ground_truth: bool = False,
+) -> Picture:
+    """An image of a data set with its detections, and its annotations below them if wanted.
+
+    Returns:
+        [H, W, 3] RGB, the size of the file.
+    """
+    picture = dataset.load_image(index)
+    if ground_truth and not isinstance(dataset, ImageFiles):
+        annotations = dataset.load_annotations(index)
+        picture = draw_ground_truth(
+            picture, annotations[:, :4], annotations[:, 4], class_names=class_names
+        )
+    scores, labels, boxes = (column.numpy() for column in detections)
+    return draw_boxes(picture, boxes, labels, scores, class_names=class_names)
+
+
+def free_name(folder: Path, image: Path, taken: set[Path]) -> Path:
+    """Where to write the picture of `image`: its name, made unique, and never an input file.
+
+    Args:
+        folder: of the pictures.
+        image: the file it was drawn on.
+        taken: names given out before and input files; the new one is added.
+    """
+    path = first_free(folder / f"{image.stem}.jpg", lambda name: name.resolve() in taken)
+    taken.add(path.resolve())
+    return path
+
+
+def save_picture(path: Path, picture: Picture) -> None:
+    """Write a JPEG, making its folder.
+
+    Raises:
+        DataError: the folder or the file cannot be written.
+    """
+    with whole_file(path) as stream:
+        image = Image.fromarray(picture)
+        image.thumbnail((JPEG_SIDE, JPEG_SIDE))  # which leaves smaller ones alone
+        image.save(stream, format="JPEG", quality=92)
+
+
+def draw_sheet(
+    dataset: Data,
+    detections: Sequence[Detections],
+    *,
+    score_threshold: float,
+    pictures: int = 12,
+) -> Picture:
+    """Draw the first images of a data set, detections over annotations, on one sheet.
+
+    Args:
+        dataset: the images and annotations.
+        detections: one an image, in the order of the data set.
+        score_threshold: what is drawn.
+        pictures: how many.
+
+    Returns:
+        [H, W, 3] RGB.
+    """
+    drawn = []
+    for index, found in enumerate(detections[:pictures]):
+        sure = found.scores > score_threshold
+        kept = Detections(*(column[sure] for column in found))
+        drawn.append(draw_image(dataset, index, kept, dataset.class_names, ground_truth=True))
+    return contact_sheet(drawn, columns=4)

@@ -1,0 +1,178 @@
+"""The report: one page with a model's numbers, curves and mistakes, its pictures beside it."""
+
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from retinanet.data.datasets import Data
+from retinanet.errors import DataError
+from retinanet.evaluation.coco import CocoScores
+from retinanet.evaluation.confusion import cause, most_confident_false, most_missed
+from retinanet.evaluation.precision_recall import Floats
+from retinanet.evaluation.voc import CsvScores
+from retinanet.postprocess import Detections
+from retinanet.report.charts import Records
+from retinanet.report.drawing import draw_boxes, draw_ground_truth
+from retinanet.report.html import BEGINNING, Html, definitions, element, page, picture, section
+from retinanet.report.sections import (
+    FILES,
+    Findings,
+    class_table,
+    coco_numbers,
+    confusion,
+    find,
+    precision_and_recall,
+    summary,
+    training,
+)
+from retinanet.runtime.files import write_whole
+
+PICTURES = 6  # of each kind of mistake
+
+
+PICTURE_SIZE = (480, 360)  # most of width and height, pixels: letters on it can be read
+
+
+OWN_PICTURES = (
+    *FILES,
+    *(f"{kind}_{rank}.jpg" for kind in ("missed", "false") for rank in range(1, PICTURES + 1)),
+)
+
+
+def report_file(folder: Path) -> Path:
+    """Where a report goes: `report.html`, with its pictures beside it in `report/`.
+
+    Raises:
+        DataError: a file of that name is there that is no report of this program.
+    """
+    path = folder / "report.html"
+    if path.exists() and not path.read_bytes().startswith(BEGINNING):
+        raise DataError(
+            f"{path}: no report of this program, which would replace it; move it away, or choose"
+            " another --output_dir"
+        )
+    return path
+
+
+def write_report(
+    folder: Path,
+    dataset: Data | None,
+    detections: Sequence[Detections],
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    history: Records = (),
+    coco: CocoScores | None = None,
+    voc: CsvScores | None = None,
+) -> Path:
+    """Write a page on what a model does well and badly, and its pictures beside it.
+
+    Args:
+        folder: for `report.html` and `report/`; those of an earlier report are replaced.
+        dataset: the validation data; None: the page is on the training alone.
+        detections: one an image, in the order of the data set, in pixels of the files.
+        title: of the page.
+        facts: what else a reader should know, by name: the model, the data, the command.
+        history: records of `metrics.jsonl`; none where nothing was trained.
+        coco: the scores of these detections, where they are known already.
+        voc: likewise; its IoU and score thresholds are the report's.
+
+    Returns:
+        The path of the page.
+    """
+    path = report_file(folder)
+    pictures = folder / "report"
+    for name in OWN_PICTURES:
+        (pictures / name).unlink(missing_ok=True)
+
+    heading = element("h1", title)
+    facts_list = definitions(facts, "facts")
+    if dataset is None:
+        nothing = "Without validation data there is nothing to say of what the model finds."
+        sections = [heading, element("p", nothing), facts_list, training(history, pictures)]
+    else:
+        found = find(dataset, detections, coco, voc)
+        sections = [
+            heading,
+            summary(found),
+            facts_list,
+            *([training(history, pictures)] if history else []),
+            precision_and_recall(found, pictures),
+            confusion(found, pictures),
+            class_table(found),
+            coco_numbers(found.coco),
+            _missed(found, pictures),
+            _false(found, pictures),
+        ]
+    write_whole(path, page(title, sections))
+    return path
+
+
+def _missed(findings: Findings, folder: Path) -> Html:
+    """The images with the most annotations that were not found."""
+    drawn = []
+    for rank, index in enumerate(most_missed(findings.images, PICTURES), start=1):
+        image = findings.images[index]
+        missed = image.annotations[image.missed]
+        names = Counter(findings.dataset.class_names[int(label)] for label in missed[:, 4])
+        what = ", ".join(f"{count} {name}" for name, count in names.most_common())
+        caption = f" {len(missed)} of {len(image.annotations)} missed: {what}"
+        path = folder / f"missed_{rank}.jpg"
+        drawn.append(_photo(path, findings, index, image.detections, missed, caption))
+    legend = "Dashed, named below: annotations that were missed. In colour: what was detected."
+    return _gallery("Most missed", legend if drawn else "No annotation was missed.", drawn)
+
+
+def _false(findings: Findings, folder: Path) -> Html:
+    """The images with the surest detections that are false."""
+    drawn = []
+    names = findings.dataset.class_names
+    worst = most_confident_false(findings.images, PICTURES)
+    for rank, (index, detection) in enumerate(worst, start=1):
+        image = findings.images[index]
+        name = names[int(image.detections.labels[detection])]
+        score = float(image.detections.scores[detection])
+        why = cause(image, detection, names, findings.voc.iou_threshold)
+        caption = f" {name} {score:.2f}: {why}"
+        false = Detections(*(column[image.found < 0] for column in image.detections))
+        path = folder / f"false_{rank}.jpg"
+        drawn.append(_photo(path, findings, index, false, image.annotations, caption))
+    legend = "Dashed, named below: all annotations. In colour: detections that are false."
+    return _gallery(
+        "Most confident and false", legend if drawn else "No detection is false.", drawn
+    )
+
+
+def _gallery(title: str, text: str, drawn: Sequence[Html]) -> Html:
+    return section(title, element("p", text), element("div", *drawn, class_="pictures"))
+
+
+def _photo(
+    path: Path,
+    findings: Findings,
+    index: int,
+    detections: Detections,
+    annotations: Floats,
+    caption: str,
+) -> Html:
+    """Draw detections and annotations [M, 5] on an image, for the page and as a file."""
+    dataset = findings.dataset
+    names = dataset.class_names
+    image = Image.fromarray(dataset.load_image(index))
+    scale = min(PICTURE_SIZE[0] / image.width, PICTURE_SIZE[1] / image.height)
+    size = max(1, round(scale * image.width)), max(1, round(scale * image.height))
+    drawn = np.array(image.resize(size, Image.Resampling.LANCZOS))
+    boxes, labels = scale * annotations[:, :4], annotations[:, 4]
+    drawn = draw_ground_truth(drawn, boxes, labels, class_names=names)
+    scores, labels, boxes = (column.numpy() for column in detections)
+    drawn = draw_boxes(drawn, scale * boxes, labels, scores, class_names=names)
+    stream = io.BytesIO()
+    Image.fromarray(drawn).save(stream, format="JPEG", quality=85)
+    write_whole(path, stream.getvalue())
+    file, root = dataset.image_path(index), dataset.images_root
+    name = str(file.relative_to(root) if file.is_relative_to(root) else file.name)
+    return picture(stream.getvalue(), "jpeg", name, (element("b", name), caption))

@@ -1,0 +1,240 @@
+"""What is known of a model's detections, as parts of a page; charts are written as PNGs too."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from retinanet.data.datasets import CocoDataset, Data
+from retinanet.evaluation.coco import CocoScores, score_coco
+from retinanet.evaluation.confusion import condensed, confusion_matrix, frequent_mistakes
+from retinanet.evaluation.matching import Matches
+from retinanet.evaluation.precision_recall import best_mean_f1
+from retinanet.evaluation.voc import CsvScores, match_images, score_matches, three_digits
+from retinanet.postprocess import SCORE_THRESHOLD, Detections
+from retinanet.report.charts import (
+    COLORED_CLASSES,
+    Chart,
+    Records,
+    f1_chart,
+    line_color,
+    losses_chart,
+    matrix_chart,
+    precision_recall_chart,
+    scores_chart,
+)
+from retinanet.report.html import Html, definitions, element, joined, picture, section, table
+from retinanet.runtime.files import write_whole
+
+CLASSES_IN_MATRIX = 20
+
+
+CLASSES_BESIDE_TEXT = 10  # a larger matrix gets the whole width
+
+
+MISTAKES = 10  # that are named
+
+
+FILES = ("losses.png", "scores.png", "precision_recall.png", "f1.png", "confusion.png")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a report says of some detections."""
+
+    dataset: Data
+    coco: CocoScores
+    voc: CsvScores
+    best_f1: tuple[float, float] | None
+    """The threshold at which the classes' mean F1 is best, and that F1."""
+    threshold: float
+    """Scores of at least it make the confusion matrix and the pictures: the best, else 0.5."""
+    images: list[Matches]
+    """One an image, with the detections that reach the threshold."""
+
+
+def find(
+    dataset: Data,
+    detections: Sequence[Detections],
+    coco: CocoScores | None = None,
+    voc: CsvScores | None = None,
+) -> Findings:
+    """Look at detections from all sides; arguments as `report.write_report`."""
+    thresholds = (voc.iou_threshold, voc.score_threshold) if voc else (0.5, SCORE_THRESHOLD)
+    images = match_images(dataset, detections, *thresholds)
+    voc = voc or score_matches(dataset, images, *thresholds)
+    best_f1 = best_mean_f1(voc.annotated)
+    threshold = best_f1[0] if best_f1 else 0.5
+    return Findings(
+        dataset,
+        coco or score_coco(dataset, detections),
+        voc,
+        best_f1,
+        threshold,
+        [image.at(threshold) for image in images],
+    )
+
+
+def summary(findings: Findings) -> Html:
+    """What was looked at, and the numbers that matter most."""
+    voc, stats = findings.voc, findings.coco.stats
+    counts = (
+        f"images: {len(findings.images):,}",
+        f"classes: {len(voc.annotated):,}",
+        f"annotated boxes: {sum(row.num_annotations for row in voc.annotated):,}",
+        f"detections with scores above {voc.score_threshold:g}:"
+        f" {sum(len(row.scores) for row in voc.classes):,}",
+    )
+    threshold, f1 = findings.best_f1 or (None, None)
+    numbers = {
+        "COCO AP": three_digits(stats["AP"]),
+        "COCO AP50": three_digits(stats["AP50"]),
+        f"mAP, IoU {voc.iou_threshold:g}": three_digits(voc.mean_average_precision),
+        "best mean F1": three_digits(f1),
+        "at a score of": three_digits(threshold),
+    }
+    return joined(element("p", " · ".join(counts)), definitions(numbers, "numbers"))
+
+
+def training(history: Records, folder: Path) -> Html:
+    """Losses and scores over the run."""
+    charts = {
+        "losses": (losses_chart(history), "Losses over the epochs"),
+        "scores": (scores_chart(history), "Average precision after each epoch"),
+    }
+    drawn = [
+        _chart(folder / f"{name}.png", chart, alt) for name, (chart, alt) in charts.items() if chart
+    ]
+    if not drawn:
+        return section("Training", element("p", "There is no record, so no losses are shown."))
+    return section("Training", element("div", *drawn, class_="charts"))
+
+
+def precision_and_recall(findings: Findings, folder: Path) -> Html:
+    """Precision over recall, and F1 over the threshold."""
+    title, voc = "Precision and recall", findings.voc
+    if not voc.annotated:
+        return section(title, element("p", "Nothing is annotated, so nothing can be measured."))
+    if findings.best_f1 is None:
+        nothing = f"Nothing true has a score above {voc.score_threshold:g}, so there are no curves."
+        return section(title, element("p", nothing))
+    threshold, f1 = findings.best_f1
+    text = [
+        "A detection is true if it overlaps an annotation of its class by an IoU of at least"
+        f" {voc.iou_threshold:g} and no better one does. F1, as the mean over classes, is highest,"
+        f" {f1:.3f}, with ",
+        element("code", f"--score_threshold {threshold:.3f}"),
+        ".",
+    ]
+    if isinstance(findings.dataset, CocoDataset):
+        text.append(" What lies on a crowd of its class counts neither way.")
+    if len(voc.annotated) > COLORED_CLASSES:
+        half = COLORED_CLASSES // 2
+        text.append(f" In colour: the {half} classes with the highest AP and the {half} lowest.")
+    charts = (
+        _chart(
+            folder / "precision_recall.png",
+            precision_recall_chart(voc.classes, voc.mean_average_precision or 0.0),
+            "Precision over recall",
+            "At each recall the best precision of this or a higher one. Named: AP, the area below.",
+        ),
+        _chart(
+            folder / "f1.png",
+            f1_chart(voc.classes, findings.best_f1),
+            "F1 over the score threshold",
+            "F1 = 2 · precision · recall / (precision + recall). Named: the highest.",
+        ),
+    )
+    return section(title, element("p", *text), element("div", *charts, class_="charts"))
+
+
+def confusion(findings: Findings, folder: Path) -> Html:
+    """What was taken for what."""
+    names, iou_threshold = findings.dataset.class_names, findings.voc.iou_threshold
+    matrix = confusion_matrix(findings.images, len(names), iou_threshold)
+    counts, shown = condensed(matrix, names, CLASSES_IN_MATRIX)
+    text = (
+        f"Scores of at least {findings.threshold:.3f}"
+        f" ({'where F1 is best' if findings.best_f1 else 'for want of a best F1'}), IoU of at least"
+        f" {iou_threshold:g}. A row is what became of the annotations of a class, the last one what"
+        " was detected where nothing is annotated. The stronger the colour, the larger the part of"
+        " the row."
+    )
+    if len(shown) > CLASSES_IN_MATRIX + 1:
+        text += f" All but the {CLASSES_IN_MATRIX} classes with the most mistakes are shown as one."
+    elif len(shown) < len(names) + 1:
+        text += " Classes that do not occur are left out."
+    chart = _chart(
+        folder / "confusion.png",
+        matrix_chart(counts, shown, xlabel="detected", ylabel="annotated"),
+        "Confusion matrix",
+    )
+    mistakes = [(what, f"{count:,}") for count, what in frequent_mistakes(matrix, names, MISTAKES)]
+    return section(
+        "What was taken for what",
+        element("p", text),
+        element(
+            "div",
+            chart,
+            table([], ("most frequent mistakes", "times"), mistakes),
+            class_="charts" if len(shown) <= CLASSES_BESIDE_TEXT else "wide",
+        ),
+    )
+
+
+def class_table(findings: Findings) -> Html:
+    """Every class with its numbers, as validate.py says them."""
+    voc, coco = findings.voc, findings.coco
+    groups = (("", 4), (f"scores above {voc.score_threshold:g}", 2), ("where F1 is best", 4))
+    head = (
+        *("class", "boxes", "COCO AP", f"AP, IoU {voc.iou_threshold:g}"),
+        *("precision", "recall", "F1", "score", "precision", "recall"),
+    )
+    rows = []
+    for label, row in enumerate(voc.classes):
+        if row.num_annotations:
+            swatch = element("i", class_="swatch", style=f"background:{line_color(label)}")
+            threshold, precision, recall, f1 = row.best_f1 or (None,) * 4
+            values = (row.precision, row.recall, f1, threshold, precision, recall)
+            rows.append(
+                (
+                    joined(swatch, row.name),
+                    f"{row.num_annotations:,}",
+                    _bar(coco.per_class.get(row.name)),
+                    _bar(row.average_precision),
+                    *map(three_digits, values),
+                )
+            )
+    total = sum(row.num_annotations for row in voc.annotated)
+    means = (three_digits(coco.stats["AP"]), three_digits(voc.mean_average_precision))
+    foot = ("all classes", f"{total:,}", *means, *[""] * 6)
+    parts = [table(groups, head, rows, foot)] if rows else []
+    if voc.absent:
+        parts.append(element("p", f"Without annotations: {', '.join(voc.absent)}."))
+    return section("Classes", *parts)
+
+
+def coco_numbers(coco: CocoScores) -> Html:
+    """The twelve numbers, as validate.py says them."""
+    values = {name: three_digits(value) for name, value in coco.stats.items()}
+    return section(
+        "COCO's numbers",
+        element(
+            "p",
+            "AP: mean over classes and over IoU 0.50:0.95 where no other is named. AR: recall with"
+            " at most 1, 10 or 100 detections an image. Small is below 32 x 32 pixels, large above"
+            " 96 x 96.",
+        ),
+        definitions(values, "numbers"),
+    )
+
+
+def _chart(path: Path, chart: Chart, alt: str, caption: str = "") -> Html:
+    """A chart for the page, and as a PNG beside it."""
+    write_whole(path, chart.png)
+    return picture(chart.svg, "svg+xml", alt, (caption,))
+
+
+def _bar(value: float | None) -> Html:
+    """A number and a bar of its length, in a place for 1."""
+    length = element("i", style=f"width:{100 * max(value or 0, 0):.0f}%")
+    return joined(element("i", length, class_="bar"), three_digits(value))

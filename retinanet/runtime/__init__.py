@@ -1,0 +1,1 @@
+"""The process of a run: device, other processes, signals, console, files. It knows no model."""

@@ -1,0 +1,147 @@
+"""The process: device, precision and seed, and what the machine is."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from retinanet.errors import DataError
+from retinanet.runtime.distributed import meet_peers
+
+if sys.platform != "win32":
+    import resource
+
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What is the same for the whole run."""
+
+    device: torch.device
+    autocast: torch.dtype | None
+    """Of convolutions and activations; None is float32. Loss, decoding and NMS are float32."""
+    rank: int = 0
+    world_size: int = 1
+    """Processes that train together; 1 without torchrun."""
+
+    @property
+    def precision(self) -> str:
+        """The precision's name, to stand beside every number that depends on it."""
+        names = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+        return names[self.autocast]
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process speaks and writes files."""
+        return self.rank == 0
+
+
+def start_runtime(device: str, precision: str, seed: int | None = None) -> Runtime:
+    """Choose device and precision, seed torch, and meet the other processes under torchrun.
+
+    Args:
+        device: "auto", or any name that torch knows (cpu, cuda, cuda:1, mps).
+        precision: one of `PRECISIONS`; "auto" is bf16 where the hardware multiplies it, else fp32.
+        seed: of torch's global generator, from which initial weights are drawn.
+
+    Raises:
+        DataError: there is no such device.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if world_size > 1 and device.startswith("cuda"):
+        if device != "cuda":
+            raise DataError(
+                f"--device {device}: under torchrun each process takes its own GPU; give cuda"
+            )
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"--device {device}: not to be had here ({reason}); try cpu") from error
+    torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it
+    if chosen.type == "cuda" and chosen.index is not None:
+        torch.cuda.set_device(chosen)
+    if world_size > 1 and not dist.is_initialized():
+        meet_peers(chosen)
+    if seed is not None:
+        torch.manual_seed(seed)
+    names = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision == "auto":
+        precision = "bf16" if _multiplies_bf16(chosen) else "fp32"
+    return Runtime(
+        chosen, names[precision], rank=int(os.environ.get("RANK", "0")), world_size=world_size
+    )
+
+
+def _multiplies_bf16(device: torch.device) -> bool:
+    """Whether bf16 is faster than float32 there: it is emulated, slowly, elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        # Only recent versions of torch tell.
+        capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return False
+
+
+def usable_workers(wanted: int) -> int:
+    """As many loader processes as wanted, but never more than this process may use cores."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(wanted, len(os.sched_getaffinity(0)))
+    return min(wanted, os.cpu_count() or 1)
+
+
+def peak_memory(device: torch.device | None) -> int:
+    """The most memory that was in use so far, bytes: of a GPU, or of this process."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0  # nothing in the standard library tells
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def describe_machine(runtime: Runtime) -> dict[str, object]:
+    """Versions and machine, to be kept beside a run's numbers."""
+    packages = ("torch", "torchvision", "numpy", "pandas", "pillow", "pycocotools")
+    gpu = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else None
+    return {
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in packages},
+        "machine": {
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "device": str(runtime.device),
+            "gpu": gpu,
+            "precision": runtime.precision,
+            "processes": runtime.world_size,
+        },
+    }
+
+
+def shares_batches(runtime: Runtime) -> bool:
+    """Whether DataParallel splits batches over several GPUs."""
+    everywhere = runtime.device.type == "cuda" and runtime.device.index is None
+    return everywhere and runtime.world_size == 1 and torch.cuda.device_count() > 1
+
+
+def describe(runtime: Runtime) -> str:
+    """Where and how precisely a run computes, and how it could be faster."""
+    text = f"{runtime.device}, {runtime.precision}"
+    if runtime.world_size > 1:
+        text += f", {runtime.world_size} processes"
+    elif shares_batches(runtime):
+        gpus = torch.cuda.device_count()
+        text += f"; {gpus} GPUs share each batch (faster: torchrun --nproc_per_node={gpus} ...)"
+    return text

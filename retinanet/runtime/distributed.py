@@ -1,0 +1,116 @@
+"""The other processes of a torchrun: meeting them, and what all of them agree on."""
+
+import os
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
+
+PEER_TIMEOUT = timedelta(minutes=10)  # longer than any process works alone; then it gives up
+
+
+def meet_peers(device: torch.device) -> None:
+    """Join the other processes of a torchrun.
+
+    Tensors of the device go through nccl, small facts about a batch through gloo, which does not
+    make the host wait for the device.
+    """
+    store, rank, world_size = next(rendezvous("env://", timeout=PEER_TIMEOUT))
+    # All restarts of a run share torchrun's store: without a prefix of its own, a process could
+    # read there where one that is dead now was listening, and wait for it.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]
+    dist.init_process_group(
+        "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo",
+        timeout=PEER_TIMEOUT,
+        store=store,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+class JointBatch(NamedTuple):
+    """What all processes together take in one step."""
+
+    height: int
+    """Of the largest image, pixels."""
+    width: int
+    images: int
+    """How many, over all processes."""
+    stop: bool
+    """Whether any process was asked to stop."""
+
+
+def run_id() -> str | None:
+    """What torchrun calls this run and all its restarts; None without torchrun."""
+    return os.environ.get("TORCHELASTIC_RUN_ID")
+
+
+def was_restarted() -> bool:
+    """Whether torchrun has started this process again after another had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def peers() -> tuple[int, int]:
+    """This process's rank and how many there are; (0, 1) without torchrun."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def joint_batch(height: int, width: int, images: int, *, stop: bool) -> JointBatch:
+    """Agree on the size of a step's batch, and on whether to stop after it.
+
+    Args:
+        height: of this process's images, pixels.
+        width: of this process's images, pixels.
+        images: how many this process has.
+        stop: whether this process was asked to stop.
+
+    Returns:
+        The same for all processes; the arguments where there is only one.
+    """
+    if not dist.is_initialized():
+        return JointBatch(height, width, images, stop)
+    own = torch.tensor([height, width, images, int(stop)])
+    every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(every, own)
+    largest, total = torch.stack(every).amax(dim=0).tolist(), int(sum(x[2] for x in every))
+    return JointBatch(largest[0], largest[1], total, bool(largest[3]))
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """Add up a tensor over all processes, in place, without waiting for the device."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def gather(part: Any) -> list[Any]:
+    """What every process gives, in order of rank; `[part]` where there is only one."""
+    if not dist.is_initialized():
+        return [part]
+    parts = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, part)
+    return parts
+
+
+def part_from_peers() -> None:
+    """Leave the other processes in good order, at the end."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def take_from_first(tensors: Iterable[Tensor]) -> None:
+    """Give tensors the values that they have in the first process."""
+    if dist.is_initialized():
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+
+def wait_for_all() -> None:
+    """Go on when every process has come here."""
+    if dist.is_initialized():
+        dist.barrier()

@@ -1,0 +1,1 @@
+"""What changes while a model learns, and the folder and the log of a run."""

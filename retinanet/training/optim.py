@@ -1,0 +1,63 @@
+"""How the weights learn: optimizer, learning rate of every step, clipping."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+OPTIMIZERS = ("adam", "sgd")
+
+
+SCHEDULES = ("plateau", "cosine", "step")
+
+
+BATCH_NORMS = ("frozen", "trained")
+
+
+MOMENTUM = 0.9  # of SGD
+
+
+# The published 12-epoch schedule: a tenth of the rate after epoch 8, a tenth of that after 11.
+DROPS = (8 / 12, 11 / 12)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of learning; the defaults are the original's."""
+
+    lr: float = 1e-5
+    """The highest rate: what `schedule` starts from, after the warm-up."""
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    """Of all parameters, as a part of the gradient."""
+    schedule: str = "plateau"
+    """plateau: a tenth when the loss stands still; cosine: down to 0; step: drops at `DROPS`."""
+    warmup: int = 0
+    """Steps in which the rate rises evenly from 0; with cosine and step only."""
+    clip_norm: float = 0.1
+    """The most that the gradient's norm over all parameters may be."""
+    batch_norm: str = "frozen"
+    """frozen: its statistics stay as they are; trained: those of each batch, and a running mean."""
+    trainable_layers: int = 5
+    """How many of the ResNet's five parts learn, counted from its end: all; 0: none."""
+    steps: int = 0
+    """Of the whole run; for cosine and step."""
+
+    def make_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimizer, a fused one: only such can be told on the device to skip a step."""
+        decay = self.weight_decay
+        if self.optimizer == "adam":
+            return torch.optim.Adam(parameters, self.lr, weight_decay=decay, fused=True)
+        return torch.optim.SGD(
+            parameters, self.lr, momentum=MOMENTUM, weight_decay=decay, fused=True
+        )
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of a step of the run, counted from 0; not for plateau."""
+        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        done = min(1.0, step / self.steps)
+        if self.schedule == "cosine":
+            return self.lr * warm * (1 + math.cos(math.pi * done)) / 2
+        return self.lr * warm * 0.1 ** sum(done >= drop for drop in DROPS)

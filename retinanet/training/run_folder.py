@@ -1,0 +1,256 @@
+"""The folder of a run: what is in it, what may be removed, and the state to resume from."""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from retinanet.errors import DataError, printable, shown
+from retinanet.report import html
+from retinanet.runtime.console import say
+from retinanet.runtime.distributed import run_id, was_restarted
+from retinanet.runtime.files import write_whole
+from retinanet.training.run_log import METRICS_FILE, TENSORBOARD_FOLDER
+from retinanet.weights.checkpoint import Checkpoint, save_checkpoint, write_file
+from retinanet.weights.safe_load import read_file
+
+STATE_VERSION = 3
+
+
+STATE_FILE = "training_state.pt"
+
+
+CONFIG_FILE = "config.json"
+
+
+# What a run leaves in its folder; nothing else is ever removed. `.tmp` is what a kill leaves.
+_RUN_FILE = re.compile(
+    r"((coco|csv|shapes)_retinanet_(\d+|best)\.pt|model_final\.pt|training_state\.pt)(\.tmp)?"
+    r"|shapes_retinanet_detections\.jpg"
+    rf"|{TENSORBOARD_FOLDER}/events\.out\.tfevents\..*"
+)
+
+
+# Names that others use too, and how such a file of a run begins.
+_COMMON_NAMES = {
+    CONFIG_FILE: b'{\n "flags"',
+    METRICS_FILE: b'{"kind"',
+    "report.html": html.BEGINNING,
+}
+
+
+class RunFolder:
+    """Writes a run's files, whole or not at all, from the main process only.
+
+    Args:
+        folder: of the run.
+        dataset: its kind, the first word of the files' names.
+        keep: how many epochs' files stay; None for all.
+        save_every_minutes: how long the state may lag behind.
+        writes: whether this process writes at all.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dataset: str,
+        *,
+        keep: int | None,
+        save_every_minutes: float,
+        writes: bool,
+    ) -> None:
+        self.folder, self.dataset, self.keep, self.writes = folder, dataset, keep, writes
+        self.seconds_between_states = 60 * save_every_minutes
+        self.best = float("-inf")
+        self.since_best = 0  # evaluations
+        self._saved_at = float("-inf")  # the first step's state is due at once
+
+    @property
+    def state_file(self) -> Path:
+        """Where the state is."""
+        return self.folder / STATE_FILE
+
+    @property
+    def best_file(self) -> Path:
+        """Where the checkpoint with the best score is."""
+        return self.folder / f"{self.dataset}_retinanet_best.pt"
+
+    def old_files(self, *, overwrite: bool) -> list[Path]:
+        """Files of another run, which a new run's must not be mixed with.
+
+        Raises:
+            DataError: there are such files and they are not to be overwritten; nothing is touched.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise DataError(f"{self.folder}: is a file; expected a folder for --output_dir")
+        files = sorted(
+            file
+            for pattern in ("*", f"{TENSORBOARD_FOLDER}/*")
+            for file in self.folder.glob(pattern)
+            if _RUN_FILE.fullmatch(file.relative_to(self.folder).as_posix())
+        )
+        for name, beginning in _COMMON_NAMES.items():
+            file = self.folder / name
+            if file.exists():
+                if file.is_dir() or not beginning.startswith(_first_bytes(file, len(beginning))):
+                    raise DataError(
+                        f"{file}: is not a run's, and the run would replace it; move it away, or"
+                        " choose another --output_dir"
+                    )
+                files.append(file)
+        if files and not overwrite:
+            names = ", ".join(file.name for file in files[:5]) + (" ..." if len(files) > 5 else "")
+            raise DataError(
+                f"{self.folder}: holds another run's files ({names}); pass --resume to go on with"
+                " it, choose another --output_dir, or pass --overwrite to remove them"
+            )
+        return files
+
+    def claim(self, old_files: list[Path], epochs: int, weights_size: int) -> None:
+        """Make the folder, clear it of an old run's files, and look whether the disk will do.
+
+        Args:
+            old_files: to be removed; each is said.
+            epochs: that the run is to take.
+            weights_size: of one file of weights, bytes.
+        """
+        if not self.writes:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if old_files:
+            say(f"Removing the old run's files: {', '.join(map(str, old_files))}")
+        for file in old_files:
+            file.unlink()
+        # Kept epochs, best and final; the state has two moments more, and twice while replaced.
+        need = weights_size * (min(self.keep or epochs, epochs) + 2 + 2 * 3)
+        free = shutil.disk_usage(self.folder).free
+        if need > free:
+            say(
+                f"Warning: the run will take about {need / 1e9:.1f} GB, and {self.folder} has"
+                f" {free / 1e9:.1f} GB free; pass --keep N to keep the last N epochs only"
+            )
+
+    def save_config(self, flags: Mapping[str, object], machine: Mapping[str, object]) -> None:
+        """Write down how the run was started: every flag's value, versions, the machine."""
+        if self.writes:
+            content = {"flags": dict(flags), **machine}
+            text = json.dumps(content, indent=1, default=str)
+            write_whole(self.folder / CONFIG_FILE, text.encode())
+
+    def save_epoch(self, checkpoint: Checkpoint) -> None:
+        """Write an epoch's file, and remove the one that `keep` leaves no room for."""
+        if not self.writes:
+            return
+        epoch = checkpoint.epoch or 0
+        save_checkpoint(self.folder / f"{self.dataset}_retinanet_{epoch}.pt", checkpoint)
+        for file in self.folder.glob(f"{self.dataset}_retinanet_*.pt"):
+            number = file.stem.rsplit("_", 1)[1]
+            if self.keep and number.isdecimal() and int(number) <= epoch - self.keep:
+                file.unlink()
+
+    def save_if_best(self, checkpoint: Checkpoint, score: float) -> None:
+        """Write the checkpoint again as the best one if no earlier score was as high."""
+        self.since_best += 1
+        if score > self.best:
+            self.best, self.since_best = score, 0
+            if self.writes:
+                save_checkpoint(self.best_file, checkpoint)
+
+    def stands_still(self, patience: int | None) -> bool:
+        """Whether the last `patience` evaluations brought nothing better; never where None."""
+        return patience is not None and self.since_best >= patience
+
+    def save_final(self, checkpoint: Checkpoint) -> None:
+        """Write the last file."""
+        if self.writes:
+            save_checkpoint(self.folder / "model_final.pt", checkpoint)
+
+    def state_is_due(self) -> bool:
+        """Whether the last state is older than it may be."""
+        return self.writes and time.monotonic() - self._saved_at >= self.seconds_between_states
+
+    def save_state(self, state: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """Replace the state.
+
+        Args:
+            state: what the run goes on from.
+            settings: what a resumed run must agree with.
+        """
+        if self.writes:
+            known = {"version": STATE_VERSION, "settings": dict(settings)}
+            best = {"best": self.best, "since_best": self.since_best}
+            write_file(self.state_file, {**known, **best, **state})
+            self._saved_at = time.monotonic()
+
+    def state_to_resume(self, wanted: bool | str | None) -> Path | None:
+        """The file to resume from, if any.
+
+        A process that torchrun restarts (--max_restarts) goes on with its own run: the one whose
+        state carries torchrun's id.
+
+        Args:
+            wanted: True for this folder's state, or a file's name.
+        """
+        if was_restarted() and self.state_file.is_file():
+            if self.read_state(self.state_file).get("run_id") == run_id():
+                return self.state_file
+        if not wanted:
+            return None
+        return self.state_file if wanted is True else Path(wanted)
+
+    def read_state(self, path: Path) -> dict[str, Any]:
+        """Read a state.
+
+        Raises:
+            DataError: there is none.
+        """
+        if not path.is_file():
+            raise DataError(f"{path}: there is no state to resume from; start without --resume")
+        state = read_file(path)
+        if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
+            raise DataError(
+                f"{path}: it is no state of a run; expected a {STATE_FILE}; a model to start from"
+                " goes to --weights"
+            )
+        version = printable(shown(state.get("version")))
+        if version != str(STATE_VERSION):
+            raise DataError(f"{path}: a state of version {version}; use that program")
+        kinds = {"metrics": dict, "best": int | float, "since_best": int}
+        wrong = [k for k, kind in kinds.items() if k in state and not isinstance(state[k], kind)]
+        if wrong:
+            raise DataError(f"{path}: a damaged state ({wrong[0]}); start without --resume")
+        # The best file stays behind where a run goes on in another folder.
+        if self.best_file.exists():
+            self.best, self.since_best = state["best"], state["since_best"]
+        return state
+
+
+def check_settings(path: Path, state: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Make sure that a resumed run would end in the weights of one that was never stopped.
+
+    Raises:
+        DataError: settings that decide the weights differ; each is named.
+    """
+    differences = [
+        f"{name} is {_short(value)}, was {_short(state['settings'].get(name))}"
+        for name, value in settings.items()
+        if state["settings"].get(name) != value
+    ]
+    if differences:
+        raise DataError(
+            f"{path}: the run cannot be resumed with other settings: {'; '.join(differences)};"
+            " give the same flags and data, or start a new run with --weights"
+        )
+
+
+def _first_bytes(file: Path, count: int) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(count)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,280 @@
+"""What a run records: the live line, metrics.jsonl, TensorBoard."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from retinanet.errors import DataError
+from retinanet.runtime.console import Item, is_main_process, say, shows_bars
+from retinanet.runtime.device import peak_memory
+from retinanet.runtime.files import whole_file
+
+METRICS_FILE = "metrics.jsonl"
+
+
+TENSORBOARD_FOLDER = "tensorboard"
+
+
+DATA_BOUND = 0.25  # share of the time spent waiting for images above which a hint is given
+
+
+BAR = "{desc} {percentage:3.0f}% {bar} {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
+
+class Pace:
+    """How fast an epoch goes, and how much of it is spent waiting for data.
+
+    The clock starts with the first batch: the start of the loader's processes does not count.
+    """
+
+    def __init__(self) -> None:
+        self.steps, self.images = 0, 0
+        self._started: float | None = None
+        self._waited = 0.0
+
+    def timed(self, batches: Iterable[Item]) -> Iterator[Item]:
+        """Pass batches through, and measure how long each is waited for."""
+        asked = 0.0
+        for batch in batches:
+            now = time.perf_counter()
+            if self._started is None:
+                self._started = now
+            else:
+                self._waited += now - asked
+            yield batch
+            asked = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Since the first batch."""
+        return time.perf_counter() - (self._started or time.perf_counter())
+
+    @property
+    def images_per_second(self) -> float:
+        """Of all processes together."""
+        return self.images / max(1e-9, self.seconds)
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time spent waiting for data, 0..1."""
+        return self._waited / max(1e-9, self.seconds)
+
+    def left(self, steps: int) -> str:
+        """How long so many more steps will take, as h:mm:ss."""
+        return str(timedelta(seconds=round(steps * self.seconds / max(1, self.steps))))
+
+
+def tensorboard_writer() -> Callable[..., Any]:
+    """The class that writes for TensorBoard.
+
+    Raises:
+        DataError: tensorboard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise DataError("--tensorboard needs a package: pip install tensorboard") from error
+    return SummaryWriter
+
+
+class RunLog:
+    """Where a run's numbers go: the console, metrics.jsonl, TensorBoard.
+
+    On a terminal an epoch is one live line; elsewhere every logged step is a line of its own.
+
+    Args:
+        folder: of the run; None writes no files.
+        device: whose memory is told.
+        log_every: steps between two records.
+        epochs: of the whole run.
+        tensorboard: whether to write for it too.
+
+    Raises:
+        DataError: tensorboard is not installed.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        device: torch.device | None = None,
+        log_every: int = 1,
+        epochs: int = 1,
+        tensorboard: bool = False,
+    ) -> None:
+        self.folder = folder if is_main_process() else None
+        self.device, self.log_every, self.epochs = device, log_every, epochs
+        self.prints_steps = not (shows_bars() and sys.stdout.isatty())
+        self.pace = Pace()
+        self._steps: int | None = None  # of an epoch
+        self._bar: tqdm[Any] | None = None
+        self._board: Any = None  # TensorBoard's writer
+        self._open_board = tensorboard_writer() if tensorboard else None
+
+    def open(self, epoch: int, step: int, *, steps: int) -> None:
+        """Begin to write, or go on: records from this epoch and step on are dropped.
+
+        Args:
+            epoch: that comes next.
+            step: of it that comes next.
+            steps: of every epoch.
+        """
+        self._steps = steps
+        if self.folder is None:
+            return
+        earlier = [
+            record
+            for record in read_records(self.folder / METRICS_FILE)
+            if (record["epoch"], record.get("iteration", math.inf)) < (epoch, step)
+        ]
+        with whole_file(self.folder / METRICS_FILE) as stream:
+            stream.writelines(json.dumps(record).encode() + b"\n" for record in earlier)
+        if self._open_board is not None:
+            self._board = self._open_board(
+                self.folder / TENSORBOARD_FOLDER, purge_step=epoch * steps + step
+            )
+
+    def watch(self, batches: Iterable[Item], epoch: int, step: int) -> Iterator[Item]:
+        """Pass the rest of an epoch's batches through, timed, with a bar on a terminal."""
+        self.pace = Pace()
+        with tqdm(
+            initial=step,
+            total=self._steps,
+            desc=f"epoch {epoch + 1}/{self.epochs}",
+            bar_format=BAR,
+            dynamic_ncols=True,
+            disable=not shows_bars(),
+        ) as self._bar:
+            yield from self.pace.timed(batches)
+
+    def took(self, images: int) -> None:
+        """Count a step that was taken, of so many images."""
+        self.pace.steps += 1
+        self.pace.images += images
+        if self._bar is not None:
+            self._bar.update()
+
+    def add_step(
+        self,
+        epoch: int,
+        step: int,
+        *,
+        lr: float,
+        classification: float,
+        regression: float,
+        running: float,
+        norm: float,
+    ) -> None:
+        """Tell a step's numbers, if it is its turn."""
+        if step % self.log_every:
+            return
+        memory = peak_memory(self.device)
+        of_run = (self._steps or 0) * (self.epochs - epoch) - step
+        rest = (
+            f"lr: {lr:g} | {self.pace.images_per_second:.1f} img/s"
+            f" | waiting: {self.pace.waiting:.0%} | {memory / 1e9:.1f} GB"
+            f" | ETA: {self.pace.left(of_run)}"
+        )
+        if self.prints_steps:
+            say(
+                f"Epoch: {epoch} | Iteration: {step} | Classification loss: {classification:1.5f}"
+                f" | Regression loss: {regression:1.5f} | Running loss: {running:1.5f} | {rest}"
+            )
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"loss {running:.3f} | {rest}")
+        numbers = {
+            "classification_loss": classification,
+            "regression_loss": regression,
+            "running_loss": running,
+            "gradient_norm": norm,
+            "lr": lr,
+            **self._speed(),
+            "memory_bytes": memory,
+        }
+        self._write({"kind": "step", "epoch": epoch, "iteration": step, **_finite(numbers)})
+        self._plot(epoch, step, {f"train/{name}": value for name, value in numbers.items()})
+
+    def add_epoch(
+        self,
+        epoch: int,
+        mean_loss: float,
+        metrics: Mapping[str, float],
+        per_class: Mapping[str, float],
+    ) -> None:
+        """Tell what an epoch came to.
+
+        Args:
+            epoch: which.
+            mean_loss: of its steps.
+            metrics: of the evaluation, by name; empty where there was none.
+            per_class: AP by class name.
+        """
+        say(
+            f"Epoch {epoch}: mean loss {mean_loss:.5f}, {self.pace.images_per_second:.1f} images/s,"
+            f" {self.pace.waiting:.0%} of the time waiting for images"
+        )
+        if self.pace.waiting > DATA_BOUND and self.pace.steps > 10:
+            say("  The images come too slowly: try more --workers, or store them smaller")
+        numbers = {"mean_loss": mean_loss, **self._speed()}
+        scores = {"metrics": dict(metrics), "AP_per_class": dict(per_class)}
+        self._write({"kind": "epoch", "epoch": epoch, **_finite(numbers), **scores})
+        curves = {f"epoch/{name}": value for name, value in numbers.items()}
+        curves |= {f"validation/{name}": value for name, value in metrics.items()}
+        curves |= {f"AP of a class/{name}": value for name, value in per_class.items()}
+        self._plot(epoch + 1, 0, curves)
+
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether `add_picture` does anything."""
+        return self._board is not None
+
+    def add_picture(self, epoch: int, name: str, picture: NDArray[np.uint8]) -> None:
+        """Show TensorBoard a picture [H, W, 3], RGB."""
+        if self._board is not None:
+            at = (epoch + 1) * (self._steps or 0)
+            self._board.add_image(name, picture, at, dataformats="HWC")
+
+    def _speed(self) -> dict[str, float]:
+        return {
+            "images_per_second": round(self.pace.images_per_second, 3),
+            "waiting_for_data": round(self.pace.waiting, 4),
+        }
+
+    def _write(self, record: dict[str, Any]) -> None:
+        """Append a record to the file."""
+        if self.folder is not None:
+            with (self.folder / METRICS_FILE).open("a") as stream:
+                stream.write(json.dumps(record) + "\n")
+
+    def _plot(self, epoch: int, step: int, curves: Mapping[str, float]) -> None:
+        """Add a point to each of TensorBoard's curves."""
+        if self._board is not None:
+            for name, value in curves.items():
+                self._board.add_scalar(name, value, epoch * (self._steps or 0) + step)
+            self._board.flush()
+
+
+def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    """The numbers, None for those that JSON does not know."""
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl; none where there is no file, up to a line that was cut."""
+    records: list[dict[str, Any]] = []
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records

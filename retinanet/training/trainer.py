@@ -1,0 +1,219 @@
+"""A model with its optimizer, schedule and scaler: one step, one epoch, its state."""
+
+import operator
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from retinanet.data.batches import Batch
+from retinanet.errors import DataError, reason
+from retinanet.model import RetinaNet
+from retinanet.runtime.console import say
+from retinanet.runtime.device import Runtime, shares_batches
+from retinanet.runtime.distributed import (
+    JointBatch,
+    joint_batch,
+    sum_over_processes,
+    take_from_first,
+)
+from retinanet.runtime.signals import StopRequest
+from retinanet.training.loss_log import LossLog
+from retinanet.training.optim import Recipe
+
+MAX_UNREADABLE = 100  # images that may be skipped before the run is given up
+
+
+def parallel(model: RetinaNet, runtime: Runtime) -> nn.Module:
+    """Wrap a model for all the devices it is to train on.
+
+    DistributedDataParallel under torchrun; else DataParallel as the original, which splits batches
+    over the GPUs, and over nothing on a CPU. Every step begins with batch norm's statistics of the
+    first process or GPU.
+    """
+    device = runtime.device
+    if runtime.world_size > 1:
+        ids = None if device.type == "cpu" else [device]
+        return DistributedDataParallel(model, device_ids=ids)
+    if device.type == "cpu" and torch.cuda.is_available():
+        return model  # DataParallel would move it to the GPUs that the user does not want
+    return nn.DataParallel(model, device_ids=None if device.index is None else [device.index])
+
+
+class Training:
+    """A model with its optimizer, schedule and losses: what a run continues from.
+
+    Args:
+        model: on its device.
+        runtime: device, precision and peers.
+        recipe: optimizer, schedule, clipping.
+        log: takes the losses.
+    """
+
+    def __init__(self, model: RetinaNet, runtime: Runtime, recipe: Recipe, log: LossLog) -> None:
+        self.model, self.runtime, self.recipe, self.log = model, runtime, recipe, log
+        model.autocast = runtime.autocast
+        model.train_layers(recipe.trainable_layers)
+        self.wrapper = parallel(model, runtime)
+        self.optimizer = recipe.make_optimizer(model.parameters())
+        self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(self.optimizer, patience=3)
+        self.scaler = torch.amp.GradScaler(
+            runtime.device.type, enabled=runtime.autocast is torch.float16
+        )
+        self.epoch, self.step = 0, 0
+        self.steps_done = 0  # of the whole run
+        self._unreadable: set[str] = set()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that decides how the run goes on, as plain data."""
+        self.log.flush()
+        return {
+            "weights": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "steps_done": self.steps_done,
+            "running": list(self.log.running),
+            "total": self.log.total,
+            "count": self.log.count,
+            "unreadable": sorted(self._unreadable),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to what `state()` gave.
+
+        Raises:
+            DataError: it is not that.
+        """
+        try:
+            self.model.load_state_dict(state["weights"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            if state["scaler"]:
+                self.scaler.load_state_dict(state["scaler"])
+            self.epoch, self.step = operator.index(state["epoch"]), operator.index(state["step"])
+            self.steps_done = operator.index(state["steps_done"])
+            self.log.running.extend(map(float, state["running"]))
+            self.log.total = float(state["total"])
+            self.log.count = operator.index(state["count"])
+            self._unreadable.update(state["unreadable"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise DataError(
+                f"the state to resume from is damaged ({reason(error)}); start without --resume"
+            ) from error
+
+    def train_epoch(
+        self, batches: Iterable[Batch], stop: StopRequest, after_step: Callable[[], None]
+    ) -> None:
+        """Train on what is left of the epoch; `step` counts on.
+
+        Args:
+            batches: from number `step` on.
+            stop: asked after every step.
+            after_step: called then, with everything up to date but the log.
+
+        Raises:
+            StoppedError: `stop` was asked for, and a step was just finished.
+            DataError: the loss or the gradient was not finite, or images could not be read.
+        """
+        self.wrapper.train()
+        if self.recipe.batch_norm == "frozen":
+            self.model.freeze_bn()
+        for batch in self.log.run.watch(batches, self.epoch, self.step):
+            H, W = batch["img"].shape[-2:]
+            joint = joint_batch(H, W, len(batch["img"]), stop=stop.signal_number is not None)
+            self._note_unreadable(batch)
+            if joint.images:
+                if self.recipe.schedule != "plateau":
+                    self._set_lr(self.recipe.lr_at(self.steps_done))
+                losses = self.train_step(batch, joint)
+                self.log.add(self.epoch, self.step, self.lr, losses, batch.get("index", ()))
+            self.step += 1
+            self.steps_done += 1
+            self.log.run.took(joint.images)
+            after_step()
+            # A request that came during the step counts at once where nobody else must agree.
+            if joint.stop or (self.runtime.world_size == 1 and stop.signal_number):
+                stop.stop()
+        self.log.flush()
+        take_from_first(self.model.buffers())  # of batch norm: the ones that are saved
+
+    @property
+    def lr(self) -> float:
+        """The learning rate as it is now."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def _set_lr(self, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def finish_epoch(self) -> None:
+        """Let the plateau schedule see the epoch's mean loss, and begin the next epoch."""
+        if self.recipe.schedule == "plateau":
+            lr = self.lr
+            self.scheduler.step(self.log.mean)
+            if self.lr != lr:
+                say(f"The loss stands still: learning rate {self.lr:g}")
+        self.log.total, self.log.count = 0.0, 0
+        self.epoch, self.step = self.epoch + 1, 0
+
+    def train_step(self, batch: Batch, joint: JointBatch) -> Tensor:
+        """Forward, backward, clip, step; without waiting for the device.
+
+        A batch whose loss is exactly 0, or whose loss or gradient is not finite, changes no
+        parameter: the optimizer is told so on the device (a fused optimizer's `found_inf`).
+
+        Args:
+            batch: images [B, 3, H, W] and annotations [B, M, 5] of this process.
+            joint: what all processes have.
+
+        Returns:
+            Classification loss, regression loss and the gradient's norm before clipping, of the
+            joint batch: [3], float32, on the device.
+        """
+        device = self.runtime.device
+        images = batch["img"].to(device, non_blocking=True)
+        annotations = batch["annot"].to(device, non_blocking=True)
+        # Padding has anchors too: one process with the joint batch would see as many.
+        H, W = images.shape[-2:]
+        images = F.pad(images, (0, joint.width - W, 0, joint.height - H))
+        self.optimizer.zero_grad(set_to_none=True)
+        # Under DataParallel each device gives a mean, which count alike as in the original.
+        losses = torch.stack([x.mean() for x in self.wrapper([images, annotations])])
+        # DistributedDataParallel takes the mean over processes; the joint mean is over images.
+        losses = losses * (len(images) * self.runtime.world_size / joint.images)
+        self.scaler.scale(losses.sum()).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        losses = sum_over_processes(losses.detach() / self.runtime.world_size)
+        loss = losses.sum()
+        skip = (loss == 0) | ~torch.isfinite(loss) | ~torch.isfinite(norm)
+        self.optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.scaler.update()
+        return torch.cat((losses, norm.detach().reshape(1)))
+
+    def _note_unreadable(self, batch: Batch) -> None:
+        """Say each image that was skipped once, from any process, and give up when many are."""
+        for message in batch.get("unreadable", ()):
+            if message not in self._unreadable:
+                self._unreadable.add(message)
+                sys.stderr.write(f"Skipped ({len(self._unreadable)}): {message}\n")
+        if len(self._unreadable) > MAX_UNREADABLE:
+            raise DataError(
+                f"more than {MAX_UNREADABLE} images cannot be read, the last: {message};"
+                " mend the data"
+            )
+
+
+def compile_network(model: RetinaNet, runtime: Runtime) -> None:
+    """Let torch compile what the model computes before the loss."""
+    if shares_batches(runtime):  # the replicas would run the first GPU's weights
+        raise DataError("--compile with several GPUs needs torchrun, or give --device cuda:0")
+    model.predict = torch.compile(model.predict)  # type: ignore[method-assign]

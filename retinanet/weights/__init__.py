@@ -1,0 +1,1 @@
+"""Files of weights: checkpoints, other projects' detectors, and what training starts from."""

@@ -1,0 +1,132 @@
+"""What a training starts from: nothing, a backbone, or a whole detector of any project."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from retinanet.backbone import imagenet_weights
+from retinanet.errors import DataError, reason
+from retinanet.model import ModelConfig, RetinaNet
+from retinanet.weights.checkpoint import load_checkpoint, read_weights, resnet_depth
+from retinanet.weights.conversion import PUBLISHED
+
+
+class Start(NamedTuple):
+    """The weights to start from, and what they were trained as."""
+
+    weights: Mapping[str, Tensor]
+    """Not all of them need fit the model."""
+    config: ModelConfig | None = None
+    """None where they are no detector."""
+
+
+def start_weights(source: str, depth: int) -> Start:
+    """The weights that training is to start from.
+
+    Args:
+        source: "none", "imagenet", a name of `foreign.PUBLISHED`, or a file: a torchvision ResNet,
+            or any detector.
+        depth: of the model's ResNet.
+
+    Raises:
+        DataError: the file cannot be had or read, or its ResNet is another one.
+    """
+    if source == "none":
+        return Start({})
+    if source == "imagenet":
+        return Start(imagenet_weights(depth))
+    if source in PUBLISHED:
+        checkpoint = load_checkpoint(source)
+        start = Start(checkpoint.weights, checkpoint.config)
+    else:
+        start = Start(*read_weights(Path(source)))
+    found = resnet_depth(start.weights, source)
+    if found != depth:
+        raise DataError(
+            f"{source}: it holds a ResNet-{found}, the model is a ResNet-{depth};"
+            f" pass --depth {found} or other --weights"
+        )
+    return start
+
+
+def resumed_start(state: Mapping[str, Any]) -> Start:
+    """What a resumed run started from: the settings in its state; its weights come later.
+
+    Raises:
+        DataError: they are no settings of a model.
+    """
+    try:
+        return Start({}, ModelConfig(**state["network"]) if "network" in state else None)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"the state to resume from is damaged ({reason(error)}); start without --resume"
+        ) from error
+
+
+def start_config(
+    start: Start,
+    source: str,
+    *,
+    num_classes: int,
+    depth: int,
+    anchors: Mapping[str, Any],
+) -> ModelConfig:
+    """The settings of the model to train: those of a detector that it starts from, if any.
+
+    Args:
+        start: what training starts from.
+        source: what the messages call it.
+        num_classes: K, whatever the start's.
+        depth: of the ResNet, which is the start's.
+        anchors: the settings of anchors that were asked for: tuples by name.
+
+    Raises:
+        DataError: the start's anchors are not those asked for.
+    """
+    if start.config is None:
+        return ModelConfig(num_classes, depth, **anchors)
+    for name, asked in anchors.items():
+        found = getattr(start.config, name)
+        if tuple(found) != asked:
+            raise DataError(
+                f"{source}: its {name} are {_numbers(found)}, --{name} asks for {_numbers(asked)};"
+                " give the same ones, or other --weights"
+            )
+    return replace(start.config, num_classes=num_classes)
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def take_weights(model: RetinaNet, weights: Mapping[str, Tensor]) -> str:
+    """Load every tensor that has the same name and shape, of any float type.
+
+    Returns:
+        Which parts of the model were taken and which are new, in one line.
+    """
+    own = model.state_dict()
+    fitting = {
+        name: value
+        for name, value in weights.items()
+        if name in own and value.shape == own[name].shape
+    }
+    model.load_state_dict(fitting, strict=False)
+    beginnings = {
+        "backbone": ("conv1.", "bn1.", "layer"),
+        "FPN": ("fpn.",),
+        "box head": ("regressionModel.",),
+        "class tower": ("classificationModel.conv", "classificationModel.norm"),
+        "class output": ("classificationModel.output.",),
+    }
+    # A backbone's counters of batches are not weights, and old files lack them.
+    parts = {
+        part: [name for name in own if name.startswith(start) and own[name].dim()]
+        for part, start in beginnings.items()
+    }
+    taken = [part for part, names in parts.items() if all(name in fitting for name in names)]
+    new = [part for part in parts if part not in taken]
+    return f"taken: {', '.join(taken) or 'nothing'}; new: {', '.join(new) or 'nothing'}"
