@@ -1,0 +1,200 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+from torchvision.transforms import Compose
+
+import retinanet
+from retinanet.data.datasets import ImageFiles
+from retinanet.data.transforms import Normalizer, Resizer
+from retinanet.errors import DataError
+from retinanet.inference.prediction import predict
+from retinanet.model import ModelConfig, RetinaNet
+from retinanet.weights.checkpoint import Checkpoint, save_checkpoint
+from tests.support.helpers import take_ruled_weights
+from tests.support.paths import ROOT
+
+NAMES = ("cat", "dog", "emu")
+THRESHOLD = 0.125  # the weights by rule are never sure
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A checkpoint whose model finds things in any picture."""
+    model = RetinaNet(ModelConfig(3, depth=18))
+    take_ruled_weights(model)
+    path = tmp_path_factory.mktemp("model") / "model.pt"
+    checkpoint = Checkpoint(model.config, model.state_dict(), NAMES, min_side=64, max_side=96)
+    save_checkpoint(path, checkpoint)
+    return path
+
+
+@pytest.fixture(scope="module")
+def detector(file):
+    return retinanet.load(file, "cpu", score_threshold=THRESHOLD)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A photograph of 451 x 300 pixels (width x height)."""
+    path = tmp_path / "chelsea.png"
+    Image.fromarray(data.chelsea()).save(path)
+    return path
+
+
+def assert_same(result, other):
+    assert len(result) > 0
+    for column in ("boxes", "scores", "labels", "names"):
+        np.testing.assert_array_equal(getattr(result, column), getattr(other, column))
+
+
+def test_it_finds_what_prediction_finds(detector, photo):
+    dataset = ImageFiles(photo, Compose([Resizer(64, 96), Normalizer()]))
+    (expected,) = predict(detector.model, dataset, score_threshold=THRESHOLD)
+    result = detector(photo)
+    np.testing.assert_array_equal(result.scores, expected.scores)
+    np.testing.assert_array_equal(result.labels, expected.labels)
+    np.testing.assert_array_equal(result.boxes, expected.boxes)
+    assert result.names.tolist() == [NAMES[label] for label in expected.labels]
+    assert len(result) == len(expected.scores) > 0
+    assert result.boxes[:, 2].max() > 96  # pixels of the file, not of the network's input
+
+
+def test_columns_are_what_supervision_takes(detector, photo):
+    # supervision.Detections(xyxy=..., confidence=..., class_id=...) wants just these.
+    result = detector(photo)
+    D = len(result)
+    assert result.boxes.shape == (D, 4)
+    assert (result.boxes.dtype, result.scores.dtype, result.labels.dtype) == (
+        np.float32, np.float32, np.int64,
+    )  # fmt: skip
+    sure = result.scores > np.median(result.scores)
+    assert len(result.boxes[sure]) == len(result.names[sure]) == D // 2
+
+
+def test_nothing_found_has_the_same_shapes(file, photo):
+    result = retinanet.load(file, "cpu", score_threshold=0.99)(photo)
+    assert len(result) == 0
+    assert [column.shape for column in vars(result).values()] == [(0, 4), (0,), (0,), (0,)]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        str,  # a path
+        Image.open,
+        lambda path: np.asarray(Image.open(path)),
+        lambda path: np.asarray(Image.open(path))[:, ::-1][:, ::-1],  # strides below zero
+        lambda path: torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1),
+    ],
+    ids=["str", "PIL", "numpy", "numpy view", "tensor"],
+)
+def test_every_kind_of_image_gives_the_same(detector, photo, given):
+    assert_same(detector(given(photo)), detector(photo))
+
+
+def test_grey_images_of_every_kind(detector):
+    grey = data.camera()[:200, :300]
+    expected = detector(np.stack([grey] * 3, axis=-1))
+    for image in (
+        grey,
+        grey[..., None],
+        torch.from_numpy(grey.copy())[None],
+        Image.fromarray(grey),
+    ):
+        assert_same(detector(image), expected)
+
+
+def test_a_list_gives_a_list_in_its_order(detector, photo):
+    images = [photo, data.rocket(), np.asarray(Image.open(photo)), data.coffee()]
+    results = detector(images)
+    assert isinstance(results, list)
+    assert_same(results[0], results[2])
+    for image, result in zip(images, results, strict=True):
+        alone = detector(image)
+        assert alone.labels.tolist() == result.labels.tolist()
+        np.testing.assert_allclose(result.boxes, alone.boxes, atol=1e-2)
+    assert detector([]) == []
+    assert [type(result).__name__ for result in detector((photo,))] == ["Result"]
+
+
+def test_files_are_upright_and_images_in_memory_as_they_lie(detector, tmp_path):
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    Image.fromarray(data.chelsea()).save(path, exif=exif, quality=95)
+    assert_same(detector(path), detector(np.rot90(np.asarray(Image.open(path)), -1)))
+    assert_same(detector(Image.open(path)), detector(np.asarray(Image.open(path))))
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (np.zeros((8, 8, 3)), r"numpy.ndarray of float64 \[8, 8, 3\]"),
+        (np.zeros((8, 8, 4), np.uint8), r"numpy.ndarray of uint8 \[8, 8, 4\]"),
+        (np.zeros((2, 8, 8, 3), np.uint8), r"numpy.ndarray of uint8 \[2, 8, 8, 3\]"),
+        (np.zeros((0, 8, 3), np.uint8), r"numpy.ndarray of uint8 \[0, 8, 3\]"),
+        (torch.zeros(3, 8, 8), r"torch.Tensor of float32 \[3, 8, 8\]"),
+        (torch.zeros(8, 8, 3, dtype=torch.uint8), r"torch.Tensor of uint8 \[8, 8, 3\]"),
+        (torch.zeros((), dtype=torch.uint8), r"torch.Tensor of uint8 \[\]"),
+        (Image.new("I;16", (8, 8)), r"PIL.Image.Image of mode I;16"),
+        ({"img": 1}, "builtins.dict"),
+        (None, "builtins.NoneType"),
+    ],
+)
+def test_anything_else_is_refused_by_name(detector, image, found):
+    with pytest.raises(DataError, match=rf"^image 0: {found}; expected a path, a PIL image"):
+        detector(image)
+    with pytest.raises(DataError, match=rf"^image 1: {found}; expected"):
+        detector([np.zeros((8, 8), np.uint8), image])
+
+
+def test_bad_files_are_named(file, detector, tmp_path):
+    with pytest.raises(DataError, match=r"no\.jpg: No such file"):
+        detector(tmp_path / "no.jpg")
+    with pytest.raises(DataError, match="a folder; expected an image file"):
+        detector([str(tmp_path)])
+    with pytest.raises(DataError, match=r"no\.pt: there is no such file"):
+        retinanet.load(tmp_path / "no.pt")
+    with pytest.raises(DataError, match="--device nonsense"):
+        retinanet.load(file, "nonsense")
+
+
+def test_limits_are_obeyed_and_may_be_changed(file, photo):
+    detector = retinanet.load(file, "cpu", score_threshold=THRESHOLD, max_detections=3)
+    assert len(detector(photo)) == 3
+    detector.max_detections = None
+    everything = detector(photo)
+    detector.score_threshold = float(np.median(everything.scores))
+    assert 0 < len(detector(photo)) < len(everything)
+    detector.score_threshold = THRESHOLD
+    detector.class_agnostic_nms = True
+    assert 0 < len(detector(photo)) < len(everything)
+    detector.nms_threshold = 0.99
+    assert len(detector(photo)) > len(everything)
+
+
+def test_a_model_without_names_numbers_its_classes(file, photo, tmp_path):
+    content = torch.load(file, weights_only=True)
+    torch.save(content["weights"], tmp_path / "bare.pt")
+    result = retinanet.load(tmp_path / "bare.pt", "cpu", score_threshold=THRESHOLD)(photo)
+    assert set(result.names.tolist()) <= {"class 0", "class 1", "class 2"}
+    assert result.names[0] == f"class {result.labels[0]}"
+
+
+def test_importing_the_package_imports_no_torch():
+    code = "import sys, retinanet; assert 'torch' not in sys.modules; retinanet.load"
+    root = ROOT
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_package_has_no_other_attributes():
+    with pytest.raises(AttributeError, match="module 'retinanet' has no attribute 'save'"):
+        retinanet.save  # noqa: B018

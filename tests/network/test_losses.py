@@ -1,0 +1,282 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+from torchvision.ops import box_iou, sigmoid_focal_loss
+
+from retinanet import losses
+from retinanet.anchors import image_anchors
+from retinanet.boxes import encode_boxes
+from retinanet.losses import IGNORED, NEGATIVE, FocalLoss, match_anchors
+from tests.support.helpers import NoHostSync, golden_arrays
+
+PADDING = [-1.0] * 5
+# Of an image of 64 x 64; the second has an anchor between the thresholds around each box.
+BOXES = [
+    [[4.0, 4, 36, 40, 2], [20, 10, 60, 64, 0]],
+    [[0.0, 0, 64, 64, 1], PADDING],
+    [PADDING, PADDING],
+]
+
+
+def batch(seed=0, spread=6.0, dtype=torch.float32):
+    """Logits and deltas of three images of 64 x 64 and 3 classes, anchors and `BOXES`."""
+    generator = torch.Generator().manual_seed(seed)
+    anchors = image_anchors(64, 64).to(dtype)
+    logits = torch.randn(3, len(anchors), 3, generator=generator, dtype=torch.float64) * spread
+    deltas = torch.randn(3, len(anchors), 4, generator=generator, dtype=torch.float64) * 3
+    annotations = torch.tensor(BOXES, dtype=dtype)
+    return (
+        logits.to(dtype).requires_grad_(),
+        deltas.to(dtype).requires_grad_(),
+        anchors,
+        annotations,
+    )
+
+
+def losses_and_gradients(logits, deltas, anchors, annotations):
+    """Both losses and the gradients of their sum by logits and deltas."""
+    found = FocalLoss()(logits, deltas, anchors, annotations)
+    return *found, *torch.autograd.grad(sum(found).sum(), (logits, deltas))
+
+
+# ---- matching ----
+
+
+def test_thresholds_of_iou():
+    box = [0.0, 0, 10, 10, 7]
+    anchors = torch.tensor(
+        [
+            [0.0, 0, 10, 20],  # 100 / 200: 0.5 is positive
+            [0.0, 0, 10, 20.1],  # a little less
+            [0.0, 0, 10, 25],  # 100 / 250: 0.4 is ignored
+            [0.0, 0, 10, 25.1],  # a little less
+            [50.0, 50, 60, 60],  # apart
+        ]
+    )
+    labels, boxes = match_anchors(anchors, torch.tensor([[box]]))
+    assert labels.tolist() == [[7, IGNORED, IGNORED, NEGATIVE, NEGATIVE]]
+    assert boxes[0, 0].tolist() == box[:4]
+
+
+def test_the_box_of_most_overlap_wins():
+    anchors = torch.tensor([[0.0, 0, 10, 10]])
+    annotations = torch.tensor([[[0.0, 0, 10, 6, 1], [0, 0, 10, 8, 2], [0, 0, 10, 7, 3]]])
+    labels, boxes = match_anchors(anchors, annotations)
+    assert labels.item() == 2
+    assert boxes.tolist() == [[[0, 0, 10, 8]]]
+
+
+def test_a_box_that_no_anchor_reaches_gets_none():
+    anchors = torch.tensor([[0.0, 0, 32, 32]])
+    labels, _ = match_anchors(anchors, torch.tensor([[[0.0, 0, 4, 4, 1]]]))  # 16 / 1024
+    assert labels.item() == NEGATIVE
+
+
+# ---- against references ----
+
+
+def test_values_and_gradients_of_the_original():
+    golden = golden_arrays("losses.npz")
+    logits, deltas = golden["logits"].requires_grad_(), golden["regression"].requires_grad_()
+    found = losses_and_gradients(logits, deltas, golden["anchors"], golden["annotations"])
+    names = ("classification_loss", "regression_loss", "grad_logits", "grad_regression")
+    for name, value in zip(names, found, strict=True):
+        atol = 1e-6 * golden[name].abs().max().item()
+        torch.testing.assert_close(value, golden[name], rtol=1e-4, atol=atol, msg=name)
+
+
+def plain_losses(logits, deltas, anchors, annotations):
+    """The definition, on probabilities and dense targets, image by image."""
+    classification, regression = [], []
+    for x, delta, padded in zip(logits, deltas, annotations, strict=True):
+        rows = padded[padded[:, 4] != -1]
+        target = torch.zeros_like(x)
+        positive = torch.zeros(len(anchors), dtype=torch.bool)
+        if len(rows):
+            iou, best = box_iou(anchors, rows[:, :4]).max(dim=1)
+            positive = iou >= 0.5
+            target[positive, rows[best[positive], 4].long()] = 1
+            target[(iou >= 0.4) & (iou < 0.5)] = -1  # ignored
+        p = x.sigmoid().clamp(1e-4, 1 - 1e-4)
+        terms = torch.where(
+            target == 1, -0.25 * (1 - p) ** 2 * p.log(), -0.75 * p**2 * (1 - p).log()
+        )
+        terms = terms * (target != -1)
+        classification.append(terms.sum() / max(1, int(positive.sum())))
+        if positive.any():
+            wanted = encode_boxes(anchors[positive], rows[best[positive], :4])
+            error = (delta[positive] - wanted).abs()
+            smooth = torch.where(error < 1 / 9, 0.5 * 9 * error**2, error - 0.5 / 9)
+            regression.append(smooth.mean())
+        else:
+            regression.append(torch.zeros((), dtype=x.dtype))
+    return torch.stack(classification).mean(), torch.stack(regression).mean()
+
+
+@pytest.mark.parametrize("spread", [1.0, 6.0, 30.0])  # 30: most lie beyond the clamp, +-9.2
+def test_values_are_those_of_the_definition(spread):
+    logits, deltas, anchors, annotations = batch(spread=spread, dtype=torch.float64)
+    labels, _ = match_anchors(anchors, annotations)
+    for kind in (labels >= 0, labels == NEGATIVE, labels == IGNORED):
+        assert kind[:2].any(), "the batch shows nothing of one kind"
+    expected = plain_losses(logits, deltas, anchors, annotations)
+    for exact, found in zip(expected, FocalLoss()(*batch(spread=spread)), strict=True):
+        assert found.shape == (1,)
+        assert found.item() == pytest.approx(exact.item(), rel=1e-5)
+
+
+def test_gradients_are_those_of_the_definition_where_no_clamp_acts():
+    logits, deltas, anchors, annotations = batch(spread=1.5, dtype=torch.float64)
+    assert logits.abs().max() < 9
+    loss = sum(plain_losses(logits, deltas, anchors, annotations))
+    expected = torch.autograd.grad(loss, (logits, deltas))
+    found = losses_and_gradients(logits, deltas, anchors, annotations)[2:]
+    # 1e-7: an image's weight, 1 / positives, is a float32
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32), st.integers(1, 4))
+def test_equals_torchvisions_focal_loss_where_no_clamp_acts(seed, K):
+    generator = torch.Generator().manual_seed(seed)
+    logits = (torch.rand(1, 50, K, generator=generator) * 18 - 9).requires_grad_()
+    labels = torch.randint(NEGATIVE, K, (1, 50), generator=generator)
+    target = F.one_hot(labels.clamp(min=0), K) * (labels >= 0).unsqueeze(2)
+    expected = sigmoid_focal_loss(logits, target.float(), alpha=0.25, gamma=2, reduction="sum")
+    found = losses._FocalLoss.apply(logits, labels, torch.ones(1))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, logits), torch.autograd.grad(expected, logits),
+        rtol=1e-4, atol=1e-6,
+    )  # fmt: skip
+
+
+def test_gradcheck_of_both_losses():
+    # One positive, one ignored and one negative anchor in the first image; none in the second.
+    anchors = torch.tensor([[0.0, 0, 10, 12], [0, 0, 10, 23], [40, 40, 50, 50]]).double()
+    annotations = torch.tensor([[[0.0, 0, 10, 10, 1]], [PADDING]]).double()
+    assert match_anchors(anchors, annotations)[0][0].tolist() == [1, IGNORED, NEGATIVE]
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.rand(2, 3, 2, generator=generator, dtype=torch.float64) * 17.8 - 8.9
+    deltas = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
+    inputs = (logits.requires_grad_(), deltas.requires_grad_(), anchors, annotations)
+    assert torch.autograd.gradcheck(FocalLoss(), inputs)
+
+
+def test_regression_worked():
+    # The anchor is the box, so the wanted deltas are 0; beta is 1/9.
+    anchors = torch.tensor([[0.0, 0, 10, 10]])
+    annotations = torch.tensor([[[0.0, 0, 10, 10, 0]]])
+    deltas = torch.tensor([[[0.1, -1.0, 0.0, 0.0]]])
+    # 0.1 < 1/9: 9 / 2 * 0.1^2 = 0.045; 1 > 1/9: 1 - 1/18 = 0.94444; mean over 4 coordinates
+    _, regression = FocalLoss()(torch.zeros(1, 1, 1), deltas, anchors, annotations)
+    assert regression.item() == pytest.approx((0.045 + 1 - 1 / 18) / 4)
+
+
+# ---- saturated logits ----
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("logit", [12.0, 50.0, 200.0, -12.0, -50.0, -200.0])
+def test_saturated_logits_are_finite_and_pulled_the_right_way(logit, dtype):
+    anchors = torch.tensor([[0.0, 0, 10, 10], [40, 40, 50, 50]])  # positive, negative
+    annotations = torch.tensor([[[0.0, 0, 10, 10, 0]]])
+    logits = torch.full((1, 2, 1), logit, dtype=dtype, requires_grad=True)
+    loss, _ = FocalLoss()(logits, torch.zeros(1, 2, 4, dtype=dtype), anchors, annotations)
+    loss.sum().backward()
+    # One entry is sure and wrong, clamped at p = 1e-4: alpha * (1 - 1e-4)^2 * -log(1e-4); the other
+    # adds alpha * (1e-4)^2 * 1e-4, nothing.
+    wrong, alpha = (1, 0.75) if logit > 0 else (0, 0.25)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(alpha * 0.9999**2 * math.log(1e4), rel=1e-5)
+    # Far out the loss is linear: alpha * |x|, whose slope is alpha. The original's is 0 there.
+    slopes = logits.grad.flatten().tolist()
+    assert slopes[wrong] == pytest.approx(math.copysign(alpha, logit), rel=1e-2)
+    assert abs(slopes[1 - wrong]) < 1e-6
+    assert slopes[0] <= 0 <= slopes[1]
+
+
+# ---- images without boxes, padding, chunks ----
+
+
+def test_a_batch_without_boxes():
+    logits, deltas, anchors, annotations = batch(spread=1.5)
+    found = losses_and_gradients(logits, deltas, anchors, torch.full_like(annotations, -1))
+    classification, regression, by_logits, by_deltas = found
+    # Every entry is a negative, and each image's divisor is 1.
+    zeros = torch.zeros_like(logits)
+    expected = sigmoid_focal_loss(logits, zeros, alpha=0.25, gamma=2, reduction="sum") / 3
+    assert classification.item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(by_logits, torch.autograd.grad(expected, logits)[0])
+    assert (by_logits > 0).all()
+    assert regression.item() == 0
+    assert not by_deltas.any()
+
+
+def test_an_empty_image_adds_its_share():
+    logits, deltas, anchors, annotations = batch()
+    alone = [
+        FocalLoss()(logits[i : i + 1], deltas[i : i + 1], anchors, annotations[i : i + 1])
+        for i in range(3)
+    ]
+    together = FocalLoss()(logits, deltas, anchors, annotations)
+    for one, parts in zip(together, zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(one, sum(parts) / 3)
+    assert alone[2][1].item() == 0
+
+
+@pytest.mark.parametrize("order", [[2, 0, 1], [0, 2, 1], [0, 2, 2, 1, 2], [2, 2, 0, 2, 1]])
+def test_rows_of_padding_change_nothing_wherever_they_stand(order):
+    logits, deltas, anchors, _ = batch()
+    rows = torch.tensor([[*BOXES[0], PADDING]] * 3)
+    expected = losses_and_gradients(logits, deltas, anchors, rows)
+    found = losses_and_gradients(logits, deltas, anchors, rows[:, order])
+    assert all(map(torch.equal, found, expected))
+
+
+def test_sizes_of_chunks_change_nothing(monkeypatch):
+    expected = losses_and_gradients(*batch())
+    monkeypatch.setattr(losses, "_LOGITS_AT_ONCE", 3 * 100)  # 756 anchors: seven chunks and a rest
+    monkeypatch.setattr(losses, "_PAIRS_AT_ONCE", 3 * 2 * 100)
+    torch.testing.assert_close(losses_and_gradients(*batch()), expected)
+
+
+def test_autocast_changes_nothing():
+    expected = FocalLoss()(*batch())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = FocalLoss()(*batch())
+    assert all(map(torch.equal, found, expected))
+
+
+# ---- the host never waits ----
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool(x.any()),
+        lambda x: x.nonzero(),
+        lambda x: x[x > 0],
+        lambda x: x.masked_select(x > 0),
+        lambda x: x.unique(),
+        lambda x: torch.equal(x, x),
+        lambda x: x.new_tensor((1.0, 2.0)),
+        lambda x: x.index_put_((x > 0,), x[0]),
+        lambda x: x.repeat_interleave((x > 0).long()),
+    ],
+)
+def test_the_check_below_sees_a_wait(wait):
+    with NoHostSync(), pytest.raises(AssertionError, match="would make the host wait"):
+        wait(torch.ones(3))
+
+
+def test_no_wait_in_the_losses():
+    inputs = batch()
+    losses_and_gradients(*inputs)  # what is made once may wait once
+    with NoHostSync():
+        losses_and_gradients(*inputs)

@@ -1,0 +1,451 @@
+"""The benchmarks compare equals, and every one of them runs. No test looks at a time."""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torchvision.models.detection.image_list import ImageList
+
+from benchmarks import (
+    __main__,
+    annotations,
+    cases,
+    convolutions,
+    detection,
+    evaluation,
+    learning,
+    loss,
+    measure,
+    memory,
+    plain,
+    plain_detection,
+    profile,
+    sample,
+    startup,
+    step,
+    torchvision_run,
+)
+from benchmarks.cases import torchvision_model
+from benchmarks.measure import Row
+from retinanet.anchors import SIZES, image_anchors
+from retinanet.data.annotations import Problems
+from retinanet.data.checks import read_sizes
+from retinanet.data.datasets import CSVDataset, ImageFiles
+from retinanet.data.shapes import write_shapes
+from retinanet.data.transforms import Resizer, evaluation_transform
+from retinanet.model import RetinaNet, resnet18, resnet50
+from retinanet.runtime.device import start_runtime
+from retinanet.runtime.distributed import joint_batch
+from retinanet.training.loss_log import LossLog
+from retinanet.training.optim import Recipe
+from retinanet.training.run_log import RunLog
+from retinanet.training.trainer import Training
+from tests.support.helpers import ruled_images, take_ruled_weights, worst_match
+
+TINY = ["--side", "64", "--depth", "18", "--repeats", "1"]
+BOXES = torch.tensor(
+    [
+        [[10.0, 12, 50, 60, 0], [30, 5, 90, 33, 2], [40, 40, 40.5, 70, 1]],  # one thinner than 1 px
+        [[-1.0] * 5] * 3,  # no box
+        [[20.0, 20, 28, 28, 1], [-1.0] * 5, [-1.0] * 5],  # too small for any anchor
+    ]
+)
+
+
+@pytest.fixture(params=[resnet18, resnet50], ids=["basic blocks", "bottlenecks"])
+def model(request: pytest.FixtureRequest) -> RetinaNet:
+    """A model with the weights of the reference values, which find many things."""
+    made = request.param(num_classes=3)
+    take_ruled_weights(made)
+    made.freeze_bn()
+    return made
+
+
+def pixels(count: int) -> Tensor:
+    """Images [count, 3, 64, 96]."""
+    return torch.cat((ruled_images(3, 64, 96), ruled_images(4, 64, 96)))[:count]
+
+
+# ---- the plain loop is equal to ours
+
+
+@pytest.mark.parametrize("size", [(64, 96), (65, 97)])
+def test_plain_anchors_are_ours(size):
+    assert np.allclose(plain.anchors(*size), image_anchors(*size).numpy(), atol=1e-4)
+
+
+def test_plain_losses_are_ours(model):
+    expected = plain.losses(plain.PlainRetinaNet(model), pixels(3), BOXES)
+    found = model([pixels(3), BOXES])
+    for ours, theirs in zip(found, expected, strict=True):
+        assert theirs > 0
+        assert ours.item() == pytest.approx(theirs.item(), rel=1e-4)
+
+
+def assert_same_values(
+    found: nn.Module, expected: nn.Module, of: Callable[[Tensor], Tensor]
+) -> None:
+    """Compare something of all parameters, relative to the largest value of each."""
+    pairs = zip(found.named_parameters(), expected.parameters(), strict=True)
+    for (name, ours), theirs in pairs:
+        scale = of(theirs).abs().max().item()
+        assert torch.allclose(of(ours), of(theirs), rtol=0, atol=1e-5 * scale), name
+
+
+# In float64: in float32 a unit whose sum is nearly 0 may pass its ReLU on one side only.
+def test_plain_gradients_are_ours(model):
+    plainly = plain.PlainRetinaNet(model.double())
+    sum(plain.losses(plainly, pixels(3).double(), BOXES)).backward()
+    sum(model([pixels(3).double(), BOXES])).backward()
+    assert_same_values(model, plainly.net, lambda parameter: parameter.grad)
+
+
+# By gradient descent: Adam's first step is the gradient's sign, and rounding has a sign too.
+def test_plain_step_is_ours(model):
+    plainly = plain.PlainRetinaNet(model.double())
+    images = pixels(3).double()
+    training = Training(
+        model, start_runtime("cpu", "fp32"), Recipe(), LossLog(RunLog(), Path, skips_overflow=False)
+    )
+    training.optimizer = torch.optim.SGD(model.parameters(), lr=1.0, fused=True)
+    theirs = torch.optim.SGD(plainly.parameters(), lr=1.0)
+    model.train()
+    model.freeze_bn()
+    joint = joint_batch(*images.shape[-2:], len(images), stop=False)
+    losses = training.train_step({"img": images, "annot": BOXES}, joint)
+    loss = plain.train_step(plainly, theirs, images, BOXES)
+    assert losses[:2].sum().item() == pytest.approx(loss, rel=1e-6)
+    assert_same_values(model, plainly.net, lambda parameter: parameter)
+
+
+def test_plain_detections_are_ours(model):
+    image = pixels(1)
+    with torch.no_grad():
+        ours = model.eval()(image)
+    plainly = plain_detection.detect(plain.PlainRetinaNet(model), image)
+    assert len(plainly.scores) == len(ours[0]) > 100
+    assert worst_match(plainly, ours) < 1e-3
+    assert worst_match(ours, plainly) < 1e-3
+
+
+def test_plain_detection_of_nothing():
+    found = plain_detection.detect(plain.PlainRetinaNet(resnet18(num_classes=3)), pixels(1))
+    assert [tuple(column.shape) for column in found] == [(0,), (0,), (0, 4)]
+
+
+def test_plain_detections_stay_inside_the_picture(model):
+    found = plain_detection.detect(plain.PlainRetinaNet(model), pixels(1), size=(50, 70))
+    assert found.boxes.min() == 0
+    assert found.boxes.amax(dim=0)[2:].tolist() == [70, 50]
+
+
+def test_plain_sample_is_ours(tmp_path):
+    path = sample.photograph(tmp_path)
+    ours = ImageFiles(path, evaluation_transform(min_side=300, max_side=1000))[0]
+    plainly = plain_detection.read_sample(path, min_side=300, max_side=1000)
+    assert ours["img"].shape == plainly["img"].shape == (320, 416, 3)  # 300 x 400, padded
+    for key in ("size", "original_size", "scale"):
+        assert ours[key] == plainly[key]
+    # Not quite the same filter; the deviation of the whole is 1.
+    assert (ours["img"] - plainly["img"]).abs().mean() < 0.05
+    assert plainly["img"][300:].abs().max() == 0
+
+
+def test_both_focal_losses_are_equal():
+    assert loss.ours(64)() == pytest.approx(loss.theirs(64)(), rel=1e-3)
+    assert loss.theirs(64, from_labels=True)() == pytest.approx(loss.theirs(64)(), rel=1e-6)
+
+
+def test_every_convolution_is_recorded_and_run():
+    calls = convolutions.recorded(64, 18, torch.bfloat16)
+    model = resnet18(num_classes=80)
+    heads = 4 + 4 + 2  # their layers are run on each of five levels
+    layers = sum(isinstance(module, nn.Conv2d) for module in model.modules())
+    assert len(calls) == layers + (5 - 1) * heads
+    # P7's convolution alone is float32 on purpose.
+    assert sorted(str(call.x.dtype) for call in calls)[-2:] == ["torch.bfloat16", "torch.float32"]
+    convolutions.run(calls)
+
+
+def test_so_many_candidates_pass():
+    output = nn.Conv2d(8, 20, 1)
+    x = torch.randn(1, 8, 30, 30, generator=torch.Generator().manual_seed(0))
+    cases.let_pass(output, lambda: output(x), candidates=100)
+    assert 95 <= (output(x).sigmoid() > 0.05).sum() <= 100
+
+
+def test_annotations_of_both_sides_are_equal(tmp_path):
+    path = annotations.write_rows(tmp_path / "rows.csv", 50)
+    found, table = annotations.ours(path), annotations.theirs(path)
+    assert len(found.names) == 5
+    expected = table.assign(label=table[5].map(annotations.CLASSES))[[1, 2, 3, 4, "label"]]
+    assert found.boxes.tolist() == expected.to_numpy().tolist()
+
+
+def test_sizes_of_both_sides_are_equal(tmp_path):
+    images = annotations.write_images(tmp_path, 3)
+    expected = [(annotations.HEIGHT, annotations.WIDTH)] * 3
+    assert annotations.one_by_one(images) == expected
+    assert read_sizes(images, np.zeros(3, int), Problems("rows.csv")) == expected
+
+
+# ---- measuring
+
+
+def test_sides_run_by_turns():
+    order = []
+    sides = {name: lambda name=name: order.append(name) for name in "ab"}
+    assert set(measure.medians(sides, repeats=2, warm_up=1)) == {"a", "b"}
+    assert order == ["a", "b"] * 3
+
+
+@pytest.mark.parametrize(
+    ("row", "cells"),
+    [
+        # A target for how much faster: the other side over ours.
+        (Row("x", 0.5, 2.0, faster=3), ("0.5 s", "2 s", "4.00x faster", ">= 3x faster")),
+        # A target for how much more: ours over the other side.
+        (Row("x", 3e8, 4e8, within=0.9, unit="MB"), ("300 MB", "400 MB", "0.75x", "<= 0.9x")),
+        # No target.
+        (Row("x", 0.002, 0.001, unit="ms"), ("2 ms", "1 ms", "0.50x faster", "-")),
+    ],
+)
+def test_rows(row, cells):
+    assert row.cells() == ("x", *cells)
+
+
+def allocation(megabytes):
+    """A function that uses this much memory for a moment."""
+    return lambda: bytearray(megabytes * 10**6).count(1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_peak_memory_counts_what_is_freed_again():
+    assert 90e6 < measure.peak_memory(allocation, 100) < 120e6
+
+
+# ---- all of them, small
+
+
+def run_here(make, *args):
+    """Instead of `peak_memory`, which takes a process: run what it would measure."""
+    make(*args)()
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "flags"),
+    [
+        (step, []),
+        (convolutions, ["--precision", "fp32"]),
+        (loss, []),
+        (sample, []),
+        (detection, []),
+        (evaluation, ["--count", "3"]),
+        (memory, []),
+        (annotations, ["--rows", "50", "--images", "4", "--boxes", "50"]),
+        pytest.param(startup, [], marks=pytest.mark.slow),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_it_prints_a_table(benchmark, flags, capsys, monkeypatch):
+    for module in (annotations, loss, memory):
+        monkeypatch.setattr(module, "peak_memory", run_here)
+    benchmark.main(TINY + flags)
+    printed = capsys.readouterr().out
+    assert "| what | ours | other | ratio | target |" in printed
+    assert "cores, torch" in printed
+    if benchmark is evaluation:
+        assert "on the same pixels: at most 0.000000 apart" in printed
+
+
+def test_profile_prints_its_groups(capsys):
+    profile.main([*TINY, "--precision", "fp32"])
+    printed = capsys.readouterr().out
+    for group in ("convolutions, backward", "loss", "optimizer and clipping", "**together**"):
+        assert f"| {group} |" in printed
+    profile.main([*TINY, "--of", "plain"])
+    printed = capsys.readouterr().out
+    assert "| aten::convolution_backward |" in printed
+    assert "plain, precision fp32, on " in printed
+    profile.main([*TINY, "--of", "detection", "--precision", "fp32"])
+    printed = capsys.readouterr().out
+    assert "| convolutions, forward |" in printed
+    assert "| convolutions, backward |" not in printed
+
+
+def test_evaluation_of_own_images_needs_their_classes(capsys):
+    with pytest.raises(SystemExit):
+        evaluation.main(["--csv", "val.csv"])
+    assert "--csv and --classes go together" in capsys.readouterr().err
+
+
+def test_all_are_listed(capsys):
+    assert __main__.main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {name} " in printed for name in __main__.NAMES)
+
+
+def test_unknown_name(capsys):
+    assert __main__.main(["steps", "--side", "64"]) == 2
+    assert "no benchmark is called steps" in capsys.readouterr().err
+
+
+def test_torchvision_trains_on_our_data(tmp_path: Path) -> None:
+    """A step, detections and scores, end to end."""
+    data = write_shapes(tmp_path / "shapes", train_images=2, val_images=1)
+    out = tmp_path / "scores.json"
+    files = ["--csv_train", str(data.csv_train), "--csv_val", str(data.csv_val)]
+    files += ["--csv_classes", str(data.csv_classes), "--weights", "none", "--output", str(out)]
+    sizes = "--depth 18 --min_side 64 --max_side 96 --epochs 1 --batch_size 2 --seed 0".split()
+    recipe = "--lr 1e-3 --schedule cosine".split()
+    torchvision_run.main([*files, *sizes, *recipe])
+    scores = json.loads(out.read_text())
+    assert 0 <= scores["AP"] <= scores["AP50"] <= 1
+
+
+def test_differences_of_a_table_are_paired_by_seed() -> None:
+    """.5 - .4 and .7 - .4 are .2 in the mean, with a deviation of .1 * sqrt(2)."""
+    seconds = {"AP50": 0.9, "CPU-seconds": 10.0}
+    results = {
+        "recipe": [{"AP": 0.5, **seconds}, {"AP": 0.7, **seconds}],
+        "original": [{"AP": 0.4, **seconds}, {"AP": 0.4, **seconds}],
+    }
+    last = learning.table(results).splitlines()[-1]
+    assert last == "| original | 2 | 0.400 | 0.900 | 10 | +0.200 (deviation 0.141) |"
+
+
+def test_learning_goes_on_where_it_stopped(tmp_path: Path, capsys) -> None:
+    """Ours and torchvision's learn from the same files; a figure that is there is not made anew."""
+    data = write_shapes(tmp_path / "shapes", train_images=4, val_images=2)
+    argv = ["--csv_train", str(data.csv_train), "--csv_val", str(data.csv_val), "--folds"]
+    argv += ["--csv_classes", str(data.csv_classes), "--results", str(tmp_path / "results")]
+    argv += "--weights none --depth 18 --min_side 64 --max_side 96 --epochs 1 --seeds 2".split()
+    argv += "--recipe from-scratch --only recipe torchvision".split()
+    kept = {"AP": 0.25, "AP50": 0.5, "CPU-seconds": 9.0}
+    (tmp_path / "results").mkdir()
+    for name in ("recipe-0", "torchvision-1"):
+        (tmp_path / "results" / f"{name}.json").write_text(json.dumps(kept))
+    learning.main(argv)
+    printed = capsys.readouterr().out
+    assert "recipe, seed 1: {'AP': " in printed
+    assert "torchvision, seed 0: {'AP': " in printed
+    assert "recipe, seed 0" not in printed
+    assert "torchvision, seed 1" not in printed
+    assert "| recipe | 2 | " in printed
+    with pytest.raises(SystemExit, match="figures of other settings"):
+        learning.main([*argv, "--epochs", "2"])
+
+
+def test_a_third_of_the_epochs_must_be_whole(tmp_path: Path, capsys) -> None:
+    argv = [f"--{name}=x.csv" for name in learning.FILES] + ["--weights=none", "--epochs=4"]
+    with pytest.raises(SystemExit):
+        learning.flags([*argv, f"--results={tmp_path}"])
+    assert "--epochs 4 has no third; leave recipe-third out" in capsys.readouterr().err
+    only = ["--only", "recipe", "original"]
+    assert learning.flags([*argv, f"--results={tmp_path}", *only]).epochs == 4
+
+
+def test_equal_seconds_are_a_share_of_the_steps(tmp_path: Path) -> None:
+    """The recipe took 30 s and torchvision 40 s: it gets 3/4 of its steps."""
+    argv = [f"--{name}=x.csv" for name in learning.FILES] + ["--weights=none"]
+    args = learning.flags([*argv, f"--results={tmp_path}"])
+    for name, seconds in (("recipe", 30.0), ("torchvision", 40.0)):
+        (tmp_path / f"{name}-0.json").write_text(json.dumps({"CPU-seconds": seconds}))
+    for name, expected in (("torchvision", []), ("torchvision-seconds", ["--share", "0.75"])):
+        words = learning.command(learning.CONTENDERS[name], 0, args, tmp_path)
+        assert words[words.index("--output") + 2 :] == expected
+
+
+def test_recipes_add_up_and_torchvision_may_have_its_own_rate(tmp_path: Path, capsys) -> None:
+    argv = [f"--{name}=x.csv" for name in learning.FILES] + [f"--results={tmp_path}"]
+    argv += "--weights none --recipe small-data from-scratch --anchor_sizes 8 16 32 64 128".split()
+    assert "torchvision-tuned" not in learning.flags(argv).only
+    with pytest.raises(SystemExit):
+        learning.flags([*argv, "--only", "torchvision-tuned"])
+    assert "torchvision-tuned needs --torchvision_lr" in capsys.readouterr().err
+    args = learning.flags([*argv, "--torchvision_lr", "4e-4"])
+    assert args.only == list(learning.CONTENDERS)
+    recipes = ["@recipes/small-data.args", "@recipes/from-scratch.args"]
+    for name, expected, rate in (
+        ("recipe", recipes, []),
+        ("original", ["@recipes/original.args"], []),
+        ("torchvision", recipes, []),
+        ("torchvision-tuned", recipes, ["--lr", "0.0004"]),
+    ):
+        words = learning.command(learning.CONTENDERS[name], 0, args, tmp_path)
+        assert [word for word in words if word.startswith("@")] == expected
+        assert words[-2:] == rate or not rate
+        assert ("--lr" in words) == bool(rate)
+        assert ("--anchor_sizes" in words) == (name != "original")
+
+
+def test_torchvisions_anchors_are_its_own_unless_said() -> None:
+    image, features = (
+        torch.zeros(1, 3, 128, 128),
+        [torch.zeros(1, 1, n, n) for n in (16, 8, 4, 2, 1)],
+    )
+    usual = torchvision_model(64, 18).anchor_generator
+    found = [
+        made(ImageList(image, [(128, 128)]), features)[0]
+        for made in (
+            usual,
+            torchvision_run.anchors_of(SIZES),
+            torchvision_run.anchors_of([16, 32, 64, 128, 256]),
+        )
+    ]
+    assert torch.equal(found[0], found[1])
+    assert (found[2][0] == torch.tensor([-11.0, -6, 11, 6])).all()  # 16 px: 16 * sqrt(2), / sqrt(2)
+
+
+@pytest.mark.parametrize(("share", "steps"), [(1.0, 4), (0.75, 3), (1.5, 6)])
+def test_torchvision_takes_a_share_of_the_steps(share: float, steps: int, tmp_path: Path) -> None:
+    """Four images, one a step: four steps an epoch, and the rate is 0 at the end of the share."""
+    data = write_shapes(tmp_path / "shapes", train_images=4, val_images=1)
+    argv = [f"--{name}={getattr(data, name)}" for name in learning.FILES]
+    argv += "--weights=none --output=x --depth=18 --min_side=64 --max_side=96 --epochs=1".split()
+    argv += f"--batch_size=1 --seed=0 --lr=1e-3 --schedule=cosine --share={share}".split()
+    args = torchvision_run.flags(argv)
+    dataset = CSVDataset(data.csv_train, data.csv_classes, Resizer(64, 96))
+    model = torchvision_model(64, 18, dataset.num_classes(), nn.BatchNorm2d)
+    rates = []
+    seen = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"])
+    )
+    torchvision_run.train(model, dataset, args)
+    seen.remove()
+    cosine = [1e-3 * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
+    assert rates == pytest.approx(cosine)
+
+
+def test_every_image_is_scored_in_one_fold_and_trained_on_in_the_others(tmp_path: Path) -> None:
+    """Five images with 2, 1, 0, 3 and 1 boxes in three parts: 2 + 2 + 1 images, all rows kept."""
+    rows = [("a.jpg", 2), ("b.jpg", 1), ("c.jpg", 0), ("d.jpg", 3), ("e.jpg", 1)]
+    lines = {name: [f"{name},1,2,{9 + i},9,x" for i in range(n)] for name, n in rows}
+    lines["c.jpg"] = ["c.jpg,,,,,"]
+    files = [tmp_path / "train.csv", tmp_path / "val.csv"]
+    files[0].write_text("\n".join(lines["a.jpg"] + lines["d.jpg"]) + "\n")
+    files[1].write_text("\n".join(lines["b.jpg"] + lines["c.jpg"] + lines["e.jpg"]) + "\n")
+    args = argparse.Namespace(
+        csv_train=files[0], csv_val=files[1], csv_classes=tmp_path / "classes.csv", seeds=3
+    )
+    whole = sorted(f"{tmp_path}/{line}" for found in lines.values() for line in found)
+    scored = []
+    for part in range(3):
+        folder = tmp_path / str(part)
+        folder.mkdir()
+        made = learning.write_fold(folder, part, args)
+        train, val = (made[name].read_text().splitlines() for name in ("csv_train", "csv_val"))
+        assert sorted(train + val) == whole
+        images = [{line.split(",")[0] for line in found} for found in (train, val)]
+        assert not images[0] & images[1]
+        scored.append(sorted(Path(image).name for image in images[1]))
+    assert scored == [["a.jpg", "d.jpg"], ["b.jpg", "e.jpg"], ["c.jpg"]]

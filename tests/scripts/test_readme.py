@@ -1,0 +1,103 @@
+"""What the README says is so: its commands run, its tables name every flag."""
+
+import os
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import train
+import validate
+import visualize
+from retinanet.cli import from_flags
+from retinanet.data.shapes import write_shapes
+from retinanet.tools import check_data, convert, export
+from tests.support.paths import ROOT
+
+README = (ROOT / "README.md").read_text()
+SCRIPTS = {
+    "train.py": train,
+    "validate.py": validate,
+    "visualize.py": visualize,
+    "-m retinanet.tools.check_data": check_data,
+    "-m retinanet.tools.convert": convert,
+    "-m retinanet.tools.export": export,
+}
+SHELL = "\n".join(re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+COMMANDS = re.findall(r"^(?:.*&& )?python (\w+\.py .*|-m retinanet\..*)$", SHELL, re.MULTILINE)
+# Appended to a training command, so that it takes seconds.
+QUICK = "--depth 18 --weights none --epochs 1 --min_side 64 --max_side 96 --workers 0".split()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the README's commands find what they name."""
+    root = tmp_path_factory.mktemp("home")
+    sample = write_shapes(root / "coco", train_images=4, val_images=2)
+    home = root / "work"
+    shutil.copytree(sample.coco_root / "images", home / "images")
+    shutil.copytree(home / "images/val2017", home / "photos")
+    shutil.copy(home / "photos/0001.jpg", home / "one.jpg")
+    shutil.copytree(ROOT / "recipes", home / "recipes")
+    (home / "more").mkdir()
+    Image.new("RGB", (90, 60), "green").save(home / "more" / "two.png")
+    for file in (sample.csv_train, sample.csv_val, sample.csv_classes):
+        shutil.copy(file, home)
+    return home
+
+
+def script_and_flags(command: str) -> tuple[str, list[str]]:
+    """`train.py` or `-m retinanet.tools.x`, and what follows."""
+    words = shlex.split(command)
+    length = 2 if words[0] == "-m" else 1
+    return " ".join(words[:length]), words[length:]
+
+
+def test_commands_are_found() -> None:
+    named = {script_and_flags(command)[0] for command in COMMANDS}
+    assert named == set(SCRIPTS) - {"-m retinanet.tools.convert"}  # which needs others' files
+    assert len(COMMANDS) >= 9
+
+
+# Training, which saves what the others need, comes first.
+@pytest.mark.parametrize("command", sorted(set(COMMANDS), key=lambda c: (c[:5] != "train", c)))
+def test_command_runs(command: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(from_flags, "SAMPLE_SIZE", {"train_images": 4, "val_images": 2})
+    script, flags = script_and_flags(command)
+    if script == "train.py":
+        flags += [*QUICK, "--overwrite"]
+    elif script.endswith(".py"):
+        flags += ["--workers", "0"]
+    assert SCRIPTS[script].main(flags) == 0
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS))
+def test_every_flag_is_in_the_readme(script: str) -> None:
+    flags = {
+        name
+        for action in SCRIPTS[script].parser()._actions
+        for name in action.option_strings
+        if name.startswith("--") and name not in ("--help", "--dataset")
+    }
+    missing = [flag for flag in sorted(flags) if f"`{flag}`" not in README]
+    assert missing == []
+
+
+def test_every_flag_of_the_readme_exists() -> None:
+    known = {
+        name
+        for module in SCRIPTS.values()
+        for action in module.parser()._actions
+        for name in action.option_strings
+    }
+    named = set(re.findall(r"`(--\w+)`", README))
+    assert named - known == set()
+
+
+def test_pictures_are_there() -> None:
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert os.path.exists(ROOT / picture), picture

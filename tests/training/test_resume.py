@@ -1,0 +1,383 @@
+"""A run that was stopped, killed or broken goes on as if nothing had been."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from retinanet.data.shapes import SampleData, write_shapes
+from retinanet.training.run_folder import RunFolder
+from retinanet.training.run_log import read_records
+from retinanet.weights.checkpoint import load_checkpoint
+from tests.support.helpers import csv_run_flags
+from tests.support.paths import ROOT
+
+EPOCHS, STEPS = 2, 3  # 5 images, batches of 2
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> SampleData:
+    return write_shapes(
+        tmp_path_factory.mktemp("data") / "shapes", train_images=5, val_images=2, seed=3
+    )
+
+
+def flags(sample: SampleData, folder: Path, *more: str) -> list[str]:
+    return csv_run_flags(sample, folder, "--epochs", str(EPOCHS), "--lr", "1e-3", *more)
+
+
+def losses(said: str) -> list[str]:
+    """The lines of losses, without what depends on the clock."""
+    return [line.split(" | lr: ")[0] for line in said.splitlines() if line.startswith("Epoch: ")]
+
+
+def recorded(folder: Path) -> list[tuple[object, ...]]:
+    """The numbers of metrics.jsonl that do not depend on the clock."""
+    names = ("kind", "epoch", "iteration", "running_loss", "mean_loss", "lr", "metrics")
+    records = read_records(folder / "metrics.jsonl")
+    return [tuple(record.get(name) for name in names) for record in records]
+
+
+def scores(said: str) -> list[str]:
+    return [line for line in said.splitlines() if line.startswith(("mAP", "COCO's"))]
+
+
+@pytest.fixture(scope="module")
+def whole(sample: SampleData, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run that was never stopped: its folder and what it said."""
+    folder = tmp_path_factory.mktemp("whole")
+    result = subprocess.run(
+        [sys.executable, ROOT / "train.py", *flags(sample, folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    return folder, result.stdout
+
+
+def assert_same_run(folder: Path, whole: Path, *, records_from: int = 0) -> None:
+    """Bit for bit the same final file, and the same records from one on."""
+    found, expected = (load_checkpoint(f / "model_final.pt") for f in (folder, whole))
+    assert found.weights.keys() == expected.weights.keys()
+    different = [k for k in found.weights if not torch.equal(found.weights[k], expected.weights[k])]
+    assert different == []
+    assert found.metrics == expected.metrics
+    assert recorded(folder) == recorded(whole)[records_from:]
+
+
+@pytest.mark.parametrize("steps", range(1, EPOCHS * STEPS + 1))
+def test_stopped_after_any_step_and_resumed_ends_equal(
+    sample: SampleData,
+    whole: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    steps: int,
+) -> None:
+    taken = 0
+
+    def stop_in_time(folder: RunFolder) -> bool:
+        """Called after every step."""
+        nonlocal taken
+        taken += 1
+        if taken == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "state_is_due", stop_in_time)
+        assert train.main(flags(sample, tmp_path)) == 128 + signal.SIGTERM
+    first = capsys.readouterr()
+    assert "go on with the same command and --resume" in first.err
+    # The number of workers may change.
+    workers = ["--workers", "1"] if steps == 2 else []
+    assert train.main(flags(sample, tmp_path, "--resume", *workers)) == 0
+    second = capsys.readouterr()
+    assert losses(first.out) + losses(second.out) == losses(whole[1])
+    assert scores(first.out) + scores(second.out) == scores(whole[1])
+    assert_same_run(tmp_path, whole[0])
+
+
+def test_more_epochs_after_the_end_and_none_after_that(
+    sample: SampleData, whole: tuple[Path, str], tmp_path: Path
+) -> None:
+    assert train.main(flags(sample, tmp_path, "--epochs", "1")) == 0
+    for _ in range(2):  # the second time nothing is left to do
+        assert train.main(flags(sample, tmp_path, "--resume")) == 0
+        assert_same_run(tmp_path, whole[0])
+        assert sorted(os.listdir(tmp_path)) == sorted(os.listdir(whole[0]))
+        assert load_checkpoint(tmp_path / "model_final.pt").epoch == EPOCHS - 1
+
+
+def test_stopped_during_the_evaluation(
+    sample: SampleData,
+    whole: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "predict", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+        assert train.main(flags(sample, tmp_path)) == 128 + signal.SIGINT
+    assert "--resume" in capsys.readouterr().err
+    assert train.main(flags(sample, tmp_path, "--resume")) == 0
+    assert scores(capsys.readouterr().out) == scores(whole[1])
+    assert_same_run(tmp_path, whole[0])
+
+
+def test_a_checkpoint_is_no_state(
+    sample: SampleData, whole: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(whole[0] / "model_final.pt")
+    assert train.main(flags(sample, tmp_path / "new", "--resume", model)) == 1
+    assert "a model to start from goes to --weights" in capsys.readouterr().err
+    state = str(whole[0] / "training_state.pt")
+    assert train.main(flags(sample, tmp_path / "new", "--weights", state)) == 1
+    assert "it is no model" in capsys.readouterr().err
+
+
+def test_another_runs_state(sample: SampleData, whole: tuple[Path, str], tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train.main(flags(sample, first, "--epochs", "1")) == 0
+    before = sorted(os.listdir(first))
+    state = str(first / "training_state.pt")
+    assert train.main(flags(sample, second, "--resume", state)) == 0
+    assert_same_run(second, whole[0], records_from=STEPS + 1)  # those of epoch 0 are the first's
+    assert sorted(os.listdir(first)) == before
+
+
+def test_a_schedule_goes_on_where_it_was(
+    sample: SampleData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the warm-up, with momentum; another number of epochs is another schedule.
+
+    Batch norm's running means come along: they too are among the weights.
+    """
+    recipe = ["--optimizer", "sgd", "--schedule", "cosine", "--warmup", "3"]
+    recipe += ["--batch_norm", "trained"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train.main(flags(sample, whole, *recipe)) == 0
+    with monkeypatch.context() as patch:
+        stop = iter([False, True])
+        patch.setattr(
+            RunFolder,
+            "state_is_due",
+            lambda _: next(stop, False) and os.kill(os.getpid(), signal.SIGTERM),
+        )
+        assert train.main(flags(sample, parts, *recipe)) == 128 + signal.SIGTERM
+    assert train.main(flags(sample, parts, *recipe, "--resume", "--epochs", "5")) == 1
+    assert train.main(flags(sample, parts, *recipe, "--resume")) == 0
+    assert_same_run(parts, whole)
+    rates = [r["lr"] for r in read_records(whole / "metrics.jsonl") if r["kind"] == "step"]
+    assert rates[:3] == sorted(rates[:3])
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (["--lr", "0.5"], "--lr is 0.5, was 0.001"),
+        (["--seed", "7"], "--seed is 7, was 0"),
+        (["--batch_size", "1"], "--batch_size (of all processes) is 1, was 2"),
+        (["--depth", "34"], "--depth is 34, was 18"),
+        (["--csv_train", "VAL"], "the training data's checksum is"),
+    ],
+)
+def test_other_settings_are_refused_by_name(
+    sample: SampleData,
+    whole: tuple[Path, str],
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    complaint: str,
+) -> None:
+    more = [str(sample.csv_val) if word == "VAL" else word for word in more]
+    assert train.main(flags(sample, whole[0], "--resume", *more)) == 1
+    assert complaint in capsys.readouterr().err
+
+
+def test_nothing_to_resume_is_an_error(
+    sample: SampleData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main(flags(sample, tmp_path / "new", "--resume")) == 1
+    assert "there is no state to resume from" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def start(sample: SampleData, folder: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *flags(sample, folder, *more)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+
+
+def kill_twice(process: int, number: int) -> None:
+    """As `timeout` does: to all processes, and to the one that it started."""
+    os.killpg(process, number)
+    time.sleep(0.05)
+    os.kill(process, number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("send", [os.kill, os.killpg, kill_twice])
+def test_signal_to_a_real_process(
+    sample: SampleData,
+    whole: tuple[Path, str],
+    tmp_path: Path,
+    number: signal.Signals,
+    send: Callable[[int, int], None],
+) -> None:
+    process = start(sample, tmp_path, "--workers", "1", "--epochs", "1000")
+    assert process.stdout
+    assert process.stderr
+    for line in process.stdout:
+        if line.startswith("Epoch: 0 | Iteration: 1"):
+            break
+    send(process.pid, number)
+    process.stdout.read()
+    errors = process.stderr.read()
+    assert process.wait(60) == 128 + number
+    assert errors.count("\n") == 1
+    assert "--resume" in errors
+    assert train.main(flags(sample, tmp_path, "--resume")) == 0
+    assert_same_run(tmp_path, whole[0])
+
+
+def run_lines(lines: list[str]) -> "subprocess.CompletedProcess[str]":
+    """A process of its own that must end within a minute, in whatever way."""
+    return subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("pause", "end"),
+    [
+        (0.0, (0, "goes on\n")),  # the same request, sent twice
+        (1.5, (-signal.SIGTERM, "")),  # somebody is in a hurry
+    ],
+)
+def test_a_later_signal_ends_at_once(pause: float, end: tuple[int, str]) -> None:
+    lines = [
+        "import os, signal, time",
+        "from retinanet.runtime.signals import StopRequest",
+        "with StopRequest('') as stop:",
+        "    os.kill(os.getpid(), signal.SIGTERM)",
+        f"    time.sleep({pause})",
+        "    os.kill(os.getpid(), signal.SIGTERM)",
+        "    print('goes on', flush=True)",
+    ]
+    result = run_lines(lines)
+    assert (result.returncode, result.stdout) == end
+
+
+def test_an_error_nobody_expected_ends_the_loaders_workers_too() -> None:
+    """The traceback holds the loader until the interpreter ends: it has to end its workers."""
+    lines = [
+        "import torch",
+        "from retinanet.inference.prediction import load_samples",
+        "def main():",
+        "    samples = load_samples(torch.zeros(100, 1), range(100), workers=2, pin_memory=False)",
+        "    next(samples)",
+        "    raise LookupError('as no code expects it')",
+        "main()",
+    ]
+    result = run_lines(lines)
+    assert result.returncode == 1
+    assert "LookupError" in result.stderr
+
+
+def kill_until_done(sample: SampleData, folder: Path, kills: int, seed: int = 0) -> int:
+    """Start the run again and again, killing it at random moments of its work.
+
+    Returns:
+        How many kills it took, all after the loop had begun, until it ended or they were used up.
+    """
+    pause = random.Random(seed)
+    for done in range(kills):
+        resume = ["--resume"] if (folder / "training_state.pt").exists() else ["--overwrite"]
+        process = start(sample, folder, "--save_every_minutes", "0.0001", *resume)
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("Training a ResNet"):
+                break
+        try:
+            process.communicate(timeout=pause.uniform(0, 5))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+        else:
+            assert process.returncode == 0
+            return done
+    return kills
+
+
+def test_kill_9_and_resume(sample: SampleData, whole: tuple[Path, str], tmp_path: Path) -> None:
+    kill_until_done(sample, tmp_path, kills=2)
+    resume = ["--resume"] if (tmp_path / "training_state.pt").exists() else []
+    assert train.main(flags(sample, tmp_path, *resume)) == 0
+    assert_same_run(tmp_path, whole[0])
+
+
+@pytest.mark.slow
+def test_fifty_kills(sample: SampleData, whole: tuple[Path, str], tmp_path: Path) -> None:
+    kills, runs = 0, 0
+    while kills < 50:  # a run that ends before its share of kills makes room for another
+        folder = tmp_path / str(runs)
+        kills += kill_until_done(sample, folder, kills=50 - kills, seed=runs)
+        resume = ["--resume"] if (folder / "training_state.pt").exists() else []
+        assert train.main(flags(sample, folder, *resume)) == 0
+        assert_same_run(folder, whole[0])
+        runs += 1
+
+
+def test_numbers_gone_wrong_stop_the_run(
+    sample: SampleData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = time.monotonic()
+    assert train.main(flags(sample, tmp_path, "--lr", "1e30")) == 1
+    captured = capsys.readouterr()
+    for part in ("iteration 1", "not finite", ".jpg", "learning rate 1e+30", "--lr"):
+        assert part in captured.err
+    assert time.monotonic() - started < 60
+    state = torch.load(tmp_path / "training_state.pt", weights_only=True)
+    assert all(torch.isfinite(w).all() for w in state["weights"].values())
+
+
+@pytest.mark.parametrize("policy", ["error", "skip"])
+def test_an_image_that_breaks_after_the_start(
+    sample: SampleData, tmp_path: Path, capsys: pytest.CaptureFixture[str], policy: str
+) -> None:
+    """The header is whole, so only decoding shows that the rest is missing."""
+    image = tmp_path / "cut.jpg"
+    whole = (sample.coco_root / "images/train2017/0001.jpg").read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    rows = tmp_path / "train.csv"
+    text = sample.csv_train.read_text().replace("images/", f"{sample.coco_root}/images/")
+    rows.write_text(text + f"{image},1,1,50,50,ring\n")
+    line = len(rows.read_text().splitlines())
+    out = tmp_path / "out"
+    more = ["--csv_train", str(rows), "--on_bad_image", policy]
+    code = train.main(flags(sample, out, *more))
+    captured = capsys.readouterr()
+    said = captured.err
+    assert code == (policy == "error")
+    assert f"train.csv:{line}: " in said
+    assert said.count("cut.jpg") == 1  # though every epoch meets it

@@ -1,0 +1,172 @@
+"""Lines, live lines, records and curves of a run."""
+
+import fcntl
+import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retinanet.errors import DataError
+from retinanet.training import run_log as logger
+from retinanet.training.run_log import METRICS_FILE, Pace, RunLog, read_records
+from tests.support.paths import ROOT
+
+NUMBERS = {"lr": 1e-5, "classification": 0.25, "regression": 0.5, "running": 0.75, "norm": 2.0}
+
+
+def steps_of(folder: Path) -> list[tuple[int, int | None]]:
+    """Epoch and iteration of each record."""
+    return [(r["epoch"], r.get("iteration")) for r in read_records(folder / METRICS_FILE)]
+
+
+def test_pace_counts_from_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three batches come at 5, 8 and 12 s; each of the first two takes 1 s to train on."""
+    clock = iter([5.0, 6.0, 8.0, 9.0, 12.0])
+    now = 0.0
+
+    def perf_counter() -> float:
+        nonlocal now
+        now = next(clock, now)
+        return now
+
+    monkeypatch.setattr(logger.time, "perf_counter", perf_counter)
+    pace = Pace()
+    for _ in zip(range(3), pace.timed("abc"), strict=True):
+        pace.steps += 1
+        pace.images += 2
+    assert pace.seconds == 12 - 5
+    assert pace.waiting == pytest.approx(((8 - 6) + (12 - 9)) / 7)  # not the 5 s before the first
+    assert pace.images_per_second == pytest.approx(6 / 7)
+    assert pace.left(6) == "0:00:14"  # 3 steps took 7 s
+
+
+def test_records_are_json_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = RunLog(tmp_path, log_every=2, epochs=3)
+    log.open(0, 0, steps=4)
+    for step in range(4):
+        log.add_step(0, step, **(NUMBERS | {"norm": float("inf")}))
+    log.add_epoch(0, 0.75, {"AP": 0.5, "AP_small": -1.0}, {"ring": 0.5})
+    assert steps_of(tmp_path) == [(0, 0), (0, 2), (0, None)]
+    step, _, epoch = read_records(tmp_path / METRICS_FILE)
+    assert step["classification_loss"] == 0.25
+    assert step["gradient_norm"] is None  # JSON knows no infinity
+    assert epoch["metrics"] == {"AP": 0.5, "AP_small": -1.0}
+    assert epoch["AP_per_class"] == {"ring": 0.5}
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[1] for line in lines[:2]] == ["Iteration: 0", "Iteration: 2"]
+    assert lines[2].startswith("Epoch 0: mean loss 0.75000, ")
+
+
+def test_resumed_run_drops_what_it_will_do_again(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    log.open(0, 0, steps=2)
+    for epoch in range(2):
+        for step in range(2):
+            log.add_step(epoch, step, **NUMBERS)
+        log.add_epoch(epoch, 0.75, {}, {})
+    with (tmp_path / METRICS_FILE).open("a") as stream:
+        stream.write('{"kind": "step", "ep')  # a kill in the middle of a line
+    RunLog(tmp_path).open(1, 1, steps=2)
+    assert steps_of(tmp_path) == [(0, 0), (0, 1), (0, None), (1, 0)]
+    assert all(json.loads(line) for line in (tmp_path / METRICS_FILE).read_text().splitlines())
+
+
+@pytest.mark.parametrize(("waiting", "hint"), [(0.5, True), (0.1, False)])
+def test_hint_when_images_come_too_slowly(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, waiting: float, hint: bool
+) -> None:
+    monkeypatch.setattr(Pace, "waiting", waiting)
+    log = RunLog()
+    log.pace.steps = 20
+    log.add_epoch(0, 0.75, {}, {})
+    assert ("--workers" in capsys.readouterr().out) == hint
+
+
+def test_other_ranks_write_and_say_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    log = RunLog(tmp_path)
+    log.open(0, 0, steps=1)
+    log.add_step(0, 0, **NUMBERS)
+    log.add_epoch(0, 0.75, {}, {})
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr() == ("", "")
+
+
+def test_missing_tensorboard_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(DataError, match="pip install tensorboard"):
+        RunLog(tmp_path, tensorboard=True)
+
+
+def test_tensorboard_gets_curves_and_forgets_steps_done_again(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for first in (0, 2):  # the second run goes on from step 2
+        log = RunLog(tmp_path, tensorboard=True)
+        log.open(0, first, steps=4)
+        for step in range(first, 4):
+            log.add_step(0, step, **NUMBERS)
+        log.add_epoch(0, 0.75, {"AP": 0.5}, {"ring": 0.25})
+        log.add_picture(0, "sheet", np.full((4, 6, 3), 200, np.uint8))
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("train/lr")] == [0, 1, 2, 3]
+    assert [(e.step, e.value) for e in events.Scalars("validation/AP")] == [(4, 0.5)]
+    (image, *_) = events.Images("sheet")
+    assert (image.width, image.height) == (6, 4)
+    assert [e.value for e in events.Scalars("AP of a class/ring")] == [0.25]
+
+
+PROGRAM = """
+from retinanet.runtime.console import say
+from retinanet.training.run_log import RunLog
+log = RunLog(epochs=2)
+log.open(0, 0, steps=3)
+for step, _ in enumerate(log.watch(range(3), 0, 0)):
+    log.took(4)
+    log.add_step(0, step, lr=1e-5, classification=.25, regression=.5, running=.75, norm=2)
+say("done")
+"""
+
+
+def test_a_terminal_shows_one_live_line_an_epoch() -> None:
+    main, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 150, 0, 0))  # rows, columns
+    subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        stdout=terminal,
+        stderr=terminal,
+        cwd=ROOT,
+        check=True,
+    )
+    os.close(terminal)
+    shown = os.read(main, 1 << 16).decode()
+    os.close(main)
+    assert "Iteration" not in shown
+    drawn, done = shown.replace("\r\n", "\n").strip().rsplit("\n", 1)
+    assert done == "done"
+    assert drawn.count("\n") <= 1
+    last = drawn.split("\r")[-1]
+    for part in ("epoch 1/2", "100%", "3/3", "loss 0.750", "lr: 1e-05", "img/s", "GB", "ETA"):
+        assert part in last
+
+
+def test_a_pipe_gets_the_lines_of_losses() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    assert result.stdout.count("Epoch: 0 | Iteration: ") == 3
+    assert result.stderr == ""
