@@ -21,7 +21,7 @@ from retinanet.data.batches import Batch
 from retinanet.data.transforms import MEAN, STD
 from retinanet.model import ModelConfig, RetinaNet
 from retinanet.runtime.device import start_runtime
-from retinanet.runtime.distributed import joint_batch
+from retinanet.runtime.distributed import global_batch
 from retinanet.training.loss_log import LossLog
 from retinanet.training.optim import Recipe
 from retinanet.training.run_log import RunLog
@@ -104,7 +104,7 @@ def our_step(
     model.freeze_bn()
     images = normalised(pictures(side)).contiguous(memory_format=torch.channels_last)
     batch: Batch = {"img": images, "annot": annotations(side, boxes)}
-    joint = joint_batch(*images.shape[-2:], len(images), stop=False)
+    joint = global_batch(*images.shape[-2:], len(images), stop=False)
     return lambda: training.train_step(batch, joint)
 
 

@@ -17,7 +17,7 @@ from retinanet.inference.prediction import SampleDataset, predict
 from retinanet.postprocess import Detections
 from retinanet.runtime.console import say
 from retinanet.runtime.device import Runtime, usable_workers
-from retinanet.runtime.distributed import wait_for_all
+from retinanet.runtime.distributed import barrier
 from retinanet.weights.checkpoint import Checkpoint
 
 
@@ -141,7 +141,7 @@ def open_data(args: argparse.Namespace, runtime: Runtime) -> tuple[Data, Data | 
             sample_folder = Path(args.output_dir) / "shapes"
             if runtime.is_main:
                 write_shapes(sample_folder, **SAMPLE_SIZE)
-            wait_for_all()
+            barrier()
             sample = write_shapes(sample_folder, **SAMPLE_SIZE)  # finds it
             args.csv_train, args.csv_val = sample.csv_train, sample.csv_val
             args.csv_classes = sample.csv_classes

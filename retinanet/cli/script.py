@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from retinanet.errors import DataError
-from retinanet.runtime.distributed import part_from_peers, peers
+from retinanet.runtime.distributed import rank_and_world_size, shut_down
 from retinanet.runtime.signals import StoppedError
 
 
@@ -29,7 +29,7 @@ def verdict(error: BaseException) -> tuple[int, str]:
         wants = ("out of memory", "not enough memory", "can't allocate memory")  # in torch's words
         if isinstance(error, MemoryError) or any(want in text for want in wants):
             return 1, "out of memory; lower --batch_size, --max_side or --workers"
-        if peers() != (0, 1) and "peer" in text:
+        if rank_and_world_size() != (0, 1) and "peer" in text:
             return 1, "another process of this run has ended; its message says why"
     return 0, ""
 
@@ -51,7 +51,7 @@ def script(main: Callable[[Sequence[str] | None], None]) -> Callable[..., int]:
             traceback.clear_frames(error.__traceback__)
             return code
         finally:
-            part_from_peers()
+            shut_down()
         return 0
 
     return run

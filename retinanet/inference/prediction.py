@@ -19,7 +19,7 @@ from retinanet.postprocess import (
     Detections,
 )
 from retinanet.runtime.console import progress as progress_bar
-from retinanet.runtime.distributed import gather, peers
+from retinanet.runtime.distributed import gather, rank_and_world_size
 from retinanet.runtime.signals import leave_signals_to_main
 
 
@@ -103,7 +103,7 @@ def predict(
 
 def own_part(order: list[int]) -> list[int]:
     """The stretch of an order that falls to this process, where several evaluate together."""
-    rank, world_size = peers()
+    rank, world_size = rank_and_world_size()
     return order[rank * len(order) // world_size : (rank + 1) * len(order) // world_size]
 
 

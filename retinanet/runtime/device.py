@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from retinanet.errors import DataError
-from retinanet.runtime.distributed import meet_peers
+from retinanet.runtime.distributed import join_process_group
 
 if sys.platform != "win32":
     import resource
@@ -72,7 +72,7 @@ def start_runtime(device: str, precision: str, seed: int | None = None) -> Runti
     if chosen.type == "cuda" and chosen.index is not None:
         torch.cuda.set_device(chosen)
     if world_size > 1 and not dist.is_initialized():
-        meet_peers(chosen)
+        join_process_group(chosen)
     if seed is not None:
         torch.manual_seed(seed)
     names = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}

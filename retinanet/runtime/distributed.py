@@ -13,7 +13,7 @@ from torch.distributed.rendezvous import rendezvous
 PEER_TIMEOUT = timedelta(minutes=10)  # longer than any process works alone; then it gives up
 
 
-def meet_peers(device: torch.device) -> None:
+def join_process_group(device: torch.device) -> None:
     """Join the other processes of a torchrun.
 
     Tensors of the device go through nccl, small facts about a batch through gloo, which does not
@@ -33,7 +33,7 @@ def meet_peers(device: torch.device) -> None:
     )
 
 
-class JointBatch(NamedTuple):
+class GlobalBatch(NamedTuple):
     """What all processes together take in one step."""
 
     height: int
@@ -55,12 +55,12 @@ def was_restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
-def peers() -> tuple[int, int]:
+def rank_and_world_size() -> tuple[int, int]:
     """This process's rank and how many there are; (0, 1) without torchrun."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def joint_batch(height: int, width: int, images: int, *, stop: bool) -> JointBatch:
+def global_batch(height: int, width: int, images: int, *, stop: bool) -> GlobalBatch:
     """Agree on the size of a step's batch, and on whether to stop after it.
 
     Args:
@@ -73,15 +73,15 @@ def joint_batch(height: int, width: int, images: int, *, stop: bool) -> JointBat
         The same for all processes; the arguments where there is only one.
     """
     if not dist.is_initialized():
-        return JointBatch(height, width, images, stop)
+        return GlobalBatch(height, width, images, stop)
     own = torch.tensor([height, width, images, int(stop)])
     every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(every, own)
     largest, total = torch.stack(every).amax(dim=0).tolist(), int(sum(x[2] for x in every))
-    return JointBatch(largest[0], largest[1], total, bool(largest[3]))
+    return GlobalBatch(largest[0], largest[1], total, bool(largest[3]))
 
 
-def sum_over_processes(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """Add up a tensor over all processes, in place, without waiting for the device."""
     if dist.is_initialized():
         dist.all_reduce(values)
@@ -97,20 +97,20 @@ def gather(part: Any) -> list[Any]:
     return parts
 
 
-def part_from_peers() -> None:
+def shut_down() -> None:
     """Leave the other processes in good order, at the end."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def take_from_first(tensors: Iterable[Tensor]) -> None:
+def broadcast_from_main(tensors: Iterable[Tensor]) -> None:
     """Give tensors the values that they have in the first process."""
     if dist.is_initialized():
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
 
-def wait_for_all() -> None:
+def barrier() -> None:
     """Go on when every process has come here."""
     if dist.is_initialized():
         dist.barrier()

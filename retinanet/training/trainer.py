@@ -16,10 +16,10 @@ from retinanet.model import RetinaNet
 from retinanet.runtime.console import say
 from retinanet.runtime.device import Runtime, shares_batches
 from retinanet.runtime.distributed import (
-    JointBatch,
-    joint_batch,
-    sum_over_processes,
-    take_from_first,
+    GlobalBatch,
+    all_reduce_sum,
+    broadcast_from_main,
+    global_batch,
 )
 from retinanet.runtime.signals import StopRequest
 from retinanet.training.loss_log import LossLog
@@ -127,7 +127,7 @@ class Training:
             self.model.freeze_bn()
         for batch in self.log.run.watch(batches, self.epoch, self.step):
             H, W = batch["img"].shape[-2:]
-            joint = joint_batch(H, W, len(batch["img"]), stop=stop.signal_number is not None)
+            joint = global_batch(H, W, len(batch["img"]), stop=stop.signal_number is not None)
             self._note_unreadable(batch)
             if joint.images:
                 if self.recipe.schedule != "plateau":
@@ -142,7 +142,7 @@ class Training:
             if joint.stop or (self.runtime.world_size == 1 and stop.signal_number):
                 stop.stop()
         self.log.flush()
-        take_from_first(self.model.buffers())  # of batch norm: the ones that are saved
+        broadcast_from_main(self.model.buffers())  # of batch norm: the ones that are saved
 
     @property
     def lr(self) -> float:
@@ -163,7 +163,7 @@ class Training:
         self.log.total, self.log.count = 0.0, 0
         self.epoch, self.step = self.epoch + 1, 0
 
-    def train_step(self, batch: Batch, joint: JointBatch) -> Tensor:
+    def train_step(self, batch: Batch, joint: GlobalBatch) -> Tensor:
         """Forward, backward, clip, step; without waiting for the device.
 
         A batch whose loss is exactly 0, or whose loss or gradient is not finite, changes no
@@ -191,7 +191,7 @@ class Training:
         self.scaler.scale(losses.sum()).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-        losses = sum_over_processes(losses.detach() / self.runtime.world_size)
+        losses = all_reduce_sum(losses.detach() / self.runtime.world_size)
         loss = losses.sum()
         skip = (loss == 0) | ~torch.isfinite(loss) | ~torch.isfinite(norm)
         self.optimizer.found_inf = skip.float()  # type: ignore[attr-defined]

@@ -43,7 +43,7 @@ from retinanet.data.shapes import write_shapes
 from retinanet.data.transforms import Resizer, evaluation_transform
 from retinanet.model import RetinaNet, resnet18, resnet50
 from retinanet.runtime.device import start_runtime
-from retinanet.runtime.distributed import joint_batch
+from retinanet.runtime.distributed import global_batch
 from retinanet.training.loss_log import LossLog
 from retinanet.training.optim import Recipe
 from retinanet.training.run_log import RunLog
@@ -119,7 +119,7 @@ def test_plain_step_is_ours(model):
     theirs = torch.optim.SGD(plainly.parameters(), lr=1.0)
     model.train()
     model.freeze_bn()
-    joint = joint_batch(*images.shape[-2:], len(images), stop=False)
+    joint = global_batch(*images.shape[-2:], len(images), stop=False)
     losses = training.train_step({"img": images, "annot": BOXES}, joint)
     loss = plain.train_step(plainly, theirs, images, BOXES)
     assert losses[:2].sum().item() == pytest.approx(loss, rel=1e-6)

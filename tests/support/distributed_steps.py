@@ -16,7 +16,7 @@ from retinanet.data.datasets import CSVDataset
 from retinanet.data.transforms import Augmenter, Normalizer, Resizer
 from retinanet.model import resnet18
 from retinanet.runtime.device import start_runtime
-from retinanet.runtime.distributed import joint_batch, part_from_peers
+from retinanet.runtime.distributed import global_batch, shut_down
 from retinanet.training import trainer as engine
 from retinanet.training.optim import Recipe
 from retinanet.training.run_log import RunLog
@@ -49,13 +49,13 @@ def main(sample: str, joint_size: str, out: str, empty: str = "") -> None:
         batch["img"] = batch["img"].double()
         if empty:
             batch["annot"] = torch.full_like(batch["annot"], -1)
-        joint = joint_batch(*batch["img"].shape[-2:], len(batch["img"]), stop=False)
+        joint = global_batch(*batch["img"].shape[-2:], len(batch["img"]), stop=False)
         losses = training.train_step(batch, joint)
         gradients = [p.grad.flatten() for p in model.parameters()]
         found.append({"losses": losses, "gradient": torch.cat(gradients).clone()})
     if runtime.is_main:
         torch.save(found, out)
-    part_from_peers()
+    shut_down()
 
 
 if __name__ == "__main__":

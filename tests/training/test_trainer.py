@@ -9,7 +9,7 @@ from retinanet.data.batches import Batch
 from retinanet.errors import DataError
 from retinanet.model import resnet18
 from retinanet.runtime.device import start_runtime
-from retinanet.runtime.distributed import joint_batch
+from retinanet.runtime.distributed import global_batch
 from retinanet.runtime.signals import StopRequest
 from retinanet.training.loss_log import MAX_OVERFLOWS, LossLog
 from retinanet.training.optim import BATCH_NORMS, OPTIMIZERS, Recipe
@@ -74,7 +74,7 @@ def test_a_step_that_must_not_count_changes_nothing(training: Training, scale: f
     model.loss.forward = lambda *inputs: tuple(scale * loss for loss in losses(*inputs))  # type: ignore[method-assign]
     try:
         images = torch.randn(1, 3, 64, 64)
-        joint = joint_batch(64, 64, 1, stop=False)
+        joint = global_batch(64, 64, 1, stop=False)
         training.train_step({"img": images, "annot": annotations}, joint)
     finally:
         model.loss.forward = losses  # type: ignore[method-assign]
@@ -108,7 +108,7 @@ def test_layers_that_do_not_learn_stay_bit_for_bit() -> None:
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     annotations = torch.tensor([[[8.0, 8.0, 40.0, 40.0, 1.0]]])
     batch: Batch = {"img": torch.randn(1, 3, 64, 64), "annot": annotations}
-    training.train_step(batch, joint_batch(64, 64, 1, stop=False))
+    training.train_step(batch, global_batch(64, 64, 1, stop=False))
     same = {name for name, value in model.named_parameters() if torch.equal(value, before[name])}
     assert same == {name for name in before if name.startswith(("conv1", "bn1", "layer1"))}
 
