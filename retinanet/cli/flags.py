@@ -6,7 +6,14 @@ from dataclasses import fields
 from typing import Any
 
 from retinanet.anchors import RATIOS, SCALES, SIZES
-from retinanet.cli.parser import Parser, count, fraction, positive_float, positive_int, share
+from retinanet.cli.parser import (
+    Parser,
+    fraction,
+    fraction_or_zero,
+    non_negative_int,
+    positive_float,
+    positive_int,
+)
 from retinanet.postprocess import (
     CANDIDATES_PER_LEVEL,
     MAX_DETECTIONS,
@@ -41,7 +48,7 @@ def add_device_flags(parser: Parser, *, precision: str, batch_size: int) -> argp
     )
     group.add_argument(
         "--workers",
-        type=count,
+        type=non_negative_int,
         default=3,
         help="loader processes, never more than cores (3)",
     )
@@ -108,7 +115,10 @@ def add_learning_flags(group: argparse._ArgumentGroup) -> None:
         help=f"{', '.join(OPTIMIZERS)} (adam)",
     )
     group.add_argument(
-        "--weight_decay", type=share, default=Recipe.weight_decay, help="of all parameters (0)"
+        "--weight_decay",
+        type=fraction_or_zero,
+        default=Recipe.weight_decay,
+        help="of all parameters (0)",
     )
     group.add_argument(
         "--schedule",
@@ -119,7 +129,7 @@ def add_learning_flags(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--warmup",
-        type=count,
+        type=non_negative_int,
         default=Recipe.warmup,
         help="first steps, in which the lr rises from 0 (0; shapes: 100)",
     )

@@ -86,7 +86,7 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
-def count(text: str) -> int:
+def non_negative_int(text: str) -> int:
     """A whole number, 0 or more."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
@@ -101,7 +101,7 @@ def positive_float(text: str) -> float:
     return value
 
 
-def share(text: str) -> float:
+def fraction_or_zero(text: str) -> float:
     """A number of 0 to 1, 1 excluded."""
     return 0.0 if _number(text) == 0 else fraction(text)
 
@@ -124,8 +124,8 @@ def fraction(text: str) -> float:
 
 METAVARS: dict[object, str] = {
     positive_int: "N",
-    count: "N",
+    non_negative_int: "N",
     positive_float: "X",
     fraction: "P",
-    share: "X",
+    fraction_or_zero: "X",
 }

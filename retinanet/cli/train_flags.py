@@ -13,7 +13,7 @@ from retinanet.cli.flags import (
     check_training_flags,
     learning_settings,
 )
-from retinanet.cli.parser import Parser, count, positive_float, positive_int
+from retinanet.cli.parser import Parser, non_negative_int, positive_float, positive_int
 from retinanet.data.datasets import Data, checksum
 from retinanet.model import ModelConfig
 from retinanet.runtime.console import say
@@ -83,7 +83,9 @@ def parser() -> Parser:
         default="error",
         help="skip leaves out unreadable images, up to 100 (error)",
     )
-    training.add_argument("--seed", type=count, default=0, help="of every random choice (0)")
+    training.add_argument(
+        "--seed", type=non_negative_int, default=0, help="of every random choice (0)"
+    )
     machine = add_device_flags(result, precision="auto", batch_size=2)
     machine.add_argument(
         "--compile",

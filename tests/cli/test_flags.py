@@ -8,7 +8,14 @@ import pytest
 import train
 import validate
 import visualize
-from retinanet.cli.parser import Parser, count, fraction, positive_float, positive_int, share
+from retinanet.cli.parser import (
+    Parser,
+    fraction,
+    fraction_or_zero,
+    non_negative_int,
+    positive_float,
+    positive_int,
+)
 from retinanet.tools import check_data, convert, export
 
 
@@ -57,10 +64,10 @@ def test_bad_files_of_flags(
     ("kind", "good", "bad"),
     [
         (positive_int, {"1": 1, "20": 20}, ["0", "-1", "1.5", "", "x", "9" * 5000]),
-        (count, {"0": 0, "3": 3}, ["-1", "1e3", "nan"]),
+        (non_negative_int, {"0": 0, "3": 3}, ["-1", "1e3", "nan"]),
         (positive_float, {"1e-5": 1e-5, "2": 2.0}, ["0", "-1", "nan", "inf", "x"]),
         (fraction, {"0.5": 0.5}, ["0", "1", "1.5", "nan"]),
-        (share, {"0": 0.0, "0.5": 0.5}, ["-1", "1", "1.5", "nan"]),
+        (fraction_or_zero, {"0": 0.0, "0.5": 0.5}, ["-1", "1", "1.5", "nan"]),
     ],
 )
 def test_values(kind: type, good: dict[str, float], bad: list[str]) -> None:
