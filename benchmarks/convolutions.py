@@ -48,7 +48,7 @@ def recorded(side: int, depth: int, autocast: torch.dtype | None) -> list[Convol
     images = normalised(pictures(side))
     precision = torch.autocast("cpu", autocast, enabled=autocast is not None)
     with torch.no_grad(), precision, Recorder() as recorder:
-        model.predict(images)
+        model.head_outputs(images)
     return recorder.calls
 
 

@@ -25,12 +25,12 @@ def our_detection(
     """Ours; with a usual number of candidates, or with all scores at 0.5."""
     model = our_model(depth).eval()
     image = normalised(photograph(side))
-    spread(model.regressionModel.output, lambda: model.predict(image)[1], 1.0)
+    spread(model.regressionModel.output, lambda: model.head_outputs(image)[1], 1.0)
     output = model.classificationModel.output
     if everything:
         torch.nn.init.zeros_(output.bias)  # type: ignore[arg-type]  # its weights are zero already
     else:
-        let_pass(output, lambda: model.predict(image)[0], CANDIDATES)
+        let_pass(output, lambda: model.head_outputs(image)[0], CANDIDATES)
 
     @torch.inference_mode()
     def run() -> None:

@@ -71,7 +71,7 @@ def open_model(args: Namespace, dataset: CSVDataset) -> RetinaNet:
     model = RetinaNet(ModelConfig(dataset.num_classes(), args.depth)).eval()
     model = model.to(memory_format=torch.channels_last)
     image = dataset[0]["img"][None].permute(0, 3, 1, 2)
-    let_pass(model.classificationModel.output, lambda: model.predict(image)[0], CANDIDATES)
+    let_pass(model.classificationModel.output, lambda: model.head_outputs(image)[0], CANDIDATES)
     return model
 
 

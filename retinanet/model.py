@@ -224,8 +224,8 @@ class RetinaNet(nn.Module):
         C5 = self.layer4(C4)
         return self.fpn(C3, C4, C5)
 
-    def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the network says of every anchor.
+    def head_outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits and box deltas of every anchor.
 
         Args:
             images: [B, 3, H, W] float, normalised.
@@ -259,7 +259,7 @@ class RetinaNet(nn.Module):
                 else torch.autocast(images.device.type, self.autocast)
             )
             with precision:
-                logits, deltas = self.predict(images)
+                logits, deltas = self.head_outputs(images)
             return self.loss(logits, deltas, self.anchors(images), annotations)
         if not isinstance(inputs, Tensor) or len(inputs) != 1:
             raise ValueError(
@@ -296,7 +296,7 @@ class RetinaNet(nn.Module):
         Returns:
             One `Detections` an image, in pixels of `images`.
         """
-        logits, deltas = self.predict(images)
+        logits, deltas = self.head_outputs(images)
         anchors = self.anchors(images)[0]
         H, W = images.shape[-2:]
         lengths = [h * w * self.config.anchors_per_cell for h, w in level_shapes(H, W)]

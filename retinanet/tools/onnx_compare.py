@@ -67,7 +67,7 @@ def expected(model: RetinaNet, samples: Sequence[Sample], limits: dict[str, Any]
     normalise = Normalizer()
     images = torch.stack([normalise(sample)["img"] for sample in samples]).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        logits, deltas = model.predict(images)
+        logits, deltas = model.head_outputs(images)
         anchors = model.anchors(images)[0]
         boxes = clip_boxes(decode_boxes(anchors, deltas, model.config.log_ratio_limits), *size)
         detections = model.detect(images, [size] * len(images), **limits)

@@ -71,7 +71,7 @@ class PictureNetwork(nn.Module):
         height, width = padded_size(H, W)
         normalised = (images.float() * self.gain + self.shift).permute(0, 3, 1, 2)
         padded = F.pad(normalised, (0, width - W, 0, height - H))
-        logits, deltas = self.model.predict(padded)
+        logits, deltas = self.model.head_outputs(padded)
         anchors = self.model.anchors(padded)[0]
         boxes = decode_boxes(anchors, deltas, self.model.config.log_ratio_limits)
         A = self.model.config.anchors_per_cell

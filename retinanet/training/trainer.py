@@ -216,4 +216,4 @@ def compile_network(model: RetinaNet, runtime: Runtime) -> None:
     """Let torch compile what the model computes before the loss."""
     if shares_batches(runtime):  # the replicas would run the first GPU's weights
         raise DataError("--compile with several GPUs needs torchrun, or give --device cuda:0")
-    model.predict = torch.compile(model.predict)  # type: ignore[method-assign]
+    model.head_outputs = torch.compile(model.head_outputs)  # type: ignore[method-assign]

@@ -270,7 +270,7 @@ def test_whole_numbers_are_refused(ruled):
 def test_any_size_has_a_prediction_for_each_anchor(ruled, size):
     images = torch.randn(2, 3, *size)
     with torch.no_grad():
-        logits, deltas = ruled.predict(images)
+        logits, deltas = ruled.head_outputs(images)
     N = ruled.anchors(images).shape[1]
     assert (logits.shape, deltas.shape) == ((2, N, 3), (2, N, 4))
     assert torch.isfinite(ruled.loss(logits, deltas, ruled.anchors(images), ANNOTATIONS)[0])

@@ -106,7 +106,7 @@ class Converted:
         """Logits [N, K], deltas [N, 4] and anchors [N, 4] of a case."""
         images = self.inputs(case)
         with torch.no_grad():
-            logits, deltas = self.model.predict(images)
+            logits, deltas = self.model.head_outputs(images)
         return logits[0], deltas[0], self.model.anchors(images)[0]
 
     def decode(self, anchors: Tensor, deltas: Tensor) -> Tensor:
