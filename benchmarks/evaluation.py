@@ -17,7 +17,7 @@ from retinanet.data.transforms import Sample, evaluation_transform
 from retinanet.evaluation.coco import STATS, CocoScores, score_coco
 from retinanet.inference.prediction import predict, to_original
 from retinanet.model import ModelConfig, RetinaNet
-from retinanet.postprocess import MAX_DETECTIONS, Detections
+from retinanet.postprocess import DEFAULT_LIMITS, Detections
 from retinanet.runtime.device import usable_workers
 from retinanet.weights.checkpoint import load_checkpoint
 
@@ -81,7 +81,7 @@ def detect_plainly(model: PlainRetinaNet, samples: Iterable[Sample]) -> list[Det
     for sample in samples:
         image = sample["img"].permute(2, 0, 1)[None].contiguous()
         found = to_original(detect(model, image, sample["size"]), sample)
-        best = found.scores.argsort(descending=True)[:MAX_DETECTIONS]
+        best = found.scores.argsort(descending=True)[: DEFAULT_LIMITS.max_detections]
         results.append(Detections(*(tensor[best] for tensor in found)))
     return results
 

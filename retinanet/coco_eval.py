@@ -5,12 +5,12 @@ from torch import nn
 from retinanet.data.datasets import Data
 from retinanet.evaluation.coco import CocoScores, score_coco
 from retinanet.inference.prediction import predict
-from retinanet.postprocess import SCORE_THRESHOLD
+from retinanet.postprocess import DEFAULT_LIMITS, DetectionLimits
 from retinanet.runtime.console import say
 
 
 def evaluate_coco(
-    dataset: Data, model: nn.Module, threshold: float = SCORE_THRESHOLD
+    dataset: Data, model: nn.Module, threshold: float = DEFAULT_LIMITS.score_threshold
 ) -> CocoScores:
     """Detect, score and say the twelve numbers: the original's name and arguments.
 
@@ -22,7 +22,7 @@ def evaluate_coco(
     Returns:
         The scores.
     """
-    detections = predict(model, dataset, progress=True, score_threshold=threshold)
+    detections = predict(model, dataset, DetectionLimits(threshold), progress=True)
     scores = score_coco(dataset, detections)
     say(scores.summary)
     return scores

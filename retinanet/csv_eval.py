@@ -8,7 +8,7 @@ from torch import nn
 from retinanet.data.datasets import Data
 from retinanet.evaluation.voc import CsvScores, csv_table, score_csv
 from retinanet.inference.prediction import predict
-from retinanet.postprocess import MAX_DETECTIONS, SCORE_THRESHOLD
+from retinanet.postprocess import DEFAULT_LIMITS, DetectionLimits
 from retinanet.report.charts import precision_recall_chart
 from retinanet.runtime.console import say
 from retinanet.runtime.files import write_whole
@@ -30,8 +30,8 @@ def evaluate(
     generator: Data,
     retinanet: nn.Module,
     iou_threshold: float = 0.5,
-    score_threshold: float = SCORE_THRESHOLD,
-    max_detections: int | None = MAX_DETECTIONS,
+    score_threshold: float = DEFAULT_LIMITS.score_threshold,
+    max_detections: int | None = DEFAULT_LIMITS.max_detections,
     save_path: str | Path | None = None,
 ) -> dict[int, tuple[float, float]]:
     """Detect, score and say the table: the original's name, arguments and result.
@@ -47,13 +47,8 @@ def evaluate(
     Returns:
         By label: average precision and number of annotations.
     """
-    detections = predict(
-        retinanet,
-        generator,
-        progress=True,
-        score_threshold=score_threshold,
-        max_detections=max_detections,
-    )
+    limits = DetectionLimits(score_threshold, max_detections=max_detections)
+    detections = predict(retinanet, generator, limits, progress=True)
     scores = score_csv(generator, detections, iou_threshold, score_threshold, max_detections)
     say(csv_table(scores))
     if save_path is not None:

@@ -17,10 +17,8 @@ from retinanet.backbone import LAYERS, conv_bn, imagenet_weights, make_layers
 from retinanet.boxes import LOG_RATIO_LIMITS
 from retinanet.losses import FocalLoss
 from retinanet.postprocess import (
-    CANDIDATES_PER_LEVEL,
-    MAX_DETECTIONS,
-    NMS_THRESHOLD,
-    SCORE_THRESHOLD,
+    DEFAULT_LIMITS,
+    DetectionLimits,
     Detections,
     detect_image,
 )
@@ -267,31 +265,21 @@ class RetinaNet(nn.Module):
                 " use model.detect(images, sizes) for a batch, model.train() for losses"
             )
         H, W = inputs.shape[-2:]
-        return list(
-            self.detect(inputs, [(H, W)], candidates_per_level=None, max_detections=None)[0]
-        )
+        everything = DetectionLimits(candidates_per_level=None, max_detections=None)
+        return list(self.detect(inputs, [(H, W)], everything)[0])
 
     def detect(
         self,
         images: Tensor,
         sizes: Sequence[tuple[int, int]],
-        *,
-        score_threshold: float = SCORE_THRESHOLD,
-        nms_threshold: float = NMS_THRESHOLD,
-        candidates_per_level: int | None = CANDIDATES_PER_LEVEL,
-        max_detections: int | None = MAX_DETECTIONS,
-        class_agnostic_nms: bool = False,
+        limits: DetectionLimits = DEFAULT_LIMITS,
     ) -> list[Detections]:
         """Detections of each image of a batch.
 
         Args:
             images: [B, 3, H, W] float, normalised, padded with zeros.
             sizes: (height, width) of the picture inside each image, to which its boxes are clipped.
-            score_threshold: scores at or below it are dropped.
-            nms_threshold: IoU with a better box of its class above which a box is dropped.
-            candidates_per_level: most pairs of anchor and class before suppression; None for all.
-            max_detections: most detections of an image; None for all.
-            class_agnostic_nms: let a box be dropped for a better one of any class.
+            limits: thresholds and most numbers.
 
         Returns:
             One `Detections` an image, in pixels of `images`.
@@ -307,12 +295,8 @@ class RetinaNet(nn.Module):
                 anchors,
                 lengths,
                 size,
-                score_threshold=score_threshold,
-                nms_threshold=nms_threshold,
-                candidates_per_level=candidates_per_level,
-                max_detections=max_detections,
-                class_agnostic_nms=class_agnostic_nms,
-                log_ratio_limits=self.config.log_ratio_limits,
+                limits,
+                self.config.log_ratio_limits,
             )
             for image_logits, image_deltas, size in zip(logits, deltas, sizes, strict=True)
         ]

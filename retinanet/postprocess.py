@@ -1,6 +1,7 @@
 """From logits and deltas to the detections of an image (paper, section 4, "Inference")."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -9,10 +10,24 @@ from torchvision.ops import batched_nms
 
 from retinanet.boxes import LOG_RATIO_LIMITS, clip_boxes, decode_boxes
 
-SCORE_THRESHOLD = 0.05
-NMS_THRESHOLD = 0.5
-CANDIDATES_PER_LEVEL = 1000
-MAX_DETECTIONS = 100
+
+@dataclass(frozen=True)
+class DetectionLimits:
+    """Thresholds and most numbers, from the network's outputs to the detections of an image."""
+
+    score_threshold: float = 0.05
+    """Scores at or below it are dropped."""
+    nms_threshold: float = 0.5
+    """IoU with a better box of its class above which a box is dropped."""
+    candidates_per_level: int | None = 1000
+    """Most pairs of anchor and class of a pyramid level before suppression; None for all."""
+    max_detections: int | None = 100
+    """Most detections of an image; None for all."""
+    class_agnostic_nms: bool = False
+    """Let a box be dropped for a better one of any class."""
+
+
+DEFAULT_LIMITS = DetectionLimits()
 
 
 class Detections(NamedTuple):
@@ -56,12 +71,7 @@ def detect_image(
     anchors: Tensor,
     level_lengths: Sequence[int],
     size: tuple[int, int],
-    *,
-    score_threshold: float = SCORE_THRESHOLD,
-    nms_threshold: float = NMS_THRESHOLD,
-    candidates_per_level: int | None = CANDIDATES_PER_LEVEL,
-    max_detections: int | None = MAX_DETECTIONS,
-    class_agnostic_nms: bool = False,
+    limits: DetectionLimits = DEFAULT_LIMITS,
     log_ratio_limits: tuple[float, float] = LOG_RATIO_LIMITS,
 ) -> Detections:
     """Detections of one image: threshold, decode, clip, non-maximum suppression within each class.
@@ -72,26 +82,22 @@ def detect_image(
         anchors: [N, 4] xyxy.
         level_lengths: how many of the N belong to each pyramid level.
         size: (height, width) of the picture, to which boxes are clipped.
-        score_threshold: scores at or below it are dropped.
-        nms_threshold: a box that overlaps a better one of its class by more IoU is dropped.
-        candidates_per_level: most pairs of anchor and class kept before suppression; None for all.
-        max_detections: most detections; None for all.
-        class_agnostic_nms: let a box be dropped for a better one of any class.
+        limits: thresholds and most numbers.
         log_ratio_limits: as `boxes.decode_boxes` takes them.
 
     Returns:
         Detections in pixels of the network's input.
     """
-    threshold = torch.logit(torch.tensor(score_threshold)).item()
+    threshold = torch.logit(torch.tensor(limits.score_threshold)).item()
     rows, classes, start = [], [], 0
     for level in torch.split(logits, list(level_lengths)):
-        anchor, label = best_entries(level, threshold, candidates_per_level)
+        anchor, label = best_entries(level, threshold, limits.candidates_per_level)
         rows.append(anchor + start)
         classes.append(label)
         start += len(level)
     row, label = torch.cat(rows), torch.cat(classes)
     scores = logits[row, label].float().sigmoid()
     boxes = clip_boxes(decode_boxes(anchors[row], deltas[row], log_ratio_limits), *size)
-    group = torch.zeros_like(label) if class_agnostic_nms else label
-    keep = batched_nms(boxes, scores, group, nms_threshold)[:max_detections]
+    group = torch.zeros_like(label) if limits.class_agnostic_nms else label
+    keep = batched_nms(boxes, scores, group, limits.nms_threshold)[: limits.max_detections]
     return Detections(scores[keep], label[keep], boxes[keep])

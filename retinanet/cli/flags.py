@@ -14,23 +14,9 @@ from retinanet.cli.parser import (
     positive_float,
     positive_int,
 )
-from retinanet.postprocess import (
-    CANDIDATES_PER_LEVEL,
-    MAX_DETECTIONS,
-    NMS_THRESHOLD,
-    SCORE_THRESHOLD,
-)
+from retinanet.postprocess import DEFAULT_LIMITS, DetectionLimits
 from retinanet.runtime.device import PRECISIONS
 from retinanet.training.optim import BATCH_NORMS, OPTIMIZERS, SCHEDULES, Recipe
-
-DETECTION_FLAGS = (
-    "score_threshold",
-    "nms_threshold",
-    "candidates_per_level",
-    "max_detections",
-    "class_agnostic_nms",
-)
-
 
 # ---- groups of flags ----
 
@@ -242,7 +228,9 @@ def add_data_flags(parser: Parser) -> None:
     add_reading_flags(group)
 
 
-def add_detection_flags(parser: Parser, score_threshold: float = SCORE_THRESHOLD) -> None:
+def add_detection_flags(
+    parser: Parser, score_threshold: float = DEFAULT_LIMITS.score_threshold
+) -> None:
     """Thresholds of detection."""
     group = parser.add_argument_group("detection")
     group.add_argument(
@@ -254,21 +242,21 @@ def add_detection_flags(parser: Parser, score_threshold: float = SCORE_THRESHOLD
     group.add_argument(
         "--nms_threshold",
         type=fraction,
-        default=NMS_THRESHOLD,
+        default=DEFAULT_LIMITS.nms_threshold,
         metavar="IOU",
-        help=f"overlap with a better box at which one is dropped ({NMS_THRESHOLD})",
+        help=f"overlap with a better box at which one is dropped ({DEFAULT_LIMITS.nms_threshold})",
     )
     group.add_argument(
         "--candidates_per_level",
         type=positive_int,
-        default=CANDIDATES_PER_LEVEL,
-        help=f"most boxes of a pyramid level before NMS ({CANDIDATES_PER_LEVEL})",
+        default=DEFAULT_LIMITS.candidates_per_level,
+        help=f"most boxes of a pyramid level before NMS ({DEFAULT_LIMITS.candidates_per_level})",
     )
     group.add_argument(
         "--max_detections",
         type=positive_int,
-        default=MAX_DETECTIONS,
-        help=f"most detections of an image ({MAX_DETECTIONS})",
+        default=DEFAULT_LIMITS.max_detections,
+        help=f"most detections of an image ({DEFAULT_LIMITS.max_detections})",
     )
     group.add_argument(
         "--class_agnostic_nms",
@@ -277,6 +265,8 @@ def add_detection_flags(parser: Parser, score_threshold: float = SCORE_THRESHOLD
     )
 
 
-def detection_limits(args: argparse.Namespace) -> dict[str, Any]:
-    """What `add_detection_flags` asked for, as keywords of `predict` and of `RetinaNet.detect`."""
-    return {name: getattr(args, name) for name in DETECTION_FLAGS}
+def detection_limits(args: argparse.Namespace) -> DetectionLimits:
+    """Limits of detection as the flags of `add_detection_flags` set them."""
+    return DetectionLimits(
+        **{field.name: vars(args)[field.name] for field in fields(DetectionLimits)}
+    )

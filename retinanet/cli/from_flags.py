@@ -67,11 +67,11 @@ def predict_as_told(
     return predict(
         checkpoint.build(runtime.device),
         dataset,
+        detection_limits(args),
         batch_size=args.batch_size,
         workers=usable_workers(args.workers),
         autocast=runtime.autocast,
         progress=True,
-        **detection_limits(args),
     )
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from retinanet.data.datasets import CocoDataset, Data
 from retinanet.evaluation.coco import CocoScores, score_coco
 from retinanet.evaluation.voc import CsvScores, score_csv
-from retinanet.postprocess import MAX_DETECTIONS, SCORE_THRESHOLD, Detections
+from retinanet.postprocess import DEFAULT_LIMITS, Detections
 
 
 class Evaluation(NamedTuple):
@@ -33,8 +33,8 @@ def measure(
     detections: Sequence[Detections],
     *,
     iou_threshold: float = 0.5,
-    score_threshold: float = SCORE_THRESHOLD,
-    max_detections: int = MAX_DETECTIONS,
+    score_threshold: float = DEFAULT_LIMITS.score_threshold,
+    max_detections: int | None = DEFAULT_LIMITS.max_detections,
 ) -> Evaluation:
     """Compare detections with annotations.
 
@@ -43,7 +43,7 @@ def measure(
         detections: one an image, in the order of the data set, in pixels of the files.
         iou_threshold: overlap that counts as found, for the VOC-style measures.
         score_threshold: at which precision and recall are told.
-        max_detections: most detections of an image that count.
+        max_detections: most detections of an image that count; None for all.
     """
     coco = score_coco(dataset, detections)
     if isinstance(dataset, CocoDataset):

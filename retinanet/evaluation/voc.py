@@ -8,7 +8,7 @@ import numpy as np
 from retinanet.data.datasets import CocoDataset, Data
 from retinanet.evaluation.matching import Matches, best_detections, match
 from retinanet.evaluation.precision_recall import ClassScores, Floats, class_scores
-from retinanet.postprocess import MAX_DETECTIONS, SCORE_THRESHOLD, Detections
+from retinanet.postprocess import DEFAULT_LIMITS, Detections
 
 
 class CsvScores(NamedTuple):
@@ -40,8 +40,8 @@ def score_csv(
     dataset: Data,
     detections: Sequence[Detections],
     iou_threshold: float = 0.5,
-    score_threshold: float = SCORE_THRESHOLD,
-    max_detections: int | None = MAX_DETECTIONS,
+    score_threshold: float = DEFAULT_LIMITS.score_threshold,
+    max_detections: int | None = DEFAULT_LIMITS.max_detections,
 ) -> CsvScores:
     """Compare detections with annotations, class by class.
 

@@ -16,7 +16,7 @@ from retinanet.data.images import image_size, read_image
 from retinanet.data.transforms import Normalizer, Resizer, Sample
 from retinanet.errors import DataError
 from retinanet.inference.prediction import predict
-from retinanet.postprocess import CANDIDATES_PER_LEVEL, MAX_DETECTIONS, NMS_THRESHOLD, Detections
+from retinanet.postprocess import DEFAULT_LIMITS, DetectionLimits, Detections
 from retinanet.runtime.device import start_runtime
 from retinanet.weights.checkpoint import load_checkpoint
 
@@ -75,10 +75,10 @@ class Detector:
         *,
         precision: str = "fp32",
         score_threshold: float = 0.5,
-        nms_threshold: float = NMS_THRESHOLD,
-        candidates_per_level: int | None = CANDIDATES_PER_LEVEL,
-        max_detections: int | None = MAX_DETECTIONS,
-        class_agnostic_nms: bool = False,
+        nms_threshold: float = DEFAULT_LIMITS.nms_threshold,
+        candidates_per_level: int | None = DEFAULT_LIMITS.candidates_per_level,
+        max_detections: int | None = DEFAULT_LIMITS.max_detections,
+        class_agnostic_nms: bool = DEFAULT_LIMITS.class_agnostic_nms,
         batch_size: int = 4,
     ) -> None:
         checkpoint = load_checkpoint(path)
@@ -110,13 +110,15 @@ class Detector:
         found = predict(
             self.model,
             _Pictures(pictures, self.transform),
+            DetectionLimits(
+                self.score_threshold,
+                self.nms_threshold,
+                self.candidates_per_level,
+                self.max_detections,
+                self.class_agnostic_nms,
+            ),
             batch_size=self.batch_size,
             autocast=self.autocast,
-            score_threshold=self.score_threshold,
-            nms_threshold=self.nms_threshold,
-            candidates_per_level=self.candidates_per_level,
-            max_detections=self.max_detections,
-            class_agnostic_nms=self.class_agnostic_nms,
         )
         results = [self._named(detections) for detections in found]
         return results if pictures is images else results[0]

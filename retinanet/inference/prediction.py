@@ -12,10 +12,8 @@ from retinanet.boxes import clip_boxes
 from retinanet.data.transforms import Sample
 from retinanet.model import RetinaNet
 from retinanet.postprocess import (
-    CANDIDATES_PER_LEVEL,
-    MAX_DETECTIONS,
-    NMS_THRESHOLD,
-    SCORE_THRESHOLD,
+    DEFAULT_LIMITS,
+    DetectionLimits,
     Detections,
 )
 from retinanet.runtime.console import progress as progress_bar
@@ -34,16 +32,12 @@ class SampleDataset(Protocol):
 def predict(
     model: nn.Module,
     dataset: SampleDataset,
+    limits: DetectionLimits = DEFAULT_LIMITS,
     *,
     batch_size: int = 4,
     workers: int = 0,
     autocast: torch.dtype | None = None,
     progress: bool = False,
-    score_threshold: float = SCORE_THRESHOLD,
-    nms_threshold: float = NMS_THRESHOLD,
-    candidates_per_level: int | None = CANDIDATES_PER_LEVEL,
-    max_detections: int | None = MAX_DETECTIONS,
-    class_agnostic_nms: bool = False,
 ) -> list[Detections]:
     """Detect the objects in every sample of a data set, on the device of the model.
 
@@ -56,15 +50,11 @@ def predict(
         model: a `RetinaNet`, bare or inside a wrapper (of whose devices the first is used); its
             training flags come back as they were.
         dataset: gives normalised samples.
+        limits: thresholds and most numbers.
         batch_size: most images at a time.
         workers: processes that load samples; 0 loads them in this one.
         autocast: float type of the network's convolutions; None leaves them in that of the weights.
         progress: whether to show a bar.
-        score_threshold: scores at or below it are dropped.
-        nms_threshold: IoU with a better box of its class above which a box is dropped.
-        candidates_per_level: most pairs of anchor and class before suppression; None for all.
-        max_detections: most detections of an image; None for all.
-        class_agnostic_nms: let a box be dropped for a better one of any class.
 
     Returns:
         One `Detections` an image, in the order of the data set, on the CPU; boxes in float32 pixels
@@ -88,11 +78,7 @@ def predict(
                 batch = network.detect(
                     torch.stack(images).permute(0, 3, 1, 2),
                     [picture_size(sample) for _, sample in group],
-                    score_threshold=score_threshold,
-                    nms_threshold=nms_threshold,
-                    candidates_per_level=candidates_per_level,
-                    max_detections=max_detections,
-                    class_agnostic_nms=class_agnostic_nms,
+                    limits,
                 )
             for (index, sample), detections in zip(group, batch, strict=True):
                 found[index] = to_original(detections, sample)

@@ -10,7 +10,7 @@ from retinanet.evaluation.confusion import condensed, confusion_matrix, frequent
 from retinanet.evaluation.matching import Matches
 from retinanet.evaluation.precision_recall import best_mean_f1
 from retinanet.evaluation.voc import CsvScores, match_images, score_matches, three_digits
-from retinanet.postprocess import SCORE_THRESHOLD, Detections
+from retinanet.postprocess import DEFAULT_LIMITS, Detections
 from retinanet.report.charts import (
     COLORED_CLASSES,
     Chart,
@@ -59,7 +59,9 @@ def find(
     voc: CsvScores | None = None,
 ) -> Findings:
     """Look at detections from all sides; arguments as `report.write_report`."""
-    thresholds = (voc.iou_threshold, voc.score_threshold) if voc else (0.5, SCORE_THRESHOLD)
+    thresholds = (
+        (voc.iou_threshold, voc.score_threshold) if voc else (0.5, DEFAULT_LIMITS.score_threshold)
+    )
     images = match_images(dataset, detections, *thresholds)
     voc = voc or score_matches(dataset, images, *thresholds)
     best_f1 = best_mean_f1(voc.annotated)

@@ -4,9 +4,9 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import skimage.data
@@ -19,6 +19,7 @@ from retinanet.cli.parser import Parser
 from retinanet.cli.script import script
 from retinanet.data.images import image_files, read_image
 from retinanet.errors import DataError
+from retinanet.postprocess import DetectionLimits
 from retinanet.runtime.console import say
 from retinanet.runtime.files import write_whole
 from retinanet.tools.onnx_compare import Agreement, cases, compare
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     say(f"Exporting {args.file}; this takes about a minute")
     nms = not args.no_nms
-    module = PictureDetector(model, **limits) if nms else PictureNetwork(model)
+    module = PictureDetector(model, limits) if nms else PictureNetwork(model)
     outputs = DETECTION_OUTPUTS + NETWORK_OUTPUTS if nms else NETWORK_OUTPUTS
     program = export_graph(module, outputs)
     program.model.metadata_props.update(metadata(args, checkpoint, limits))
@@ -128,7 +129,7 @@ def read_photographs(paths: Sequence[str] | None) -> list[NDArray[np.uint8]]:
 
 
 def metadata(
-    args: argparse.Namespace, checkpoint: Checkpoint, limits: dict[str, Any]
+    args: argparse.Namespace, checkpoint: Checkpoint, limits: DetectionLimits
 ) -> dict[str, str]:
     """What the file says of itself: texts for people, and JSON."""
     facts = {
@@ -136,7 +137,7 @@ def metadata(
         "min_side": checkpoint.min_side,
         "max_side": checkpoint.max_side,
         "retinanet_version": __version__,
-        **({} if args.no_nms else limits),
+        **({} if args.no_nms else asdict(limits)),
     }
     texts = {"input": INPUT, "output": OUTPUT[not args.no_nms]}
     return texts | {name: json.dumps(fact) for name, fact in facts.items()}

@@ -12,7 +12,7 @@ from torch import Tensor
 from retinanet.boxes import clip_boxes, decode_boxes
 from retinanet.data.transforms import Normalizer, Resizer, Sample
 from retinanet.model import RetinaNet
-from retinanet.postprocess import Detections
+from retinanet.postprocess import DetectionLimits, Detections
 from retinanet.tools.onnx_graph import NETWORK_OUTPUTS
 from retinanet.weights.checkpoint import Checkpoint
 
@@ -43,7 +43,7 @@ def cases(
     model: RetinaNet,
     checkpoint: Checkpoint,
     photographs: Sequence[NDArray[np.uint8]],
-    limits: dict[str, Any],
+    limits: DetectionLimits,
 ) -> Iterator[Case]:
     """Batches of 1, 2 and 3 of each photograph: as trained, and at 1/2 and 1/3 of the size.
 
@@ -60,7 +60,7 @@ def cases(
             yield expected(model, [resize(sample) for sample in samples], limits)
 
 
-def expected(model: RetinaNet, samples: Sequence[Sample], limits: dict[str, Any]) -> Case:
+def expected(model: RetinaNet, samples: Sequence[Sample], limits: DetectionLimits) -> Case:
     """What the model says of resized samples of one size."""
     size = H, W = samples[0]["size"]
     pixels = torch.stack([sample["img"][:H, :W] for sample in samples])
@@ -70,7 +70,7 @@ def expected(model: RetinaNet, samples: Sequence[Sample], limits: dict[str, Any]
         logits, deltas = model.head_outputs(images)
         anchors = model.anchors(images)[0]
         boxes = clip_boxes(decode_boxes(anchors, deltas, model.config.log_ratio_limits), *size)
-        detections = model.detect(images, [size] * len(images), **limits)
+        detections = model.detect(images, [size] * len(images), limits)
     return Case(pixels, logits.sigmoid(), boxes, detections)
 
 

@@ -19,6 +19,7 @@ from retinanet.boxes import clip_boxes, decode_boxes
 from retinanet.data.images import padded_size
 from retinanet.data.transforms import MEAN, STD
 from retinanet.model import RetinaNet
+from retinanet.postprocess import DetectionLimits
 
 OPSET = 18
 NETWORK_OUTPUTS = ("anchor_scores", "anchor_boxes")
@@ -84,27 +85,16 @@ class PictureDetector(PictureNetwork):
 
     Args:
         model: a detector in evaluation mode.
-        score_threshold: scores at or below it are dropped.
-        nms_threshold: IoU with a better box of its class above which a box is dropped.
-        candidates_per_level: most pairs of anchor and class before suppression.
-        max_detections: most detections of an image.
-        class_agnostic_nms: let a box be dropped for a better one of any class.
+        limits: thresholds and most numbers; both numbers are given.
     """
 
-    def __init__(
-        self,
-        model: RetinaNet,
-        *,
-        score_threshold: float,
-        nms_threshold: float,
-        candidates_per_level: int,
-        max_detections: int,
-        class_agnostic_nms: bool,
-    ) -> None:
+    def __init__(self, model: RetinaNet, limits: DetectionLimits) -> None:
         super().__init__(model)
-        self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
-        self.candidates_per_level, self.max_detections = candidates_per_level, max_detections
-        self.class_agnostic_nms = class_agnostic_nms
+        assert limits.candidates_per_level is not None
+        assert limits.max_detections is not None
+        self.candidates_per_level = limits.candidates_per_level
+        self.max_detections = limits.max_detections
+        self.limits = limits
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The detections of images [B, H, W, 3] uint8 RGB, best first.
@@ -143,17 +133,17 @@ class PictureDetector(PictureNetwork):
         rows = logits.amax(dim=2).topk(C).indices
         best, pair = rows_of(logits, rows).flatten(1).topk(C)
         scores = best.sigmoid()
-        scores = scores.masked_fill(scores <= self.score_threshold, 0)
+        scores = scores.masked_fill(scores <= self.limits.score_threshold, 0)
         return scores, pair % K, rows_of(boxes, rows.gather(1, pair // K))
 
     def suppressed(self, scores: Tensor, labels: Tensor, boxes: Tensor) -> Tensor:
         """Scores [B, C] of the candidates that suppression keeps; 0 for the others."""
         of_group = scores[:, None]  # [B, 1, C]
-        if not self.class_agnostic_nms:
+        if not self.limits.class_agnostic_nms:
             classes = torch.arange(self.model.config.num_classes)
             of_group = of_group * (labels[:, None] == classes[:, None])  # [B, K, C]
         image, _, row = torch.ops.retinanet.suppress(
-            boxes, of_group, self.nms_threshold, self.max_detections
+            boxes, of_group, self.limits.nms_threshold, self.max_detections
         ).unbind(1)
         flat, place = scores.flatten(), image * scores.shape[1] + row
         return torch.zeros_like(flat).scatter(0, place, flat.gather(0, place)).view_as(scores)

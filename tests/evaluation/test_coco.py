@@ -222,8 +222,8 @@ class Finder(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
         self.thresholds = []
 
-    def detect(self, images, sizes, *, score_threshold, **limits):
-        self.thresholds.append(score_threshold)
+    def detect(self, images, sizes, limits):
+        self.thresholds.append(limits.score_threshold)
         return [detections([(*TRUTH[0][2][:4], 0.9, 1)]) for _ in images]
 
 

@@ -14,6 +14,7 @@ from retinanet.data.transforms import Normalizer, Resizer
 from retinanet.errors import DataError
 from retinanet.inference.prediction import predict
 from retinanet.model import ModelConfig, RetinaNet
+from retinanet.postprocess import DetectionLimits
 from retinanet.weights.checkpoint import Checkpoint, save_checkpoint
 from tests.support.helpers import take_ruled_weights
 from tests.support.paths import ROOT
@@ -54,7 +55,7 @@ def assert_same(result, other):
 
 def test_it_finds_what_prediction_finds(detector, photo):
     dataset = ImageFiles(photo, Compose([Resizer(64, 96), Normalizer()]))
-    (expected,) = predict(detector.model, dataset, score_threshold=THRESHOLD)
+    (expected,) = predict(detector.model, dataset, DetectionLimits(THRESHOLD))
     result = detector(photo)
     np.testing.assert_array_equal(result.scores, expected.scores)
     np.testing.assert_array_equal(result.labels, expected.labels)

@@ -12,7 +12,7 @@ from retinanet.data.transforms import Normalizer, Resizer
 from retinanet.errors import DataError
 from retinanet.inference.prediction import predict
 from retinanet.model import resnet18
-from retinanet.postprocess import Detections
+from retinanet.postprocess import DetectionLimits, Detections
 
 
 class Echo(nn.Module):
@@ -23,7 +23,7 @@ class Echo(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
         self.batches, self.sizes, self.limits, self.states = [], [], [], []
 
-    def detect(self, images, sizes, **limits):
+    def detect(self, images, sizes, limits):
         assert images.is_contiguous(memory_format=torch.channels_last)
         self.batches.append(tuple(images.shape))
         self.sizes.extend(sizes)
@@ -125,7 +125,7 @@ def test_boxes_use_the_real_ratio_of_each_axis_and_are_clipped_to_the_file():
     assert network.sizes == [(128, 43)]
     torch.testing.assert_close(found.boxes, torch.tensor([[0.0, 0.0, 333.0, 1000.0]]))
 
-    network.detect = lambda images, sizes, **limits: [
+    network.detect = lambda images, sizes, limits: [
         Detections(torch.ones(1), torch.zeros(1).long(), torch.tensor([[4.3, 12.8, 21.5, 64.0]]))
     ]
     (found,) = predict(network, dataset)
@@ -209,15 +209,9 @@ def test_a_worker_passes_a_data_error_on():
 
 
 def test_limits_reach_the_network():
-    limits = {
-        "score_threshold": 0.3,
-        "nms_threshold": 0.4,
-        "candidates_per_level": None,
-        "max_detections": 7,
-        "class_agnostic_nms": True,
-    }
+    limits = DetectionLimits(0.3, 0.4, None, 7, True)
     network = Echo()
-    predict(network, Pictures([WIDE]), **limits)
+    predict(network, Pictures([WIDE]), limits)
     assert network.limits == [limits]
 
 

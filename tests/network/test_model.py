@@ -10,6 +10,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from retinanet import model as models
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig, RetinaNet, build_model, resnet18
+from retinanet.postprocess import DetectionLimits
 from retinanet.weights.projects import SOURCES
 from tests.support.helpers import (
     GOLDEN,
@@ -281,11 +282,11 @@ def test_a_batch_gives_each_image_what_it_gets_alone(ruled):
     images, sizes = torch.zeros(3, 3, 96, 128), [(96, 128), (90, 100), (50, 128)]
     for image, (height, width) in zip(images, sizes, strict=True):
         image[:, :height, :width].normal_()
-    options = {"candidates_per_level": None, "max_detections": None}
+    everything = DetectionLimits(candidates_per_level=None, max_detections=None)
     with torch.no_grad():
-        together = ruled.detect(images, sizes, **options)
+        together = ruled.detect(images, sizes, everything)
         for i, (height, width) in enumerate(sizes):
-            alone = ruled.detect(images[i : i + 1], sizes[i : i + 1], **options)[0]
+            alone = ruled.detect(images[i : i + 1], sizes[i : i + 1], everything)[0]
             assert len(alone.scores) == len(together[i].scores) > 50
             assert worst_match(together[i], alone) < 1e-4
             # clipped to the picture, not to its padding
@@ -296,10 +297,12 @@ def test_detect_hands_its_limits_on(ruled):
     images = torch.randn(1, 3, 96, 128)
     with torch.no_grad():
         (default,) = ruled.detect(images, [(96, 128)])
-        (few,) = ruled.detect(images, [(96, 128)], max_detections=5)
-        (sure,) = ruled.detect(images, [(96, 128)], score_threshold=0.2, max_detections=None)
-        (apart,) = ruled.detect(images, [(96, 128)], nms_threshold=0.0, max_detections=None)
-        (narrow,) = ruled.detect(images, [(96, 128)], candidates_per_level=1)
+        (few,) = ruled.detect(images, [(96, 128)], DetectionLimits(max_detections=5))
+        (sure,) = ruled.detect(images, [(96, 128)], DetectionLimits(0.2, max_detections=None))
+        (apart,) = ruled.detect(
+            images, [(96, 128)], DetectionLimits(nms_threshold=0.0, max_detections=None)
+        )
+        (narrow,) = ruled.detect(images, [(96, 128)], DetectionLimits(candidates_per_level=1))
         every = ruled(images)
     assert len(default.scores) == 100
     assert torch.equal(few.boxes, default.boxes[:5])

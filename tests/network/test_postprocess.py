@@ -8,7 +8,7 @@ from torchvision.ops import nms
 
 from retinanet.anchors import image_anchors, level_shapes
 from retinanet.boxes import clip_boxes, decode_boxes
-from retinanet.postprocess import best_entries, detect_image
+from retinanet.postprocess import DetectionLimits, best_entries, detect_image
 
 SIZE = (96, 64)
 LENGTHS = [9 * rows * columns for rows, columns in level_shapes(*SIZE)]
@@ -63,8 +63,7 @@ def test_equals_the_plain_way(score, overlap, limit):
     logits, deltas, anchors = predictions()
     found = detect_image(
         logits, deltas, anchors, LENGTHS, SIZE,
-        score_threshold=score, nms_threshold=overlap,
-        candidates_per_level=limit, max_detections=None,
+        DetectionLimits(score, overlap, candidates_per_level=limit, max_detections=None),
     )  # fmt: skip
     expected = plain_detections(logits, deltas, anchors, score, overlap)
     assert len(expected) > 10
@@ -85,17 +84,16 @@ def test_candidates_are_limited_on_each_level_before_suppression():
     corner = torch.tensor([[0.0], [10], [20], [30], [40], [50]])
     anchors = torch.cat((corner, corner, corner + 5, corner + 5), dim=1)
     logits = torch.tensor([[3.0], [2.0], [1.0], [0.1], [0.3], [0.2]])
-    found = detect_image(
-        logits, torch.zeros(6, 4), anchors, [3, 3], (64, 64), candidates_per_level=2
-    )
+    two = DetectionLimits(candidates_per_level=2)
+    found = detect_image(logits, torch.zeros(6, 4), anchors, [3, 3], (64, 64), two)
     assert found.boxes[:, 0].tolist() == [0, 10, 40, 50]
     torch.testing.assert_close(found.scores, logits[[0, 1, 4, 5], 0].sigmoid())
 
 
 def test_the_best_are_kept_and_stand_first():
     inputs = (*predictions(bias=0.0), LENGTHS, SIZE)
-    every = detect_image(*inputs, max_detections=None)
-    some = detect_image(*inputs, max_detections=7)
+    every = detect_image(*inputs, DetectionLimits(max_detections=None))
+    some = detect_image(*inputs, DetectionLimits(max_detections=7))
     assert len(every.scores) > len(detect_image(*inputs).scores) == 100  # the default
     assert (every.scores.diff() <= 0).all()
     for all_of_them, first in zip(every, some, strict=True):
@@ -108,7 +106,7 @@ def test_a_score_at_the_threshold_is_dropped(limit):
     anchors = torch.tensor([[0.0, 0, 8, 8], [20, 20, 28, 28]])
     found = detect_image(
         torch.tensor([[0.0], [1e-3]]), torch.zeros(2, 4), anchors, [2], (32, 32),
-        score_threshold=threshold, candidates_per_level=limit,
+        DetectionLimits(threshold, candidates_per_level=limit),
     )  # fmt: skip
     assert found.boxes.tolist() == [[20, 20, 28, 28]]
 
@@ -118,7 +116,7 @@ def test_nothing_above_the_threshold(limit):
     logits, deltas, anchors = predictions()
     found = detect_image(
         torch.full_like(logits, -math.inf), deltas, anchors, LENGTHS, SIZE,
-        candidates_per_level=limit,
+        DetectionLimits(candidates_per_level=limit),
     )  # fmt: skip
     assert [tuple(part.shape) for part in found] == [(0,), (0,), (0, 4)]
     assert found.labels.dtype == torch.int64
@@ -137,7 +135,6 @@ def test_class_agnostic_suppression(agnostic: bool, labels: list[int]) -> None:
     """The first two boxes are one, of other classes; the third lies elsewhere."""
     anchors = torch.tensor([[0.0, 0, 8, 8], [0, 0, 8, 8], [20, 20, 28, 28]])
     logits = torch.tensor([[1.0, -9.0], [-9.0, 2.0], [0.5, -9.0]])
-    found = detect_image(
-        logits, torch.zeros(3, 4), anchors, [3], (32, 32), class_agnostic_nms=agnostic
-    )
+    limits = DetectionLimits(class_agnostic_nms=agnostic)
+    found = detect_image(logits, torch.zeros(3, 4), anchors, [3], (32, 32), limits)
     assert found.labels.tolist() == labels

@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 from contextlib import redirect_stdout
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,8 +18,8 @@ import retinanet
 from retinanet.data.transforms import Resizer
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig, RetinaNet
-from retinanet.postprocess import Detections
-from retinanet.tools import export
+from retinanet.postprocess import DetectionLimits, Detections
+from retinanet.tools import export, onnx_compare
 from retinanet.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tests.support.helpers import take_ruled_weights, worst_match
 from tests.support.paths import ROOT
@@ -29,14 +29,15 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 NAMES = ("cat", "dog", "emu")
-LIMITS = {
-    "score_threshold": 0.13,  # the weights by rule are never sure
-    "nms_threshold": 0.4,
-    "candidates_per_level": 200,
-    "max_detections": 20,
-    "class_agnostic_nms": False,
-}
-FLAGS = [f"--{name}={value}" for name, value in LIMITS.items() if not isinstance(value, bool)]
+LIMITS = DetectionLimits(
+    score_threshold=0.13,  # the weights by rule are never sure
+    nms_threshold=0.4,
+    candidates_per_level=200,
+    max_detections=20,
+)
+FLAGS = [
+    f"--{name}={value}" for name, value in asdict(LIMITS).items() if not isinstance(value, bool)
+]
 
 
 def checkpoint_of(**settings):
@@ -104,19 +105,21 @@ def test_only_the_file_is_left_and_its_fit_is_said(exported):
 )
 def test_every_number_and_size_of_pictures(exported, picture, min_side, max_side, views):
     model = exported.checkpoint.build(torch.device("cpu"))
-    case = export.expected(model, resized(picture, min_side, max_side, views), LIMITS)
+    case = onnx_compare.expected(model, resized(picture, min_side, max_side, views), LIMITS)
     assert all(len(found.scores) > 0 for found in case.detections)
-    agreement = export.compare([case], exported.network, exported.content)
+    agreement = onnx_compare.compare([case], exported.network, exported.content)
     assert agreement.score < 1e-5
     assert agreement.box < 1e-2
     assert (agreement.batches, agreement.unlike) == (1, 0)
 
-    session = export.open_session(exported.content)
-    for theirs, *columns in zip(case.detections, *export.run(session, case.pixels), strict=True):
+    session = onnx_compare.open_session(exported.content)
+    for theirs, *columns in zip(
+        case.detections, *onnx_compare.run(session, case.pixels), strict=True
+    ):
         scores, labels, boxes = columns
         count = len(theirs.scores)
         assert worst_match((scores, labels, boxes), theirs) < 1e-2
-        assert (scores[:count] > LIMITS["score_threshold"]).all()
+        assert (scores[:count] > LIMITS.score_threshold).all()
         assert (scores[:count].diff() <= 0).all()
         assert set(scores[count:].tolist()) <= {0.0}
         assert set(labels[count:].tolist()) <= {-1}
@@ -145,7 +148,7 @@ def test_the_file_says_what_goes_in_and_out(exported):
         "min_side": 96,
         "max_side": 160,
         "retinanet_version": retinanet.__version__,
-        **LIMITS,
+        **asdict(LIMITS),
     }
 
 
@@ -188,8 +191,8 @@ def test_a_file_that_disagrees_is_not_written(exported, tmp_path):
     other = dict(exported.checkpoint.weights)
     other["regressionModel.output.bias"] = other["regressionModel.output.bias"] + 0.1
     model = replace(exported.checkpoint, weights=other).build(torch.device("cpu"))
-    case = export.expected(model, resized(data.chelsea(), 96, 160, 2), LIMITS)
-    agreement = export.compare([case], exported.network, exported.content)
+    case = onnx_compare.expected(model, resized(data.chelsea(), 96, 160, 2), LIMITS)
+    agreement = onnx_compare.compare([case], exported.network, exported.content)
     assert agreement.score < 1e-5
     assert agreement.box > 0.1
     assert 0 < agreement.unlike <= agreement.detections
@@ -200,7 +203,7 @@ def test_a_file_that_disagrees_is_not_written(exported, tmp_path):
 
 def agreement_of(**figures):
     """An agreement that holds but for these figures."""
-    return export.Agreement(**{"batches": 1, "anchors": 9, "detections": 100, **figures})
+    return onnx_compare.Agreement(**{"batches": 1, "anchors": 9, "detections": 100, **figures})
 
 
 @pytest.mark.parametrize(
@@ -223,20 +226,23 @@ def test_what_is_rounding_and_what_is_not(agreement, holds):
 def test_detections_are_alike_in_label_score_and_place():
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [5.0, 5.0, 50.0, 50.0]])
     found = Detections(torch.tensor([0.9, 0.8]), torch.tensor([1, 2]), boxes)
-    assert export.count_unlike(found, found) == 0
-    assert export.count_unlike(found, Detections(*(column.flip(0) for column in found))) == 0
-    assert export.count_unlike(found, found._replace(labels=torch.tensor([1, 1]))) == 1
-    assert export.count_unlike(found, found._replace(scores=found.scores + 0.01)) == 2
-    assert export.count_unlike(found, found._replace(boxes=boxes + torch.eye(2, 4))) == 2
+    assert onnx_compare.count_unlike(found, found) == 0
+    assert onnx_compare.count_unlike(found, Detections(*(column.flip(0) for column in found))) == 0
+    assert onnx_compare.count_unlike(found, found._replace(labels=torch.tensor([1, 1]))) == 1
+    assert onnx_compare.count_unlike(found, found._replace(scores=found.scores + 0.01)) == 2
+    assert onnx_compare.count_unlike(found, found._replace(boxes=boxes + torch.eye(2, 4))) == 2
     nothing = Detections(*(column[:0] for column in found))
-    assert (export.count_unlike(found, nothing), export.count_unlike(nothing, found)) == (2, 0)
+    assert (
+        onnx_compare.count_unlike(found, nothing),
+        onnx_compare.count_unlike(nothing, found),
+    ) == (2, 0)
 
 
 def test_other_shapes_and_no_numbers_are_infinitely_far():
     ones = torch.ones(2, 3)
-    assert export.largest_difference(ones, ones + torch.eye(2, 3) / 2) == 0.5
-    assert export.largest_difference(ones, torch.ones(2, 2)) == float("inf")
-    assert export.largest_difference(ones * float("nan"), ones) == float("inf")
+    assert onnx_compare.largest_difference(ones, ones + torch.eye(2, 3) / 2) == 0.5
+    assert onnx_compare.largest_difference(ones, torch.ones(2, 2)) == float("inf")
+    assert onnx_compare.largest_difference(ones * float("nan"), ones) == float("inf")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from retinanet.anchors import level_shapes
 from retinanet.boxes import clip_boxes, decode_boxes
 from retinanet.data.transforms import Normalizer
 from retinanet.model import RetinaNet
-from retinanet.postprocess import Detections, best_entries
+from retinanet.postprocess import DetectionLimits, Detections, best_entries
 from retinanet.weights.conversion import COCO_IDS, convert, state_dict, to_torchvision
 from retinanet.weights.projects import SOURCES
 from tests.support.helpers import golden_arrays, ruled_array
@@ -254,7 +254,9 @@ def test_final_detections_of_the_source_but_for_boxes_at_the_border(converted, c
 
     if like_torchvision:
         with torch.no_grad():
-            (ours,) = converted.model.detect(converted.inputs(case), [size], max_detections=limit)
+            (ours,) = converted.model.detect(
+                converted.inputs(case), [size], DetectionLimits(max_detections=limit)
+            )
         assert found_again(expected, ours) == len(ours.scores) == limit
 
 
@@ -294,7 +296,9 @@ def test_torchvisions_own_model_with_random_weights_and_back(source):
     with torch.no_grad():
         (expected,) = theirs([image])
         padded, _ = theirs.transform([image])
-        (detections,) = ours.detect(padded.tensors, [(75, 110)], max_detections=300)
+        (detections,) = ours.detect(
+            padded.tensors, [(75, 110)], DetectionLimits(max_detections=300)
+        )
     labels = torch.tensor([COCO_IDS.index(label) for label in expected["labels"].tolist()])
     assert found_again((expected["scores"], labels, expected["boxes"]), detections) == 300
 
