@@ -16,7 +16,7 @@ from retinanet.cli.from_flags import describe_model, open_validation_data, predi
 from retinanet.cli.parser import Parser, fraction
 from retinanet.cli.script import script
 from retinanet.data.transforms import evaluation_transform
-from retinanet.evaluation.coco import class_table
+from retinanet.evaluation.coco import ap_table
 from retinanet.evaluation.measure import measure
 from retinanet.evaluation.voc import as_numbers, csv_table
 from retinanet.inference.results import coco_results
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         score_threshold=args.score_threshold,
         max_detections=args.max_detections,
     )
-    say(f"{scores.coco.summary}\n{class_table(scores.coco)}")
+    say(f"{scores.coco.summary}\n{ap_table(scores.coco)}")
     metrics: dict[str, object] = {"precision": runtime.precision, **scores.coco.stats}
     metrics["AP_per_class"] = scores.coco.per_class
     if scores.voc:

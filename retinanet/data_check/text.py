@@ -108,7 +108,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def class_table(facts: Mapping[str, Facts]) -> str:
+def count_table(facts: Mapping[str, Facts]) -> str:
     """Boxes and images of each class, the most frequent one first."""
     heads = ["class", *(head for part in facts for head in (f"{part} boxes", "images"))]
     own = [{row.name: row for row in found.classes} for found in facts.values()]

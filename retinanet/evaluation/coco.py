@@ -163,7 +163,7 @@ def _numbers(entries: Records) -> dict[int | str, int]:
     return {id: place for place, id in enumerate(ids, start=1)}
 
 
-def class_table(scores: CocoScores) -> str:
+def ap_table(scores: CocoScores) -> str:
     """AP of the classes that have ground truth, one a row, and the names of the others."""
     width = max(len(name) for name in ("class", *scores.per_class))
     lines = [f"{'class':{width}}     AP"]

@@ -21,7 +21,7 @@ from retinanet.data_check.anchor_coverage import Side, better_anchors, better_si
 from retinanet.data_check.duplicates import equal_files
 from retinanet.data_check.pictures import sample_sheet, size_chart
 from retinanet.data_check.summary import Facts, look_at, missed_images, size_bins
-from retinanet.data_check.text import anchor_text, class_table, file_text, size_table
+from retinanet.data_check.text import anchor_text, count_table, file_text, size_table
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig
 from retinanet.runtime.console import say
@@ -154,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     found = facts["training"]
     missed = found.boxes.only(~found.reached)
-    say(f"\n{class_table(facts)}")
+    say(f"\n{count_table(facts)}")
     say(f"\nTraining boxes at {size[0]} to {size[1]} px, by the side of a square of equal area:")
     say(size_table(found))
     together = better_sides([missed], *size, config)[0]

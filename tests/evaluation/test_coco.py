@@ -13,7 +13,7 @@ from torch import nn
 from retinanet.coco_eval import evaluate_coco
 from retinanet.data.datasets import CocoDataset, CSVDataset
 from retinanet.evaluation import coco as coco_eval
-from retinanet.evaluation.coco import STATS, class_table, score_coco
+from retinanet.evaluation.coco import STATS, ap_table, score_coco
 from retinanet.inference.results import coco_results
 from retinanet.postprocess import Detections
 from tests.support.paths import SHARED
@@ -177,7 +177,7 @@ def test_ap_by_class(tmp_path):
     scores = score_coco(csv_dataset(tmp_path), [detections(rows) for rows in found])
     assert scores.per_class == pytest.approx({"cat": 34 / 101, "dog": 1})
     assert scores.absent == ("emu",)
-    assert class_table(scores).splitlines() == [
+    assert ap_table(scores).splitlines() == [
         "class     AP",
         "cat    0.337",
         "dog    1.000",
@@ -197,7 +197,7 @@ def test_no_annotations_at_all(tmp_path):
         scores = score_coco(dataset, [detections(rows) for rows in found])
         assert list(scores.stats.values()) == [-1] * 12
         assert (scores.per_class, scores.absent) == ({}, NAMES)
-    assert class_table(scores).splitlines()[1:] == ["without annotations: cat, dog, emu"]
+    assert ap_table(scores).splitlines()[1:] == ["without annotations: cat, dog, emu"]
 
 
 def test_results_are_plain_numbers(tmp_path):
