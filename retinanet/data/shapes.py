@@ -95,8 +95,8 @@ class Shape(NamedTuple):
     box: Box
 
 
-class Picture(NamedTuple):
-    """One picture of a split."""
+class DrawnImage(NamedTuple):
+    """One rendered image of a split."""
 
     path: str  # below the root, in COCO's folders; the CSV files name it so too
     size: tuple[int, int]  # height, width
@@ -171,12 +171,12 @@ def _write_split(root: Path, split: str, count: int, seed: tuple[int, int]) -> N
         pixels, shapes = render(rng, most=0 if number % EMPTY_EVERY == 0 else MAX_SHAPES)
         path = _image_path(split, number)
         Image.fromarray(pixels).save(root / path, quality=92, subsampling=0)
-        pictures.append(Picture(path, (pixels.shape[0], pixels.shape[1]), shapes))
+        pictures.append(DrawnImage(path, (pixels.shape[0], pixels.shape[1]), shapes))
     _write_csv(root / f"{split}.csv", csv_rows(pictures))
     _write_json(root / "annotations" / f"instances_{split}2017.json", coco_instances(pictures))
 
 
-def csv_rows(pictures: list[Picture]) -> list[tuple[object, ...]]:
+def csv_rows(pictures: list[DrawnImage]) -> list[tuple[object, ...]]:
     """Rows `path, x1, y1, x2, y2, class`: one for each object, one for an empty picture."""
     rows: list[tuple[object, ...]] = []
     for path, _, shapes in pictures:
@@ -186,7 +186,7 @@ def csv_rows(pictures: list[Picture]) -> list[tuple[object, ...]]:
     return rows
 
 
-def coco_instances(pictures: list[Picture]) -> dict[str, list[dict[str, object]]]:
+def coco_instances(pictures: list[DrawnImage]) -> dict[str, list[dict[str, object]]]:
     """The same as COCO's instances; ids count from 1, the area is the box's."""
     result: dict[str, list[dict[str, object]]] = {"images": [], "annotations": []}
     for image_id, (path, (height, width), shapes) in enumerate(pictures, 1):

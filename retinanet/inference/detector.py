@@ -20,7 +20,7 @@ from retinanet.postprocess import DEFAULT_LIMITS, DetectionLimits, Detections
 from retinanet.runtime.device import start_runtime
 from retinanet.weights.checkpoint import load_checkpoint
 
-Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
+ImageInput = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,18 +95,18 @@ class Detector:
         self.batch_size = batch_size
 
     @overload  # a path is a sequence too, of letters, and no list of images
-    def __call__(self, images: Picture) -> Result: ...  # type: ignore[overload-overlap]
+    def __call__(self, images: ImageInput) -> Result: ...  # type: ignore[overload-overlap]
 
     @overload
-    def __call__(self, images: Sequence[Picture]) -> list[Result]: ...
+    def __call__(self, images: Sequence[ImageInput]) -> list[Result]: ...
 
-    def __call__(self, images: Picture | Sequence[Picture]) -> Result | list[Result]:
+    def __call__(self, images: ImageInput | Sequence[ImageInput]) -> Result | list[Result]:
         """Detect the objects in an image, or in each of a list of images.
 
         Raises:
             DataError: a file is missing, damaged or no image, or an image is of no kind above.
         """
-        pictures = images if isinstance(images, list | tuple) else [cast(Picture, images)]
+        pictures = images if isinstance(images, list | tuple) else [cast(ImageInput, images)]
         found = predict(
             self.model,
             _Pictures(pictures, self.transform),
@@ -131,7 +131,7 @@ class Detector:
 class _Pictures:
     """Images of any kind as the samples that `inference.predict` takes."""
 
-    def __init__(self, pictures: Sequence[Picture], transform: Compose) -> None:
+    def __init__(self, pictures: Sequence[ImageInput], transform: Compose) -> None:
         self.pictures, self.transform = pictures, transform
 
     def __len__(self) -> int:

@@ -17,7 +17,7 @@ from torchvision.utils import draw_bounding_boxes
 
 from retinanet.errors import DataError
 
-Picture = NDArray[np.uint8]  # [H, W, 3] RGB
+Pixels = NDArray[np.uint8]  # [H, W, 3] RGB
 
 
 Color = tuple[int, int, int]
@@ -36,13 +36,13 @@ LEGIBLE = 6  # pixels, for a caption that is wider than the picture otherwise
 
 
 def draw_boxes(
-    image: Picture,
+    image: Pixels,
     boxes: ArrayLike,
     labels: ArrayLike,
     scores: ArrayLike | None = None,
     *,
     class_names: Sequence[str],
-) -> Picture:
+) -> Pixels:
     """Draw detections: each box in the colour of its class, with name and score above it.
 
     Args:
@@ -69,8 +69,8 @@ def draw_boxes(
 
 
 def draw_ground_truth(
-    image: Picture, boxes: ArrayLike, labels: ArrayLike, *, class_names: Sequence[str]
-) -> Picture:
+    image: Pixels, boxes: ArrayLike, labels: ArrayLike, *, class_names: Sequence[str]
+) -> Pixels:
     """Draw annotations: each box in wide black and white dashes, with its name below it.
 
     Detections drawn afterwards have thinner lines, so that both are seen where they agree.
@@ -103,7 +103,7 @@ def class_color(label: int) -> Color:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def contact_sheet(images: Sequence[Picture], columns: int, *, side: int = 320) -> Picture:
+def contact_sheet(images: Sequence[Pixels], columns: int, *, side: int = 320) -> Pixels:
     """Put pictures side by side on white, row after row.
 
     Args:
@@ -135,7 +135,7 @@ def contact_sheet(images: Sequence[Picture], columns: int, *, side: int = 320) -
     return np.array(sheet)
 
 
-def show(image: Picture, title: str) -> None:
+def show(image: Pixels, title: str) -> None:
     """Open a window with a picture and wait until it is closed.
 
     Raises:
@@ -152,12 +152,12 @@ def show(image: Picture, title: str) -> None:
     pyplot.close(window)
 
 
-def _line_width(image: Picture) -> int:
+def _line_width(image: Pixels) -> int:
     longest: int = max(image.shape[:2])
     return max(round(longest / 240), 2)
 
 
-def _pixel_corners(image: Picture, boxes: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+def _pixel_corners(image: Pixels, boxes: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Find which boxes have a part inside the picture, and the outermost pixels of these.
 
     Returns:
@@ -171,9 +171,7 @@ def _pixel_corners(image: Picture, boxes: ArrayLike) -> tuple[NDArray[np.bool_],
     return kept, np.hstack((first, np.maximum(first, last))).astype(np.int64)
 
 
-def _outlined(
-    image: Picture, corners: NDArray[np.int64], colors: list[Color], width: int
-) -> Picture:
+def _outlined(image: Pixels, corners: NDArray[np.int64], colors: list[Color], width: int) -> Pixels:
     """A copy with boxes [K, 4] of pixels, the last on top, lines of `width` pixels inside them."""
     copy = np.array(image, order="C")
     if not len(corners):
@@ -184,13 +182,13 @@ def _outlined(
 
 
 def _captioned(
-    image: Picture,
+    image: Pixels,
     corners: NDArray[np.int64],
     captions: list[str],
     colors: list[Color],
     *,
     below: bool,
-) -> Picture:
+) -> Pixels:
     """Write captions on grounds of `colors`, above or below their boxes, inside the picture."""
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from retinanet.data.datasets import Data, ImageFiles
 from retinanet.postprocess import Detections
-from retinanet.report.drawing import Picture, contact_sheet, draw_boxes, draw_ground_truth
+from retinanet.report.drawing import Pixels, contact_sheet, draw_boxes, draw_ground_truth
 from retinanet.runtime.files import first_free, whole_file
 
 JPEG_SIDE = 65_500  # pixels, the most that a JPEG can have
@@ -20,7 +20,7 @@ def draw_image(
     class_names: Sequence[str],
     *,
     ground_truth: bool = False,
-) -> Picture:
+) -> Pixels:
     """An image of a data set with its detections, and its annotations below them if wanted.
 
     Returns:
@@ -49,7 +49,7 @@ def free_name(folder: Path, image: Path, taken: set[Path]) -> Path:
     return path
 
 
-def save_picture(path: Path, picture: Picture) -> None:
+def save_picture(path: Path, picture: Pixels) -> None:
     """Write a JPEG, making its folder.
 
     Raises:
@@ -67,7 +67,7 @@ def draw_sheet(
     *,
     score_threshold: float,
     pictures: int = 12,
-) -> Picture:
+) -> Pixels:
     """Draw the first images of a data set, detections over annotations, on one sheet.
 
     Args:
