@@ -1,0 +1,126 @@
+"""LabelMe: a `.json` an image, beside it, with rectangles and polygons."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from retinanet.data.annotations import Problems
+from retinanet.data.formats.labels import (
+    Box,
+    Image,
+    Labels,
+    Sets,
+    files_below,
+    folder_set,
+    images_below,
+    joined,
+    partner_of,
+    relative_name,
+)
+from retinanet.errors import shown
+
+SNIFFED = 1_000_000  # bytes of a file in which its kind shows
+LEAST_POINTS = {"rectangle": 2, "polygon": 3}
+
+
+def find_labelme(path: Path) -> Sets:
+    """The sets of a folder with LabelMe's `.json` files, or none where there are none."""
+    if not path.is_dir():
+        return {}
+    files = files_below(path, ".json")
+    if not any(_is_labelme(file) for file in files[:3]):
+        return {}
+    by_set: dict[str, list[Path]] = {}
+    for file in files:
+        by_set.setdefault(folder_set(file, path), []).append(file)
+    return {name: partial(_read, path, mine) for name, mine in by_set.items()}
+
+
+def _is_labelme(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(SNIFFED)
+    except OSError:
+        return False
+    return b'"shapes"' in start and (b'"imagePath"' in start or b'"version"' in start)
+
+
+def _read(root: Path, files: list[Path], problems: Problems) -> Labels:
+    by_stem: dict[str, list[Path]] = {}
+    for image in images_below(root):
+        by_stem.setdefault(image.stem, []).append(image)
+    kinds: Counter[str] = Counter()
+    images = list(_images(root, files, by_stem, kinds, problems))
+    names = tuple(sorted({box.name for image in images for box in image.boxes}))
+    annotations, paths = joined(root, images, names, problems)
+    notes = [
+        f"{count:,} shapes of type {kind} left out: they have no box"
+        for kind, count in sorted(kinds.items())
+        if kind not in LEAST_POINTS
+    ]
+    if kinds["polygon"]:
+        notes.append(f"{kinds['polygon']:,} polygons became the boxes around them")
+    return Labels(names, annotations, paths, tuple(notes))
+
+
+def _images(
+    root: Path,
+    files: list[Path],
+    by_stem: dict[str, list[Path]],
+    kinds: Counter[str],
+    problems: Problems,
+) -> Iterator[Image]:
+    """The image of each file, with its boxes; `kinds` counts the types of shapes."""
+    for file in files:
+        place = relative_name(file, root)
+        try:
+            content = json.loads(file.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            text = f"not JSON ({error}); correct or remove it"
+            problems.add_one("unreadable annotation", f"{place}: {text}")
+            continue
+        if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+            continue  # another tool's JSON, which is beside the data
+        named = str(content.get("imagePath") or "").replace("\\", "/").rpartition("/")[2]
+        image = partner_of(file, named, by_stem)
+        if image is None:
+            text = f"no image {shown(named or file.stem)} below {root}; add it, or remove the file"
+            problems.add_one("missing image", f"{place}: {text}")
+            continue
+        boxes = []
+        for k, shape in enumerate(content["shapes"]):
+            entry = f"{place}: object {k}"
+            found = _box(shape, entry, kinds)
+            if isinstance(found, str):
+                problems.add_one("wrong object", f"{entry}: {found}")
+            elif found:
+                boxes.append(found)
+        yield Image(image, boxes)
+
+
+def _box(shape: Any, entry: str, kinds: Counter[str]) -> Box | str | None:
+    """The box around a shape, or what is wrong with it; None of a type that has no box."""
+    if not isinstance(shape, dict):
+        return f"{shown(shape)}; expected a shape with label and points; correct it"
+    label, points = shape.get("label"), shape.get("points") or ()
+    kind = shape.get("shape_type") or "polygon"
+    if not isinstance(label, str) or not label.strip():
+        return f"label {shown(label)}; expected the name of a class; correct it"
+    if kind in ("circle", "line", "point", "linestrip", "points", "mask"):
+        kinds[kind] += 1
+        return None
+    if kind not in LEAST_POINTS:
+        return f"shape_type {shown(kind)}; expected rectangle or polygon; correct it"
+    try:
+        xs = [float(x) for x, _ in points]
+        ys = [float(y) for _, y in points]
+    except (TypeError, ValueError, OverflowError):
+        xs = ys = []
+    if len(xs) < LEAST_POINTS[kind] or not all(map(math.isfinite, xs + ys)):
+        return f"points {shown(points)}; expected {LEAST_POINTS[kind]} or more; correct it"
+    kinds[kind] += 1
+    return Box((min(xs), min(ys), max(xs), max(ys)), label.strip(), entry)

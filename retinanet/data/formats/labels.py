@@ -1,0 +1,154 @@
+"""What every format gives of one set of labelled images, and how sets and images are found."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+import numpy as np
+
+from retinanet.data.annotations import Annotations, Problems, group_by_image
+from retinanet.data.images import SUFFIXES, Size
+
+# The words by which folders and files name a set.
+SET_WORDS = {
+    "train": ("train", "training", "trainval"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+
+
+class Labels(NamedTuple):
+    """The labelled images of one set, unchecked: boxes may still lie outside their images."""
+
+    class_names: tuple[str, ...]
+    """By label."""
+    annotations: Annotations
+    paths: tuple[Path, ...]
+    """The images, in the order of `annotations.names`."""
+    notes: tuple[str, ...] = ()
+    """Facts that a user should know: kinds of shapes turned into boxes, images left out."""
+    sizes: Sequence[Size] = ()
+    """(height, width) of each image, where the format had to look at them."""
+
+
+Reader = Callable[[Problems], Labels]
+Sets = dict[str, Reader]  # by name: train, val, test; or all, where nothing divides the images
+
+
+class Box(NamedTuple):
+    """One box of a file, before the images are put together."""
+
+    corners: tuple[float, float, float, float]
+    """x1, y1, x2, y2 in pixels."""
+    name: str
+    """Of its class."""
+    entry: str
+    """The place in a message: `labels/a.txt:3`."""
+    difficult: bool = False
+
+
+class Image(NamedTuple):
+    """One image of a set, with its boxes."""
+
+    path: Path
+    boxes: Sequence[Box]
+
+
+def set_of(name: str) -> str:
+    """The set that a folder or a file is named after: train, val, test; all if after none.
+
+    The last word counts: `instances_train2017.json` is train, `raccoon_valid` is val.
+    """
+    words = "".join(c if c.isalpha() else " " for c in PurePath(name).stem.lower()).split()
+    for word in reversed(words):
+        for result, known in SET_WORDS.items():
+            if word in known:
+                return result
+    return "all"
+
+
+def folder_set(file: Path, root: Path) -> str:
+    """The set that a file belongs to by the folders on its way from `root`; the last one counts."""
+    words = map(set_of, reversed(file.relative_to(root).parts[:-1]))
+    return next((word for word in words if word != "all"), "all")
+
+
+def images_below(folder: Path) -> list[Path]:
+    """The image files in a folder and its folders, in order of name, without hidden ones."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            Path(parent, name)
+            for name in sorted(files)
+            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+        ]
+    return found
+
+
+def files_below(folder: Path, suffix: str) -> list[Path]:
+    """The files of one ending in a folder and its folders, in order of name; no hidden ones."""
+    found = (file for file in folder.rglob(f"*{suffix}") if file.is_file())
+    return sorted(file for file in found if not file.name.startswith("."))
+
+
+def partner_of(file: Path, named: str, by_stem: Mapping[str, Sequence[Path]]) -> Path | None:
+    """The image that an annotation file describes.
+
+    The one of the file's own name comes first: people rename both, and the name inside stays.
+
+    Args:
+        file: the annotation file.
+        named: base name of the image, as the file gives it.
+        by_stem: the images, by name without ending.
+    """
+    for stem in dict.fromkeys((file.stem, PurePath(named).stem)):
+        images = by_stem.get(stem, ())
+        beside = [image for image in images if image.parent == file.parent]
+        called = [image for image in beside or images if image.name == named]
+        for choice in (called, beside, images):
+            if len(choice) == 1:
+                return choice[0]
+    return None
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a relative path, by the rules of Windows and of POSIX, leads nowhere above."""
+    path = name.replace("\\", "/")
+    return not (path.startswith("/") or path[1:2] == ":" or ".." in path.split("/"))
+
+
+def relative_name(path: Path, root: Path) -> str:
+    """An image's name below the folder of the data, with forward slashes on every system."""
+    try:
+        return path.relative_to(root).as_posix()
+    except ValueError:
+        return path.as_posix()
+
+
+def joined(
+    root: Path, images: Iterable[Image], class_names: Sequence[str], problems: Problems
+) -> tuple[Annotations, tuple[Path, ...]]:
+    """Put the images of a set together; boxes that are there twice are left out.
+
+    Args:
+        root: folder that the images are named below.
+        images: in the order that they are to have.
+        class_names: by label; each box's name is among them.
+        problems: takes in repeated boxes.
+    """
+    images = list(images)
+    label = {name: k for k, name in enumerate(class_names)}
+    boxes = [box for image in images for box in image.boxes]
+    columns = np.array([(*box.corners, label[box.name]) for box in boxes], float).reshape(-1, 5)
+    annotations = group_by_image(
+        [relative_name(image.path, root) for image in images],
+        np.zeros(len(images), np.int64),
+        np.repeat(np.arange(len(images)), [len(image.boxes) for image in images]),
+        np.ascontiguousarray(columns.T),
+        np.zeros(len(boxes), np.int64),
+        problems,
+        [box.entry for box in boxes],
+    )
+    return annotations, tuple(image.path for image in images)

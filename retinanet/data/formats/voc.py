@@ -1,0 +1,171 @@
+"""Pascal VOC: an `.xml` an image, beside it, or in `Annotations/` beside `JPEGImages/`.
+
+Coordinates are taken as they are written. VOC's own count pixels from 1 and name the last pixel
+inside; those of today's tools count from 0.
+"""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+from retinanet.data.annotations import Problems
+from retinanet.data.formats.labels import (
+    Box,
+    Image,
+    Labels,
+    Sets,
+    files_below,
+    folder_set,
+    images_below,
+    joined,
+    partner_of,
+    relative_name,
+    set_of,
+)
+from retinanet.errors import shown
+
+LISTS = Path("ImageSets", "Main")  # train.txt, val.txt ...: a name a line, without an ending
+SNIFFED = 4096  # bytes of a file in which its kind shows
+
+
+def find_voc(path: Path) -> Sets:
+    """The sets of a folder with VOC's `.xml` files, or none where there are none."""
+    if not path.is_dir():
+        return {}
+    files = files_below(path, ".xml")
+    if not any(_is_voc(file) for file in files[:3]):
+        return {}
+    lists = sorted(path.glob(f"**/{LISTS.as_posix()}/*.txt"))
+    wanted = [file for file in lists if file.stem in ("train", "val", "test", "trainval")]
+    if wanted:
+        return _listed_sets(path, files, wanted)
+    by_set: dict[str, list[Path]] = {}
+    for file in files:
+        by_set.setdefault(folder_set(file, path), []).append(file)
+    return {name: partial(_read, path, mine) for name, mine in by_set.items()}
+
+
+def _is_voc(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            return b"<annotation" in stream.read(SNIFFED)
+    except OSError:
+        return False
+
+
+def _listed_sets(root: Path, files: list[Path], lists: list[Path]) -> Sets:
+    """The sets as `ImageSets/Main` lists them; trainval counts where there is no train."""
+    by_stem = {file.stem: file for file in files}
+    names: dict[str, list[str]] = {}
+    for file in lists:
+        lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        names.setdefault(file.stem, []).extend(line.split()[0] for line in lines if line.split())
+    if "train" in names:
+        names.pop("trainval", None)
+    sets: Sets = {}
+    for name, stems in names.items():
+        lost = [stem for stem in stems if stem not in by_stem]
+        mine = [by_stem[stem] for stem in dict.fromkeys(stems) if stem in by_stem]
+        sets[set_of(name)] = partial(_read, root, mine, lost=tuple(lost))
+    return sets
+
+
+def _read(root: Path, files: list[Path], problems: Problems, lost: tuple[str, ...] = ()) -> Labels:
+    """Read the files of a set.
+
+    Args:
+        root: the folder of the data.
+        files: the `.xml` files.
+        problems: takes in what is wrong.
+        lost: names in the set's list that have no file.
+    """
+    problems.add(
+        "missing annotation",
+        [0] * len(lost),
+        lambda k: f"{LISTS.as_posix()}: no {lost[k]}.xml below the folder; remove it, or add it",
+    )
+    by_stem: dict[str, list[Path]] = {}
+    everywhere = images_below(root)
+    for image in everywhere:
+        by_stem.setdefault(image.stem, []).append(image)
+    images = list(_images(root, files, by_stem, problems))
+    names = tuple(sorted({box.name for image in images for box in image.boxes}))
+    annotations, paths = joined(root, images, names, problems)
+    difficult = sum(box.difficult for image in images for box in image.boxes)
+    notes = []
+    if difficult:
+        notes.append(
+            f"{difficult:,} difficult boxes: trained on, and counted in COCO's AP; not in VOC's"
+        )
+    return Labels(names, annotations, paths, tuple(notes))
+
+
+def _images(
+    root: Path, files: list[Path], by_stem: dict[str, list[Path]], problems: Problems
+) -> Iterator[Image]:
+    """The image of each file, with its boxes."""
+    for file in files:
+        place = relative_name(file, root)
+        try:
+            annotation = parse_xml(file)
+        except (OSError, ValueError) as error:
+            problems.add_one("unreadable annotation", f"{place}: {error}")
+            continue
+        if annotation.tag != "annotation":
+            continue  # another tool's XML, which is beside the data
+        named = (annotation.findtext("filename") or "").replace("\\", "/").rpartition("/")[2]
+        image = partner_of(file, named, by_stem)
+        if image is None:
+            text = f"no image {shown(named or file.stem)} below {root}; add it, or remove the file"
+            problems.add_one("missing image", f"{place}: {text}")
+            continue
+        yield Image(image, list(_boxes(annotation, place, problems)))
+
+
+def _boxes(annotation: Element, place: str, problems: Problems) -> Iterator[Box]:
+    """The boxes of one file; what is wrong with the others is collected."""
+    for k, item in enumerate(annotation.iterfind("object")):
+        entry = f"{place}: object {k}"
+        name = (item.findtext("name") or "").strip()
+        numbers = [item.findtext(f"bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")]
+        try:
+            x1, y1, x2, y2 = (float(number or "") for number in numbers)
+        except ValueError:
+            x1 = y1 = x2 = y2 = math.nan
+        if not name:
+            problems.add_one("wrong object", f"{entry}: no name; expected a class; add it")
+        elif not all(map(math.isfinite, (x1, y1, x2, y2))):
+            found = shown([number for number in numbers if number is not None])
+            text = f"bndbox {found}; expected xmin, ymin, xmax, ymax as numbers; correct it"
+            problems.add_one("wrong object", f"{entry}: {text}")
+        else:
+            difficult = (item.findtext("difficult") or "").strip() == "1"
+            yield Box((x1, y1, x2, y2), name, entry, difficult)
+
+
+def parse_xml(file: Path) -> Element:
+    """Parse a file that declares no entities: those can grow without end, or name other files.
+
+    Raises:
+        ValueError: it is no XML, or has a document type.
+        OSError: it cannot be read.
+    """
+    builder = TreeBuilder()
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+
+    def refuse(*_: object) -> None:
+        raise ValueError("a DOCTYPE; expected none, as it may declare entities; remove it")
+
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    try:
+        parser.Parse(file.read_bytes(), True)
+        return builder.close()
+    except (expat.ExpatError, LookupError) as error:
+        raise ValueError(f"not XML ({error}); correct or remove it") from error
