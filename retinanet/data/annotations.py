@@ -25,7 +25,7 @@ class Problems:
     """What is wrong with one file, collected and raised as one error; and what was put right.
 
     Args:
-        path: the file, named in front of each problem.
+        path: the file, named in front of each problem; or the folder, whose texts name its files.
         strict: nothing is put right: what could be is wrong too.
     """
 
@@ -33,6 +33,7 @@ class Problems:
         self.path = path
         self.strict = strict
         self.repaired: dict[str, int] = {}  # what was put right, and how often
+        self._is_folder = Path(path).is_dir()
         self._counts: Counter[str] = Counter()
         self._first: list[tuple[int, str]] = []
 
@@ -69,12 +70,17 @@ class Problems:
         total = self._counts.total()
         if not total:
             return
-        where = [f"{self.path}:{line}" if line else f"{self.path}" for line, _ in self._first]
-        texts = [f"{place}: {text}" for place, (_, text) in zip(where, self._first, strict=True)]
+        texts = [f"{self._place(line)}{text}" for line, text in self._first]
         if total > len(texts):
             more = f"{total - len(texts):,} more problems in {self.path}"
             texts.append(f"... and {more} (in all {listed(self._counts)})")
         raise DataError("\n".join(texts))
+
+    def _place(self, line: int) -> str:
+        """File and line in front of a message; a folder's messages name their files themselves."""
+        if self._is_folder:
+            return ""
+        return f"{self.path}:{line}: " if line else f"{self.path}: "
 
 
 @dataclass(frozen=True)

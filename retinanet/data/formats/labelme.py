@@ -19,7 +19,6 @@ from retinanet.data.formats.labels import (
     images_below,
     joined,
     partner_of,
-    relative_name,
 )
 from retinanet.errors import shown
 
@@ -76,7 +75,7 @@ def _images(
 ) -> Iterator[Image]:
     """The image of each file, with its boxes; `kinds` counts the types of shapes."""
     for file in files:
-        place = relative_name(file, root)
+        place = str(file)
         try:
             content = json.loads(file.read_bytes())
         except (OSError, ValueError, RecursionError) as error:
@@ -106,7 +105,7 @@ def _box(shape: Any, entry: str, kinds: Counter[str]) -> Box | str | None:
     """The box around a shape, or what is wrong with it; None of a type that has no box."""
     if not isinstance(shape, dict):
         return f"{shown(shape)}; expected a shape with label and points; correct it"
-    label, points = shape.get("label"), shape.get("points") or ()
+    label, points = shape.get("label"), shape.get("points")
     kind = shape.get("shape_type") or "polygon"
     if not isinstance(label, str) or not label.strip():
         return f"label {shown(label)}; expected the name of a class; correct it"
@@ -116,9 +115,8 @@ def _box(shape: Any, entry: str, kinds: Counter[str]) -> Box | str | None:
     if kind not in LEAST_POINTS:
         return f"shape_type {shown(kind)}; expected rectangle or polygon; correct it"
     try:
-        xs = [float(x) for x, _ in points]
-        ys = [float(y) for _, y in points]
-    except (TypeError, ValueError, OverflowError):
+        xs, ys = ([float(point[axis]) for point in points or ()] for axis in (0, 1))
+    except (TypeError, ValueError, OverflowError, LookupError):
         xs = ys = []
     if len(xs) < LEAST_POINTS[kind] or not all(map(math.isfinite, xs + ys)):
         return f"points {shown(points)}; expected {LEAST_POINTS[kind]} or more; correct it"

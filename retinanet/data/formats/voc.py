@@ -22,7 +22,6 @@ from retinanet.data.formats.labels import (
     images_below,
     joined,
     partner_of,
-    relative_name,
     set_of,
 )
 from retinanet.errors import shown
@@ -85,7 +84,7 @@ def _read(root: Path, files: list[Path], problems: Problems, lost: tuple[str, ..
     problems.add(
         "missing annotation",
         [0] * len(lost),
-        lambda k: f"{LISTS.as_posix()}: no {lost[k]}.xml below the folder; remove it, or add it",
+        lambda k: f"{root / LISTS}: no {lost[k]}.xml below {root}; add it, or leave it out",
     )
     by_stem: dict[str, list[Path]] = {}
     everywhere = images_below(root)
@@ -108,7 +107,7 @@ def _images(
 ) -> Iterator[Image]:
     """The image of each file, with its boxes."""
     for file in files:
-        place = relative_name(file, root)
+        place = str(file)
         try:
             annotation = parse_xml(file)
         except (OSError, ValueError) as error:

@@ -26,7 +26,6 @@ from retinanet.data.formats.labels import (
     folder_set,
     images_below,
     joined,
-    relative_name,
     stays_inside,
 )
 from retinanet.data.images import UNKNOWN, Size
@@ -218,7 +217,7 @@ class _Set:
 
     def _listed(self, file: Path, problems: Problems) -> list[Path]:
         """The images that a `.txt` names, a line each, relative to it or to the data's folder."""
-        place = relative_name(file, self.root)
+        place = str(file)
         found = []
         lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         for number, line in enumerate(lines, 1):
@@ -237,16 +236,14 @@ class _Set:
     def _boxes(self, image: Path, size: Size, problems: Problems) -> list[Box]:
         """The boxes in the label file of an image; without one it is background."""
         file = label_file(image)
+        place = str(file)
         try:
             text = file.read_bytes().decode("utf-8-sig", "replace")
         except FileNotFoundError:
             return []
         except OSError as error:
-            problems.add_one(
-                "unreadable labels", f"{relative_name(file, self.root)}: {error.strerror}"
-            )
+            problems.add_one("unreadable labels", f"{place}: {error.strerror}")
             return []
-        place = relative_name(file, self.root)
         boxes = []
         for number, line in enumerate(text.splitlines(), 1):
             fields = line.split()
@@ -267,9 +264,7 @@ class _Set:
         except ValueError:
             return f"{shown(' '.join(fields))}; {ROW}; correct it"
         if label not in range(len(self.names)):
-            return (
-                f"class {fields[0]}; expected 0 to {len(self.names) - 1}; correct it, or the names"
-            )
+            return f"class {fields[0]}; expected 0 to {len(self.names) - 1}; correct it"
         if not all(map(math.isfinite, numbers)):
             return f"{shown(' '.join(fields))}; {ROW}, finite; correct it"
         if self.keypoints:
