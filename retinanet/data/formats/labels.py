@@ -1,6 +1,7 @@
 """What every format gives of one set of labelled images, and how sets and images are found."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
@@ -113,10 +114,18 @@ def partner_of(file: Path, named: str, by_stem: Mapping[str, Sequence[Path]]) ->
     return None
 
 
-def stays_inside(name: str) -> bool:
-    """Whether a relative path, by the rules of Windows and of POSIX, leads nowhere above."""
-    path = name.replace("\\", "/")
-    return not (path.startswith("/") or path[1:2] == ":" or ".." in path.split("/"))
+def found_below(root: Path, name: str) -> Path | None:
+    """The longest end of a path that is there below a folder; nothing above it is ever looked at.
+
+    Files name places of other machines: `/home/ann/cows/train/images` and `../train/images` are
+    `train/images`, where that is there.
+    """
+    parts = [part for part in re.split(r"[\\/]+", name.strip()) if part not in ("", ".", "..")]
+    for start in range(len(parts)):
+        path = root.joinpath(*parts[start:])
+        if os.path.exists(path):  # Path's own raises where a name is too long
+            return path
+    return None
 
 
 def relative_name(path: Path, root: Path) -> str:

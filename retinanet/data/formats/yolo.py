@@ -24,9 +24,9 @@ from retinanet.data.formats.labels import (
     Labels,
     Sets,
     folder_set,
+    found_below,
     images_below,
     joined,
-    stays_inside,
 )
 from retinanet.data.images import UNKNOWN, Size
 from retinanet.errors import DataError, shown
@@ -79,8 +79,17 @@ def _yaml_sets(file: Path) -> Sets:
             raise DataError(
                 f"{file}: {key} is {shown(given)}; expected a folder, a list, or a .txt"
             )
-        found = [_place(file, root, key, place) for place in places]
-        sets["val" if key == "valid" else key] = _Set(root, names, found, keypoints=keypoints).read
+        found = {place: _place(root, file, place) for place in places}
+        lost = [place for place, there in found.items() if there is None]
+        if lost and key == "test":
+            continue  # exports name the folder whether or not there is one
+        if lost:
+            raise DataError(
+                f"{file}: {key}: {shown(lost[0])} is not below {root}; expected a folder of images,"
+                " or a .txt that lists them; correct it, or set path: to the folder of the data"
+            )
+        there = [place for place in found.values() if place]
+        sets["val" if key == "valid" else key] = _Set(root, names, there, keypoints=keypoints).read
     if not sets:
         raise DataError(f"{file}: no train, val or test; expected at least one; add it")
     return sets
@@ -129,25 +138,9 @@ def _root(file: Path, content: dict[str, Any]) -> Path:
     return file.parent
 
 
-def _place(file: Path, root: Path, key: str, given: str) -> Path:
-    """The folder or list of a set.
-
-    Exports write `../train/images` for what lies beside the file: leading dots are left out where
-    that is there. Nothing above the folder of the data is read.
-    """
-    name = given.replace("\\", "/")
-    inner = re.sub(r"^(\.\./|\./)+", "", name)
-    for base in (root, file.parent):
-        for candidate in (inner, inner.partition("/")[2]) if inner != name else (inner,):
-            if candidate and stays_inside(candidate) and (base / candidate).exists():
-                return base / candidate
-    if Path(name).is_absolute() and Path(name).is_relative_to(root.absolute()):
-        if Path(name).exists():
-            return Path(name)
-    raise DataError(
-        f"{file}: {key}: {shown(given)} is not below {root}; expected a folder of images, or a .txt"
-        " that lists them; correct it, or set path: to the folder of the data"
-    )
+def _place(root: Path, file: Path, given: str) -> Path | None:
+    """The folder or list of a set, below the folder of the data or beside the file."""
+    return found_below(root, given) or found_below(file.parent, given)
 
 
 # ---- folders without data.yaml
@@ -217,20 +210,16 @@ class _Set:
 
     def _listed(self, file: Path, problems: Problems) -> list[Path]:
         """The images that a `.txt` names, a line each, relative to it or to the data's folder."""
-        place = str(file)
         found = []
         lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         for number, line in enumerate(lines, 1):
-            name = line.strip().replace("\\", "/").removeprefix("./")
-            bases = [self.root, file.parent, self.root.parent] if stays_inside(name) else []
-            path = next((base / name for base in bases if name and (base / name).is_file()), None)
+            name = line.strip()
+            path = found_below(self.root, name) or found_below(file.parent, name)
             if path:
                 found.append(path)
             elif name:
-                text = (
-                    f"{place}:{number}: no image {shown(name)} below {self.root}; correct the line"
-                )
-                problems.add_one("missing image", text)
+                text = f"no image {shown(name)} below {self.root}; correct the line"
+                problems.add_one("missing image", f"{file}:{number}: {text}")
         return found
 
     def _boxes(self, image: Path, size: Size, problems: Problems) -> list[Box]:

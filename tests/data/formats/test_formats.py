@@ -251,6 +251,24 @@ def test_wrong_data_yaml(tmp_path: Path, yaml: str, expected: str) -> None:
     assert expected in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "prefix", ["/home/ann/cows/", "/kaggle/working/crack-2/", "C:\\Users\\ann\\", "./", "../../"]
+)
+def test_places_of_another_machine(tmp_path: Path, prefix: str) -> None:
+    root = roboflow(tmp_path)
+    sep = "\\" if "\\" in prefix else "/"
+    text(
+        root / "data.yaml",
+        f"train: '{prefix}train{sep}images'",
+        f"val: '{prefix}valid{sep}images'",
+        "test: '/nowhere/at/all'",  # named by exports whether or not it is there
+        "names: [cow, cat]",
+    )
+    found = find_yolo(root)
+    assert sorted(found) == ["train", "val"]
+    assert boxes(read(found, "train", root)) == [[COW, CAT], []]
+
+
 def test_a_list_that_climbs_out_or_names_nothing(tmp_path: Path) -> None:
     root = listed(tmp_path / "data")
     picture(tmp_path / "secret.jpg")
