@@ -167,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         writes=runtime.is_main,
     )
     log = RunLog(
-        folder.folder,
+        folder.path,
         device=runtime.device,
         log_every=args.log_every,
         epochs=args.epochs,
@@ -233,24 +233,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         training, batches, sampler, folder, settings, checkpoint, dataset_val, args
     )
     folder.save_final(checkpoint)
-    say(f"Written: {folder.folder / 'model_final.pt'}")
+    say(f"Written: {folder.path / 'model_final.pt'}")
     if runtime.is_main and (detections or not dataset_val):  # a finished run has its report
         report = write_report(
-            folder.folder,
+            folder.path,
             dataset_val,
             detections,
-            title=f"{folder.folder.resolve().name}: {args.dataset}, epoch {checkpoint.epoch}",
+            title=f"{folder.path.resolve().name}: {args.dataset}, epoch {checkpoint.epoch}",
             facts=describe_model(checkpoint, runtime)
             | {
                 "Started from": args.weights,
                 "Trained on": f"{len(dataset_train)} images, batches of {args.batch_size}",
                 "Learned by": as_flags(learning_settings(args)),
             },
-            history=read_records(folder.folder / METRICS_FILE),
+            history=read_records(folder.path / METRICS_FILE),
         )
         say(f"Report: {report}")
     if args.dataset == "shapes" and dataset_val and detections and runtime.is_main:
-        sheet = folder.folder / "shapes_retinanet_detections.jpg"
+        sheet = folder.path / "shapes_retinanet_detections.jpg"
         save_picture(sheet, draw_sheet(dataset_val, detections, score_threshold=0.5))
         say(f"Detections on the validation set, annotations dashed: {sheet}")
 

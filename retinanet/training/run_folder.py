@@ -46,7 +46,7 @@ class RunFolder:
     """Writes a run's files, whole or not at all, from the main process only.
 
     Args:
-        folder: of the run.
+        path: of the run's folder, which need not exist yet.
         dataset: its kind, the first word of the files' names.
         keep: how many epochs' files stay; None for all.
         save_every_minutes: how long the state may lag behind.
@@ -55,14 +55,14 @@ class RunFolder:
 
     def __init__(
         self,
-        folder: Path,
+        path: Path,
         dataset: str,
         *,
         keep: int | None,
         save_every_minutes: float,
         writes: bool,
     ) -> None:
-        self.folder, self.dataset, self.keep, self.writes = folder, dataset, keep, writes
+        self.path, self.dataset, self.keep, self.writes = path, dataset, keep, writes
         self.seconds_between_states = 60 * save_every_minutes
         self.best = float("-inf")
         self.since_best = 0  # evaluations
@@ -71,12 +71,12 @@ class RunFolder:
     @property
     def state_file(self) -> Path:
         """Where the state is."""
-        return self.folder / STATE_FILE
+        return self.path / STATE_FILE
 
     @property
     def best_file(self) -> Path:
         """Where the checkpoint with the best score is."""
-        return self.folder / f"{self.dataset}_retinanet_best.pt"
+        return self.path / f"{self.dataset}_retinanet_best.pt"
 
     def old_files(self, *, overwrite: bool) -> list[Path]:
         """Files of another run, which a new run's must not be mixed with.
@@ -84,16 +84,16 @@ class RunFolder:
         Raises:
             DataError: there are such files and they are not to be overwritten; nothing is touched.
         """
-        if self.folder.exists() and not self.folder.is_dir():
-            raise DataError(f"{self.folder}: is a file; expected a folder for --output_dir")
+        if self.path.exists() and not self.path.is_dir():
+            raise DataError(f"{self.path}: is a file; expected a folder for --output_dir")
         files = sorted(
             file
             for pattern in ("*", f"{TENSORBOARD_FOLDER}/*")
-            for file in self.folder.glob(pattern)
-            if _RUN_FILE.fullmatch(file.relative_to(self.folder).as_posix())
+            for file in self.path.glob(pattern)
+            if _RUN_FILE.fullmatch(file.relative_to(self.path).as_posix())
         )
         for name, beginning in _COMMON_NAMES.items():
-            file = self.folder / name
+            file = self.path / name
             if file.exists():
                 if file.is_dir() or not beginning.startswith(_first_bytes(file, len(beginning))):
                     raise DataError(
@@ -104,7 +104,7 @@ class RunFolder:
         if files and not overwrite:
             names = ", ".join(file.name for file in files[:5]) + (" ..." if len(files) > 5 else "")
             raise DataError(
-                f"{self.folder}: holds another run's files ({names}); pass --resume to go on with"
+                f"{self.path}: holds another run's files ({names}); pass --resume to go on with"
                 " it, choose another --output_dir, or pass --overwrite to remove them"
             )
         return files
@@ -119,17 +119,17 @@ class RunFolder:
         """
         if not self.writes:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
         if old_files:
             say(f"Removing the old run's files: {', '.join(map(str, old_files))}")
         for file in old_files:
             file.unlink()
         # Kept epochs, best and final; the state has two moments more, and twice while replaced.
         need = weights_size * (min(self.keep or epochs, epochs) + 2 + 2 * 3)
-        free = shutil.disk_usage(self.folder).free
+        free = shutil.disk_usage(self.path).free
         if need > free:
             say(
-                f"Warning: the run will take about {need / 1e9:.1f} GB, and {self.folder} has"
+                f"Warning: the run will take about {need / 1e9:.1f} GB, and {self.path} has"
                 f" {free / 1e9:.1f} GB free; pass --keep N to keep the last N epochs only"
             )
 
@@ -138,15 +138,15 @@ class RunFolder:
         if self.writes:
             content = {"flags": dict(flags), **machine}
             text = json.dumps(content, indent=1, default=str)
-            write_whole(self.folder / CONFIG_FILE, text.encode())
+            write_whole(self.path / CONFIG_FILE, text.encode())
 
     def save_epoch(self, checkpoint: Checkpoint) -> None:
         """Write an epoch's file, and remove the one that `keep` leaves no room for."""
         if not self.writes:
             return
         epoch = checkpoint.epoch or 0
-        save_checkpoint(self.folder / f"{self.dataset}_retinanet_{epoch}.pt", checkpoint)
-        for file in self.folder.glob(f"{self.dataset}_retinanet_*.pt"):
+        save_checkpoint(self.path / f"{self.dataset}_retinanet_{epoch}.pt", checkpoint)
+        for file in self.path.glob(f"{self.dataset}_retinanet_*.pt"):
             number = file.stem.rsplit("_", 1)[1]
             if self.keep and number.isdecimal() and int(number) <= epoch - self.keep:
                 file.unlink()
@@ -166,7 +166,7 @@ class RunFolder:
     def save_final(self, checkpoint: Checkpoint) -> None:
         """Write the last file."""
         if self.writes:
-            save_checkpoint(self.folder / "model_final.pt", checkpoint)
+            save_checkpoint(self.path / "model_final.pt", checkpoint)
 
     def state_is_due(self) -> bool:
         """Whether the last state is older than it may be."""
