@@ -41,7 +41,7 @@ from retinanet.runtime.device import (
 from retinanet.runtime.distributed import run_id
 from retinanet.runtime.signals import StoppedError, StopRequest, leave_signals_to_main
 from retinanet.training.loss_log import LossLog
-from retinanet.training.optim import Recipe
+from retinanet.training.optim import OptimConfig
 from retinanet.training.run_folder import RunFolder, check_settings
 from retinanet.training.run_log import METRICS_FILE, RunLog, read_records
 from retinanet.training.trainer import Training, compile_network
@@ -205,8 +205,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     batches, sampler = load_batches(dataset_train, args, runtime)
     overflows = runtime.autocast is torch.float16
     losses = LossLog(log, dataset_train.image_path, skips_overflow=overflows)
-    recipe = Recipe(**learning_settings(args), steps=args.epochs * len(sampler))
-    training = Training(model, runtime, recipe, losses)
+    optim = OptimConfig(**learning_settings(args), steps=args.epochs * len(sampler))
+    training = Training(model, runtime, optim, losses)
     checkpoint = Checkpoint(
         config,
         model.state_dict(),

@@ -23,7 +23,7 @@ from retinanet.model import ModelConfig, RetinaNet
 from retinanet.runtime.device import start_runtime
 from retinanet.runtime.distributed import global_batch
 from retinanet.training.loss_log import LossLog
-from retinanet.training.optim import Recipe
+from retinanet.training.optim import OptimConfig
 from retinanet.training.run_log import RunLog
 from retinanet.training.trainer import Training
 
@@ -98,8 +98,8 @@ def our_step(
     """A step of train.py with its default flags, or another precision, or fewer layers to learn."""
     runtime = start_runtime("cpu", precision)
     model = our_model(depth)
-    recipe = Recipe(trainable_layers=trainable)
-    training = Training(model, runtime, recipe, LossLog(RunLog(), Path, skips_overflow=False))
+    optim = OptimConfig(trainable_layers=trainable)
+    training = Training(model, runtime, optim, LossLog(RunLog(), Path, skips_overflow=False))
     model.train()
     model.freeze_bn()
     images = normalised(pictures(side)).contiguous(memory_format=torch.channels_last)
@@ -111,7 +111,7 @@ def our_step(
 def plain_step(side: int, depth: int) -> Function:
     """A step of the plain loop in float32."""
     model = plain.PlainRetinaNet(our_model(depth))
-    optimizer = torch.optim.Adam(model.parameters(), lr=Recipe.lr)
+    optimizer = torch.optim.Adam(model.parameters(), lr=OptimConfig.lr)
     images, boxes = normalised(pictures(side)), annotations(side)
     return lambda: plain.train_step(model, optimizer, images, boxes)
 
@@ -121,7 +121,7 @@ def torchvision_step(side: int, depth: int, best: bool = False) -> Function:
     model = torchvision_model(side, depth).train()
     if best:
         model = model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=Recipe.lr, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=OptimConfig.lr, fused=True)
     images = list(pictures(side))
     targets = [{"boxes": rows[:, :4], "labels": rows[:, 4].long()} for rows in annotations(side)]
 
@@ -130,7 +130,7 @@ def torchvision_step(side: int, depth: int, best: bool = False) -> Function:
         with torch.autocast("cpu", torch.bfloat16) if best else contextlib.nullcontext():
             loss = sum(model(images, targets).values())
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), Recipe.clip_norm)
+        nn.utils.clip_grad_norm_(model.parameters(), OptimConfig.clip_norm)
         optimizer.step()
 
     return step

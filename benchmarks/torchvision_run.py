@@ -28,7 +28,7 @@ from retinanet.data.transforms import Augmenter, Resizer
 from retinanet.evaluation.measure import measure
 from retinanet.inference.prediction import to_original
 from retinanet.postprocess import Detections
-from retinanet.training.optim import Recipe
+from retinanet.training.optim import OptimConfig
 from retinanet.weights.pretrained import start_weights
 
 
@@ -69,13 +69,13 @@ def train(model: TorchvisionRetinaNet, dataset: CSVDataset, args: argparse.Names
     sampler = AspectRatioBasedSampler(dataset, args.batch_size, seed=args.seed)
     batches = DataLoader(dataset, batch_sampler=sampler, collate_fn=collater)
     steps = round(args.share * args.epochs * len(sampler))
-    recipe = Recipe(**learning_settings(args), steps=steps)
-    optimizer = recipe.make_optimizer(model.parameters())
+    optim = OptimConfig(**learning_settings(args), steps=steps)
+    optimizer = optim.make_optimizer(model.parameters())
     model.train()
     model.transform._skip_resize = True  # in training: the batches are resized, and padded
     endless = itertools.chain.from_iterable(itertools.repeat(batches))
     for step, batch in enumerate(itertools.islice(endless, steps)):
-        optimizer.param_groups[0]["lr"] = recipe.lr_at(step)
+        optimizer.param_groups[0]["lr"] = optim.lr_at(step)
         optimizer.zero_grad()
         losses(model, batch).backward()
         nn.utils.clip_grad_norm_(model.parameters(), args.clip_norm)

@@ -16,7 +16,7 @@ from retinanet.cli.parser import (
 )
 from retinanet.postprocess import DEFAULT_LIMITS, DetectionLimits
 from retinanet.runtime.device import PRECISIONS
-from retinanet.training.optim import BATCH_NORMS, OPTIMIZERS, SCHEDULES, Recipe
+from retinanet.training.optim import BATCH_NORMS, OPTIMIZERS, SCHEDULES, OptimConfig
 
 # ---- groups of flags ----
 
@@ -91,60 +91,60 @@ def add_size_flags(group: argparse._ArgumentGroup, min_side: str, max_side: str)
 
 
 def add_learning_flags(group: argparse._ArgumentGroup) -> None:
-    """What a `Recipe` holds; the defaults are the original's."""
+    """The settings of `OptimConfig`; the defaults are the original's."""
     group.add_argument("--lr", type=positive_float, help="learning rate (1e-5; shapes: 6e-4)")
     group.add_argument(
         "--optimizer",
         choices=OPTIMIZERS,
-        default=Recipe.optimizer,
+        default=OptimConfig.optimizer,
         metavar="KIND",
         help=f"{', '.join(OPTIMIZERS)} (adam)",
     )
     group.add_argument(
         "--weight_decay",
         type=fraction_or_zero,
-        default=Recipe.weight_decay,
+        default=OptimConfig.weight_decay,
         help="of all parameters (0)",
     )
     group.add_argument(
         "--schedule",
         choices=SCHEDULES,
-        default=Recipe.schedule,
+        default=OptimConfig.schedule,
         metavar="KIND",
         help="plateau, cosine, step (at 2/3 and 11/12) (plateau; shapes: cosine)",
     )
     group.add_argument(
         "--warmup",
         type=non_negative_int,
-        default=Recipe.warmup,
+        default=OptimConfig.warmup,
         help="first steps, in which the lr rises from 0 (0; shapes: 100)",
     )
     group.add_argument(
         "--clip_norm",
         type=positive_float,
-        default=Recipe.clip_norm,
+        default=OptimConfig.clip_norm,
         help="most norm of the gradient (0.1)",
     )
     group.add_argument(
         "--batch_norm",
         choices=BATCH_NORMS,
-        default=Recipe.batch_norm,
+        default=OptimConfig.batch_norm,
         metavar="KIND",
         help="frozen, or trained: for --weights none (frozen; shapes: trained)",
     )
     group.add_argument(
         "--trainable_layers",
         type=int,
-        choices=range(Recipe.trainable_layers + 1),
-        default=Recipe.trainable_layers,
+        choices=range(OptimConfig.trainable_layers + 1),
+        default=OptimConfig.trainable_layers,
         metavar="N",
         help="last parts of the ResNet that learn, of stem and 4 stages (5)",
     )
 
 
 def learning_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What `add_learning_flags` asked for, as keywords of `Recipe`."""
-    names = [field.name for field in fields(Recipe) if field.name != "steps"]
+    """What `add_learning_flags` asked for, as keywords of `OptimConfig`."""
+    names = [field.name for field in fields(OptimConfig) if field.name != "steps"]
     return {name: getattr(args, name) for name in names}
 
 

@@ -18,7 +18,7 @@ from retinanet.data.datasets import Data, checksum
 from retinanet.model import ModelConfig
 from retinanet.runtime.console import say
 from retinanet.runtime.device import Runtime
-from retinanet.training.optim import Recipe
+from retinanet.training.optim import OptimConfig
 
 # What a flag is when it is not given: the original's values.
 DEFAULTS = {
@@ -26,9 +26,9 @@ DEFAULTS = {
     "weights": "imagenet",
     "epochs": 100,
     "lr": 1e-5,
-    "schedule": Recipe.schedule,
-    "warmup": Recipe.warmup,
-    "batch_norm": Recipe.batch_norm,
+    "schedule": OptimConfig.schedule,
+    "warmup": OptimConfig.warmup,
+    "batch_norm": OptimConfig.batch_norm,
     "min_side": 608,
     "max_side": 1024,
 }
@@ -152,7 +152,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             f"--warmup {args.warmup} goes with --schedule cosine or --schedule step; with plateau"
             " give --warmup 0"
         )
-    if args.trainable_layers < Recipe.trainable_layers and (
+    if args.trainable_layers < OptimConfig.trainable_layers and (
         args.weights == "none" or args.batch_norm == "trained"
     ):
         flags.error(

@@ -1,4 +1,4 @@
-"""How the weights learn: optimizer, learning rate of every step, clipping."""
+"""Settings of learning: optimizer, learning rate of every step, clipping."""
 
 import math
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ DROPS = (8 / 12, 11 / 12)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class OptimConfig:
     """The settings of learning; the defaults are the original's."""
 
     lr: float = 1e-5

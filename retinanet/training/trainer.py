@@ -23,7 +23,7 @@ from retinanet.runtime.distributed import (
 )
 from retinanet.runtime.signals import StopRequest
 from retinanet.training.loss_log import LossLog
-from retinanet.training.optim import Recipe
+from retinanet.training.optim import OptimConfig
 
 MAX_UNREADABLE = 100  # images that may be skipped before the run is given up
 
@@ -50,16 +50,18 @@ class Training:
     Args:
         model: on its device.
         runtime: device, precision and peers.
-        recipe: optimizer, schedule, clipping.
+        optim: optimizer, schedule, clipping.
         log: takes the losses.
     """
 
-    def __init__(self, model: RetinaNet, runtime: Runtime, recipe: Recipe, log: LossLog) -> None:
-        self.model, self.runtime, self.recipe, self.log = model, runtime, recipe, log
+    def __init__(
+        self, model: RetinaNet, runtime: Runtime, optim: OptimConfig, log: LossLog
+    ) -> None:
+        self.model, self.runtime, self.optim, self.log = model, runtime, optim, log
         model.autocast = runtime.autocast
-        model.train_layers(recipe.trainable_layers)
+        model.train_layers(optim.trainable_layers)
         self.wrapper = parallel(model, runtime)
-        self.optimizer = recipe.make_optimizer(model.parameters())
+        self.optimizer = optim.make_optimizer(model.parameters())
         self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(self.optimizer, patience=3)
         self.scaler = torch.amp.GradScaler(
             runtime.device.type, enabled=runtime.autocast is torch.float16
@@ -123,15 +125,15 @@ class Training:
             DataError: the loss or the gradient was not finite, or images could not be read.
         """
         self.wrapper.train()
-        if self.recipe.batch_norm == "frozen":
+        if self.optim.batch_norm == "frozen":
             self.model.freeze_bn()
         for batch in self.log.run.watch(batches, self.epoch, self.step):
             H, W = batch["img"].shape[-2:]
             joint = global_batch(H, W, len(batch["img"]), stop=stop.signal_number is not None)
             self._note_unreadable(batch)
             if joint.images:
-                if self.recipe.schedule != "plateau":
-                    self._set_lr(self.recipe.lr_at(self.steps_done))
+                if self.optim.schedule != "plateau":
+                    self._set_lr(self.optim.lr_at(self.steps_done))
                 losses = self.train_step(batch, joint)
                 self.log.add(self.epoch, self.step, self.lr, losses, batch.get("index", ()))
             self.step += 1
@@ -155,7 +157,7 @@ class Training:
 
     def finish_epoch(self) -> None:
         """Let the plateau schedule see the epoch's mean loss, and begin the next epoch."""
-        if self.recipe.schedule == "plateau":
+        if self.optim.schedule == "plateau":
             lr = self.lr
             self.scheduler.step(self.log.mean)
             if self.lr != lr:
@@ -190,7 +192,7 @@ class Training:
         losses = losses * (len(images) * self.runtime.world_size / joint.images)
         self.scaler.scale(losses.sum()).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_norm)
         losses = all_reduce_sum(losses.detach() / self.runtime.world_size)
         loss = losses.sum()
         skip = (loss == 0) | ~torch.isfinite(loss) | ~torch.isfinite(norm)

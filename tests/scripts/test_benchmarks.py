@@ -45,7 +45,7 @@ from retinanet.model import RetinaNet, resnet18, resnet50
 from retinanet.runtime.device import start_runtime
 from retinanet.runtime.distributed import global_batch
 from retinanet.training.loss_log import LossLog
-from retinanet.training.optim import Recipe
+from retinanet.training.optim import OptimConfig
 from retinanet.training.run_log import RunLog
 from retinanet.training.trainer import Training
 from tests.support.helpers import ruled_images, take_ruled_weights, worst_match
@@ -113,7 +113,10 @@ def test_plain_step_is_ours(model):
     plainly = plain.PlainRetinaNet(model.double())
     images = pixels(3).double()
     training = Training(
-        model, start_runtime("cpu", "fp32"), Recipe(), LossLog(RunLog(), Path, skips_overflow=False)
+        model,
+        start_runtime("cpu", "fp32"),
+        OptimConfig(),
+        LossLog(RunLog(), Path, skips_overflow=False),
     )
     training.optimizer = torch.optim.SGD(model.parameters(), lr=1.0, fused=True)
     theirs = torch.optim.SGD(plainly.parameters(), lr=1.0)

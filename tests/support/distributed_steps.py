@@ -18,7 +18,7 @@ from retinanet.model import resnet18
 from retinanet.runtime.device import start_runtime
 from retinanet.runtime.distributed import global_batch, shut_down
 from retinanet.training import trainer as engine
-from retinanet.training.optim import Recipe
+from retinanet.training.optim import OptimConfig
 from retinanet.training.run_log import RunLog
 
 
@@ -33,7 +33,7 @@ def main(sample: str, joint_size: str, out: str, empty: str = "") -> None:
     torch.nn.init.normal_(model.regressionModel.output.weight, std=0.01)
     torch.nn.init.normal_(model.classificationModel.output.weight, std=0.01)
     log = engine.LossLog(RunLog(), dataset.image_path, skips_overflow=False)
-    training = engine.Training(model, runtime, Recipe(clip_norm=1e30), log)
+    training = engine.Training(model, runtime, OptimConfig(clip_norm=1e30), log)
     training.optimizer = torch.optim.SGD(model.parameters(), lr=0.0, fused=True)
     model.train()
     model.freeze_bn()

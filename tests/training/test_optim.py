@@ -9,7 +9,7 @@ import torch
 
 import train
 from retinanet.cli.flags import learning_settings
-from retinanet.training.optim import OPTIMIZERS, Recipe
+from retinanet.training.optim import OPTIMIZERS, OptimConfig
 from tests.support.paths import ROOT
 
 RECIPES = sorted((ROOT / "recipes").glob("*.args"))
@@ -25,24 +25,24 @@ RECIPES = sorted((ROOT / "recipes").glob("*.args"))
     ],
 )
 def test_cosine(step: int, rate: float) -> None:
-    recipe = Recipe(1.0, schedule="cosine", warmup=4, steps=12)
-    assert recipe.lr_at(step) == pytest.approx(rate, abs=1e-12)
+    optim = OptimConfig(1.0, schedule="cosine", warmup=4, steps=12)
+    assert optim.lr_at(step) == pytest.approx(rate, abs=1e-12)
 
 
 @pytest.mark.parametrize(
     ("step", "rate"), [(0, 0.5), (1, 1), (7, 1), (8, 0.1), (10, 0.1), (11, 0.01), (12, 0.01)]
 )
 def test_steps_are_those_of_twelve_epochs(step: int, rate: float) -> None:
-    recipe = Recipe(1.0, schedule="step", warmup=2, steps=12)
-    assert recipe.lr_at(step) == pytest.approx(rate)
+    optim = OptimConfig(1.0, schedule="step", warmup=2, steps=12)
+    assert optim.lr_at(step) == pytest.approx(rate)
 
 
 def test_cosine_without_warm_up_is_torchs() -> None:
-    recipe = Recipe(0.3, schedule="cosine", steps=50)
+    optim = OptimConfig(0.3, schedule="cosine", steps=50)
     optimizer = torch.optim.SGD([torch.zeros(1)], 0.3)
     theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 50)
     for step in range(50):
-        assert recipe.lr_at(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        assert optim.lr_at(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
         optimizer.step()
         theirs.step()
 
@@ -55,8 +55,8 @@ def test_optimizers_are_torchs(name: str) -> None:
         "sgd": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.1),
     }
     ours, theirs = (torch.tensor([1.0, -3.0], requires_grad=True) for _ in range(2))
-    recipe = Recipe(0.1, optimizer=name, weight_decay=0.1)
-    optimizers = (recipe.make_optimizer([ours]), kinds[name]([theirs]))
+    optim = OptimConfig(0.1, optimizer=name, weight_decay=0.1)
+    optimizers = (optim.make_optimizer([ours]), kinds[name]([theirs]))
     for _ in range(3):
         for x, optimizer in zip((ours, theirs), optimizers, strict=True):
             optimizer.zero_grad()

@@ -12,7 +12,7 @@ from retinanet.runtime.device import start_runtime
 from retinanet.runtime.distributed import global_batch
 from retinanet.runtime.signals import StopRequest
 from retinanet.training.loss_log import MAX_OVERFLOWS, LossLog
-from retinanet.training.optim import BATCH_NORMS, OPTIMIZERS, Recipe
+from retinanet.training.optim import BATCH_NORMS, OPTIMIZERS, OptimConfig
 from retinanet.training.run_log import RunLog
 from retinanet.training.trainer import MAX_UNREADABLE, Training
 
@@ -60,8 +60,8 @@ def test_float16_may_overflow_now_and_then_but_not_for_ever() -> None:
 def training(request: pytest.FixtureRequest) -> Training:
     log = loss_log(skips_overflow=False)
     model = resnet18(num_classes=2)
-    recipe = Recipe(lr=1e-3, optimizer=request.param, weight_decay=0.01)
-    return Training(model, start_runtime("cpu", "fp32", seed=0), recipe, log)
+    optim = OptimConfig(lr=1e-3, optimizer=request.param, weight_decay=0.01)
+    return Training(model, start_runtime("cpu", "fp32", seed=0), optim, log)
 
 
 @pytest.mark.parametrize("scale", [0.0, INF])
@@ -84,10 +84,10 @@ def test_a_step_that_must_not_count_changes_nothing(training: Training, scale: f
 @pytest.mark.parametrize("batch_norm", BATCH_NORMS)
 def test_batch_norm_is_frozen_or_trained(batch_norm: str) -> None:
     """Trained: a tenth of the batch's mean after the first step; frozen: the 0 of the start."""
-    recipe = Recipe(batch_norm=batch_norm)
+    optim = OptimConfig(batch_norm=batch_norm)
     runtime = start_runtime("cpu", "fp32", seed=0)
     log = loss_log(skips_overflow=False)
-    training = Training(resnet18(num_classes=2), runtime, recipe, log)
+    training = Training(resnet18(num_classes=2), runtime, optim, log)
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         means = training.model.conv1(images).mean(dim=(0, 2, 3))
@@ -99,9 +99,9 @@ def test_batch_norm_is_frozen_or_trained(batch_norm: str) -> None:
 
 def test_layers_that_do_not_learn_stay_bit_for_bit() -> None:
     """One step with decay, which would move a parameter of gradient 0, but not one without."""
-    recipe = Recipe(lr=1e-3, weight_decay=0.01, trainable_layers=3)
+    optim = OptimConfig(lr=1e-3, weight_decay=0.01, trainable_layers=3)
     log = loss_log(skips_overflow=False)
-    training = Training(resnet18(num_classes=2), start_runtime("cpu", "fp32", seed=0), recipe, log)
+    training = Training(resnet18(num_classes=2), start_runtime("cpu", "fp32", seed=0), optim, log)
     model = training.model.train()
     model.freeze_bn()
     torch.nn.init.normal_(model.classificationModel.output.weight, std=0.01)  # 0: no gradient
