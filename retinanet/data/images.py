@@ -11,34 +11,34 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
-from retinanet.errors import DataError, printable
-
-# Only these, whatever the file is called: Pillow would also start Ghostscript for an EPS.
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
-
-
-# By these a folder's images are told from its other files.
-SUFFIXES = {
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".bmp",
-    ".gif",
-    ".ppm",
-    ".pgm",
-    ".jp2",
-}
-
+from retinanet.data.decoding.broken_end import complete_jpeg, has_end
+from retinanet.data.decoding.deep import (
+    TIFF_MAGICS,
+    DeepTiff,
+    eight_bits,
+    is_deep_png,
+    pillow_misreads,
+    read_deep_png,
+)
+from retinanet.data.decoding.formats import (
+    HEAD,
+    NAMES,
+    SUFFIXES,
+    UnreadableError,
+    readable_formats,
+    too_large,
+    unread_kind,
+)
+from retinanet.errors import DataError, printable, reason
 
 _TURNS = {  # EXIF orientation: how to turn the stored picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -57,23 +57,36 @@ _SIDEWAYS = (5, 6, 7, 8)  # the orientations that exchange height and width
 Size = tuple[int, int]  # (height, width) of an upright picture
 
 
+MOST_LOOKED_AT = 100_000  # files of a tree, for a message
+
+
 UNKNOWN: Size = (0, 0)  # of one that is missing or cannot be read
 
 
-# What Pillow warns of (a large picture, odd EXIF) names no file; what fails raises instead.
+# What the decoders warn of (a large picture, odd EXIF) names no file; what fails raises instead.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())
+for _library in ("PIL", "tifffile"):
+    logging.getLogger(_library).addHandler(logging.NullHandler())
+
+
+class Decoded(NamedTuple):
+    """A decoded file."""
+
+    pixels: NDArray[np.uint8]
+    """[H, W, 3] RGB, upright (EXIF orientation applied)."""
+    repaired: str
+    """What was put right, as the end of a sentence on the file; "" where it is whole."""
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Decode a file of any colour mode.
+    """Decode a file of any format of `decoding.formats` and any colour mode.
 
     Alpha is dropped, not composited: the colours stored are what other tools (OpenCV,
-    torchvision) read too, and what an annotator's background was is not known. Grey values of 16
-    bits are divided by 257, so that black and white stay black and white. Of an animation the
-    first frame is read.
+    torchvision) read too, and what an annotator's background was is not known. Values of more
+    than 8 bits are scaled as `decoding.deep.eight_bits` says. Of an animation the first frame is
+    read. A JPEG may lack its end marker or its last rows (`decoding.broken_end`).
 
     Returns:
         [H, W, 3] RGB, upright (EXIF orientation applied).
@@ -81,11 +94,16 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     Raises:
         DataError: the file is missing, no image, damaged, or larger than Pillow's limit.
     """
+    return decode_image(path).pixels
+
+
+def decode_image(path: str | Path) -> Decoded:
+    """Decode a file as `read_image` does, and say what was put right."""
     with _opened(path) as image:
         # Before the pixels are decoded, as `image_size` does; Pillow turns a TIFF by itself.
-        turn = None if image.format == "TIFF" else _TURNS.get(_orientation(image))
-        rgb = _rgb(image)
-        return np.array(rgb if turn is None else rgb.transpose(turn))
+        turn = None if isinstance(image, TiffImageFile) else _TURNS.get(_orientation(image))
+        rgb, repaired = _rgb(image, path)
+        return Decoded(np.array(rgb if turn is None else rgb.transpose(turn)), repaired)
 
 
 def image_size(path: str | Path) -> Size:
@@ -101,6 +119,17 @@ def is_sideways(path: str | Path) -> bool:
     """Whether EXIF orientation exchanges the height and width of the stored picture."""
     with _opened(path) as image:
         return _orientation(image) in _SIDEWAYS
+
+
+def broken_end(path: str | Path) -> str:
+    """What `decode_image` would put right in a JPEG, decoding only one that breaks off.
+
+    Raises:
+        DataError: it breaks off too early, or is no image.
+    """
+    with _opened(path) as image:
+        whole = image.format not in _JPEGS or has_end(path)
+    return "" if whole else decode_image(path).repaired
 
 
 def resized_size(
@@ -120,40 +149,65 @@ def padded_size(height: int, width: int, multiple: int = 32) -> tuple[int, int]:
     return height + -height % multiple, width + -width % multiple
 
 
+_JPEGS = ("JPEG", "MPO")
+
+
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(path: str | Path) -> Iterator[Image.Image | DeepTiff]:
     """An open, not yet decoded image; whatever goes wrong in the block becomes a DataError."""
     name = printable(path)  # a line break in it would split the message
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{name}: {reason}; expected an image file; correct the path") from error
+        found = getattr(error, "strerror", None) or error
+        raise DataError(f"{name}: {found}; expected an image file; correct the path") from error
     if not stat.S_ISREG(status.st_mode):
         found = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise DataError(f"{name}: {found}; expected an image file; correct the path")
     if status.st_size == 0:
         raise DataError(f"{name}: empty (0 bytes); expected an image; replace or remove it")
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        image = _open(path)
+        try:
             yield image
+        finally:
+            if isinstance(image, Image.Image):
+                image.close()
+    except (UnreadableError, Image.DecompressionBombError) as error:
+        if isinstance(error, Image.DecompressionBombError):
+            error = too_large(error)
+        raise DataError(f"{name}: {printable(error)}; {error.advice}") from error
     except Exception as error:  # damaged or hostile bytes make the decoders raise anything
-        found = _why(path, error)
         raise DataError(
-            f"{name}: {found}; expected a whole {', '.join(FORMATS)} image; replace or remove it"
+            f"{name}: cannot be decoded ({reason(error)}); expected a whole image of {NAMES};"
+            " replace or remove it"
         ) from error
 
 
-def _why(path: str | Path, error: Exception) -> str:
-    """What was found in a file that could not be read."""
-    if isinstance(error, UnidentifiedImageError):
+def _open(path: str | Path) -> Image.Image | DeepTiff:
+    """The file with the decoder that reads it right.
+
+    Raises:
+        UnreadableError: none does.
+    """
+    try:
+        image = Image.open(path, formats=list(readable_formats()))
+    except UnidentifiedImageError:
         with open(path, "rb") as file:
-            return f"not an image (it starts with {file.read(12)!r})"
-    return f"cannot be decoded ({str(error) or type(error).__name__})"
+            head = file.read(HEAD)
+        if head.startswith(TIFF_MAGICS):
+            return DeepTiff(path)
+        raise unread_kind(head) from None
+    if isinstance(image, TiffImageFile) and pillow_misreads(image.tag_v2):
+        image.close()
+        return DeepTiff(path)
+    return image
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image | DeepTiff) -> int:
     """The EXIF orientation in the header, 1 (upright) where there is none."""
+    if isinstance(image, DeepTiff):
+        return image.orientation
     # The base class's: PNG's own decodes the picture to look for EXIF behind it.
     try:
         orientation: int = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
@@ -162,20 +216,24 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to 8-bit RGB."""
+def _rgb(image: Image.Image | DeepTiff, path: str | Path) -> tuple[Image.Image, str]:
+    """Decode as 8-bit RGB, as stored, and say what was put right."""
+    if isinstance(image, DeepTiff):
+        return image.rgb(), ""
+    if is_deep_png(image):
+        return read_deep_png(path), ""
+    try:
+        image.load()
+    except OSError:
+        found = complete_jpeg(Path(path).read_bytes()) if image.format in _JPEGS else None
+        if found is None:
+            raise
+        whole, missing = found
+        rows = f"its last {missing} rows" if missing else "its end marker"
+        return whole.convert("RGB"), f"lacks {rows}"
     if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")  # which copies in any case
-
-
-def _eight_bits(values: NDArray[np.generic], mode: str) -> NDArray[np.uint8]:
-    """Scale grey values of more than 8 bits: integers of 16 bits, floats of 0..1 or 0..255."""
-    low, high = float(values.min()), float(values.max())
-    top = 65535 if mode != "F" else 255 if high > 1 else 1
-    if not 0 <= low <= high <= top:
-        raise ValueError(f"grey values {low:g} to {high:g}, expected 0 to {top}")
-    return (values.astype(np.float32) * (255 / top) + 0.5).astype(np.uint8)
+        return Image.fromarray(eight_bits(np.asarray(image))).convert("RGB"), ""
+    return image if image.mode == "RGB" else image.convert("RGB"), ""  # which copies in any case
 
 
 def image_files(path: str | Path) -> list[Path]:
@@ -194,8 +252,32 @@ def image_files(path: str | Path) -> list[Path]:
     elif path.exists() or not glob.has_magic(str(path)):
         return [path]
     else:
-        found = [Path(name) for name in glob.glob(str(path), recursive=True)]
-    images = sorted(file for file in found if file.suffix.lower() in SUFFIXES and file.is_file())
+        found = _matches(path)
+    images = sorted(file for file in found if is_image_name(file) and file.is_file())
     if not images:
-        raise DataError(f"{path}: no images there; expected some; correct the path")
+        raise DataError(f"{printable(path)}: {_no_images(path)}")
     return images
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether a file is called as images are; `._` begins what macOS keeps beside a file."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith("._")
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """Paths that fit a pattern; brackets of folders that exist may be part of their names."""
+    if found := glob.glob(str(pattern), recursive=True):
+        return [Path(name) for name in found]
+    folder = next(parent for parent in pattern.parents if parent.is_dir())
+    rest = str(pattern.relative_to(folder))
+    return [folder / name for name in glob.glob(rest, root_dir=folder, recursive=True)]
+
+
+def _no_images(path: Path) -> str:
+    """Why a folder or a pattern gives no images, and what to do."""
+    if not path.is_dir():
+        return "no images fit this pattern; * is anything, ** any folders, [ab] a or b; correct it"
+    below = sum(map(is_image_name, islice(path.rglob("*"), MOST_LOOKED_AT)))
+    if below:
+        return f"no images in it, {below:,} in its folders; give '{printable(path / '**' / '*')}'"
+    return f"no images in it; expected files named {' '.join(sorted(SUFFIXES))}; correct the path"

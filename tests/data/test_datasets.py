@@ -451,7 +451,7 @@ def test_image_files(tmp_path: Path) -> None:
     assert data[0]["original_size"] == (10, 20) == data.image_size(0)
     assert len(ImageFiles(tmp_path / "b.JPG")) == 1
     (tmp_path / "none").mkdir()
-    with pytest.raises(DataError, match="none: no images there; expected some; correct the path"):
+    with pytest.raises(DataError, match="none: no images in it; expected files named"):
         ImageFiles(tmp_path / "none")
     with pytest.raises(DataError, match="missing: No such file or directory"):
         ImageFiles(tmp_path / "missing")
@@ -469,7 +469,7 @@ def test_image_files_of_several_paths_and_patterns(tmp_path: Path) -> None:
     assert found("a", "b[0].jpg") == ["a/1.jpg", "a/2.png", "b[0].jpg"]  # a file, not a pattern
     assert found("a/*.jpg", "a") == ["a/1.jpg", "a/2.png"]  # each once
     assert found("**/*.jpg") == ["a/1.jpg", "a/deep/3.jpg", "b[0].jpg"]
-    with pytest.raises(DataError, match=r"\*\.gif: no images there"):
+    with pytest.raises(DataError, match=r"\*\.gif: no images fit this pattern"):
         found("*.gif")
 
 

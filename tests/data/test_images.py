@@ -123,7 +123,10 @@ def png_header(width: int, height: int) -> bytes:
         (b"", "bad.jpg: empty .0 bytes.; expected an image; replace or remove it"),
         (b"<!doctype html>", "bad.jpg: not an image .it starts with b'<!doctype ht'.; expected"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image"),  # Pillow would start Ghostscript
-        (png_header(60_000, 60_000), "bad.jpg: cannot be decoded .*decompression bomb"),
+        (
+            png_header(60_000, 60_000),
+            "bad.jpg: 3,600 megapixels, more than the 179 that",
+        ),
     ],
 )
 def test_files_that_are_no_image(tmp_path: Path, content: bytes, message: str) -> None:
@@ -152,7 +155,7 @@ def test_header_alone_gives_the_size(tmp_path: Path) -> None:
 
 def test_grey_values_without_an_agreed_range(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.fromarray(np.full((2, 2), 70_000, np.int32)), "a.tif")
-    with pytest.raises(DataError, match="grey values 70000 to 70000, expected 0 to 65535"):
+    with pytest.raises(DataError, match="pixel values 70000 to 70000, expected 0 to 65535"):
         read_image(path)
 
 
