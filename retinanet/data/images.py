@@ -260,8 +260,8 @@ def image_files(path: str | Path) -> list[Path]:
 
 
 def is_image_name(path: Path) -> bool:
-    """Whether a file is called as images are; `._` begins what macOS keeps beside a file."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith("._")
+    """Whether a file is called as images are and not hidden, as macOS's `._` files beside them."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def _matches(pattern: Path) -> list[Path]:

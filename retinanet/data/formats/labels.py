@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from retinanet.data.annotations import Annotations, Problems, group_by_image
-from retinanet.data.images import SUFFIXES, Size
+from retinanet.data.decoding.formats import SUFFIXES
+from retinanet.data.images import Size
 
 # The words by which folders and files name a set.
 SET_WORDS = {
