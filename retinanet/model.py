@@ -24,7 +24,6 @@ from retinanet.postprocess import (
 )
 
 PRIOR = 0.01  # what an untrained model thinks of every anchor and class (paper, section 3.3)
-CHANNELS = 256  # of the pyramid and the towers
 GROUPS = 32  # of group norm
 
 
@@ -56,6 +55,10 @@ class ModelConfig:
     """Between P6 and P7."""
     group_norm: bool = False
     """After each convolution of the towers, which then has no bias."""
+    channels: int = 256
+    """Of the pyramid's levels and of the towers."""
+    head_convs: int = 4
+    """3x3 convolutions in each tower, before its output."""
 
     def __post_init__(self) -> None:
         if self.depth not in LAYERS:
@@ -68,6 +71,13 @@ class ModelConfig:
             raise ValueError(
                 f"anchor_grid is {self.anchor_grid}; expected one of {', '.join(GRIDS)}"
             )
+        if self.channels < 1 or (self.group_norm and self.channels % GROUPS):
+            raise ValueError(
+                f"channels is {self.channels}; expected at least 1, with group norm a multiple of"
+                f" {GROUPS}"
+            )
+        if self.head_convs < 0:
+            raise ValueError(f"head_convs is {self.head_convs}; expected at least 0")
 
     @property
     def anchors_per_cell(self) -> int:
@@ -82,26 +92,34 @@ class PyramidFeatures(nn.Module):
         C3: channels of the stage of stride 8.
         C4: of stride 16.
         C5: of stride 32.
+        channels: of every level of the pyramid.
         p6_from_p5: make P6 of P5 instead.
         p7_relu: whether P7 is made of what is positive in P6.
     """
 
     def __init__(
-        self, C3: int, C4: int, C5: int, p6_from_p5: bool = False, p7_relu: bool = True
+        self,
+        C3: int,
+        C4: int,
+        C5: int,
+        channels: int = 256,
+        *,
+        p6_from_p5: bool = False,
+        p7_relu: bool = True,
     ) -> None:
         super().__init__()
         self.p6_from_p5, self.p7_relu = p6_from_p5, p7_relu
-        self.P5_1 = nn.Conv2d(C5, CHANNELS, 1)
-        self.P5_2 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
-        self.P4_1 = nn.Conv2d(C4, CHANNELS, 1)
-        self.P4_2 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
-        self.P3_1 = nn.Conv2d(C3, CHANNELS, 1)
-        self.P3_2 = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
-        self.P6 = nn.Conv2d(CHANNELS if p6_from_p5 else C5, CHANNELS, 3, stride=2, padding=1)
-        self.P7_2 = nn.Conv2d(CHANNELS, CHANNELS, 3, stride=2, padding=1)
+        self.P5_1 = nn.Conv2d(C5, channels, 1)
+        self.P5_2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.P4_1 = nn.Conv2d(C4, channels, 1)
+        self.P4_2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.P3_1 = nn.Conv2d(C3, channels, 1)
+        self.P3_2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.P6 = nn.Conv2d(channels if p6_from_p5 else C5, channels, 3, stride=2, padding=1)
+        self.P7_2 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, C3: Tensor, C4: Tensor, C5: Tensor) -> list[Tensor]:
-        """P3 to P7: [B, 256, H / 2^l, W / 2^l] each, sizes rounded up."""
+        """P3 to P7: [B, channels, H / 2^l, W / 2^l] each, sizes rounded up."""
         lateral5 = self.P5_1(C5)
         lateral4 = _add_upsampled(self.P4_1(C4), lateral5)
         lateral3 = _add_upsampled(self.P3_1(C3), lateral4)
@@ -120,31 +138,38 @@ def _add_upsampled(lateral: Tensor, top: Tensor) -> Tensor:
 
 
 class Head(nn.Module):
-    """Four 3x3 convolutions with ReLU and an output, the same on every level.
+    """A tower of 3x3 convolutions with ReLU and an output, the same on every level.
 
     Args:
         anchors: per cell.
         outputs: per anchor: classes, or 4 deltas.
-        group_norm: whether each of the four is normalised.
+        channels: of the levels and of the tower.
+        convs: in the tower.
+        group_norm: whether each of the tower's convolutions is normalised.
     """
 
-    def __init__(self, anchors: int, outputs: int, group_norm: bool = False) -> None:
+    def __init__(
+        self,
+        anchors: int,
+        outputs: int,
+        channels: int = 256,
+        convs: int = 4,
+        group_norm: bool = False,
+    ) -> None:
         super().__init__()
-        self.anchors, self.outputs = anchors, outputs
-        self.conv1, self.conv2, self.conv3, self.conv4 = (
-            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=not group_norm) for _ in range(4)
-        )
-        self.norm1, self.norm2, self.norm3, self.norm4 = (
-            nn.GroupNorm(GROUPS, CHANNELS) if group_norm else nn.Identity() for _ in range(4)
-        )
-        self.output = nn.Conv2d(CHANNELS, anchors * outputs, 3, padding=1)
+        self.anchors, self.outputs, self.convs = anchors, outputs, convs
+        for i in range(1, convs + 1):  # conv1 ... conv4: the original's names
+            conv = nn.Conv2d(channels, channels, 3, padding=1, bias=not group_norm)
+            self.add_module(f"conv{i}", conv)
+        for i in range(1, convs + 1):
+            norm = nn.GroupNorm(GROUPS, channels) if group_norm else nn.Identity()
+            self.add_module(f"norm{i}", norm)
+        self.output = nn.Conv2d(channels, anchors * outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, 256, h, w] of one level to [B, h * w * A, outputs], in the order of the anchors."""
-        x = F.relu_(self.norm1(self.conv1(x)))
-        x = F.relu_(self.norm2(self.conv2(x)))
-        x = F.relu_(self.norm3(self.conv3(x)))
-        x = F.relu_(self.norm4(self.conv4(x)))
+        """[B, channels, h, w] of one level to [B, h * w * A, outputs], in the anchors' order."""
+        for i in range(1, self.convs + 1):
+            x = F.relu_(getattr(self, f"norm{i}")(getattr(self, f"conv{i}")(x)))
         B, _, H, W = x.shape
         # Sizes are said in full, because B may be 0 in a process whose share of a batch is empty.
         return self.output(x).permute(0, 2, 3, 1).reshape(B, H * W * self.anchors, self.outputs)
@@ -170,10 +195,13 @@ class RetinaNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(64)
         stages, (_, C3, C4, C5) = make_layers(config.depth, config.stride_in_1x1)
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.fpn = PyramidFeatures(C3, C4, C5, config.p6_from_p5, config.p7_relu)
-        A = config.anchors_per_cell
-        self.regressionModel = Head(A, 4, config.group_norm)
-        self.classificationModel = Head(A, config.num_classes, config.group_norm)
+        A, channels = config.anchors_per_cell, config.channels
+        self.fpn = PyramidFeatures(
+            C3, C4, C5, channels, p6_from_p5=config.p6_from_p5, p7_relu=config.p7_relu
+        )
+        tower = (channels, config.head_convs, config.group_norm)
+        self.regressionModel = Head(A, 4, *tower)
+        self.classificationModel = Head(A, config.num_classes, *tower)
         self.anchors = Anchors(
             config.anchor_sizes, config.anchor_ratios, config.anchor_scales, config.anchor_grid
         )

@@ -111,7 +111,13 @@ def _config_of(weights: Mapping[str, Tensor], path: Path) -> ModelConfig:
             " file first through python -m retinanet.tools.convert)"
         )
     A = ModelConfig(1).anchors_per_cell
-    return ModelConfig(num_classes=len(output) // A, depth=resnet_depth(weights, path))
+    tower = [name for name in weights if name.startswith("classificationModel.conv")]
+    return ModelConfig(
+        num_classes=len(output) // A,
+        depth=resnet_depth(weights, path),
+        channels=output.shape[1],
+        head_convs=sum(name.endswith(".weight") for name in tower),
+    )
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

@@ -105,6 +105,31 @@ def test_other_anchors_change_the_heads():
     assert torch.isfinite(model([torch.randn(2, 3, 64, 64), ANNOTATIONS])[0])
 
 
+def test_a_smaller_pyramid_and_shorter_towers() -> None:
+    model = RetinaNet(ModelConfig(num_classes=2, depth=18, channels=64, head_convs=2)).eval()
+    towers = [name for name in model.state_dict() if name.startswith("classificationModel.conv")]
+    assert len(towers) == 2 * 2  # weight and bias of each
+    assert model.fpn.P3_2.weight.shape == (64, 64, 3, 3)
+    with torch.no_grad():
+        logits, deltas = model.head_outputs(torch.zeros(1, 3, 64, 64))
+    # 64 px: 8x8 + 4x4 + 2x2 + 1 + 1 = 86 cells of 9 anchors.
+    assert logits.shape == (1, 86 * 9, 2)
+    assert deltas.shape == (1, 86 * 9, 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channels": 0}, "channels is 0; expected at least 1"),
+        ({"channels": 48, "group_norm": True}, "channels is 48; .* a multiple of 32"),
+        ({"head_convs": -1}, "head_convs is -1; expected at least 0"),
+    ],
+)
+def test_sizes_that_cannot_be(settings: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelConfig(num_classes=2, **settings)
+
+
 def test_a_grid_of_anchors_that_is_not_known():
     with pytest.raises(
         ValueError, match="anchor_grid is edge; expected one of center, corner, tor"

@@ -56,6 +56,12 @@ def test_checkpoint_comes_back_as_it_was(tmp_path: Path, model: RetinaNet) -> No
     assert os.listdir(tmp_path) == ["a.pt"]
 
 
+def test_a_bare_state_dict_tells_the_size_of_the_network(tmp_path: Path) -> None:
+    small = RetinaNet(ModelConfig(num_classes=3, depth=18, channels=64, head_convs=2))
+    torch.save(small.state_dict(), tmp_path / "small.pt")
+    assert load_checkpoint(tmp_path / "small.pt").config == small.config
+
+
 def test_file_is_plain_data(tmp_path: Path, model: RetinaNet) -> None:
     save_checkpoint(tmp_path / "a.pt", Checkpoint(model.config, model.state_dict()))
     assert isinstance(torch.load(tmp_path / "a.pt", weights_only=True), dict)
