@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from retinanet.errors import printable
@@ -43,28 +44,49 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             description=description,
             epilog=EPILOG,
-            fromfile_prefix_chars="@",
             allow_abbrev=False,
             formatter_class=_HelpFormatter,
         )
 
-    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        """A line of an @file: any number of flags, shell-like quotes and comments."""
-        try:
-            return [_underscores(word) for word in shlex.split(arg_line, comments=True)]
-        except ValueError as error:
-            self.error(f"@FILE: {arg_line!r}: {error}; quote what holds quotes")
-
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """Parse `argv`, or the process's arguments."""
-        words = sys.argv[1:] if argv is None else argv
+        words = self._expanded(sys.argv[1:] if argv is None else argv)
         for word in words:
             if printable(word) != word:  # it would break the lines that name it
                 self.error(f"{printable(word)} holds control characters; rename the file")
+        return self.parse_args([_underscores(word) for word in words])
+
+    def _expanded(self, words: Sequence[str], outer: tuple[str, ...] = ()) -> list[str]:
+        """The words with every @FILE replaced by the words in it; `outer` are the files around."""
+        result: list[str] = []
+        for word in words:
+            name = word[1:]
+            if not word.startswith("@"):
+                result.append(word)
+            elif name in outer:
+                self.error(f"@{printable(name)} names itself; take the line out")
+            else:
+                result += self._expanded(self._words_of(name), (*outer, name))
+        return result
+
+    def _words_of(self, file: str) -> list[str]:
+        """The words in a file: any number on a line, quotes as in a shell, comments.
+
+        A backslash is itself, as in paths on Windows: a value with spaces stands in quotes.
+        """
+        found: list[str] = []
         try:
-            return self.parse_args([_underscores(word) for word in words])
+            for line in Path(file).read_text(encoding="utf-8-sig").splitlines():
+                lexer = shlex.shlex(line, posix=True, punctuation_chars=False)
+                lexer.whitespace_split, lexer.escape = True, ""
+                found += lexer
+        except OSError as error:
+            self.error(f"@{printable(file)}: {error.strerror}; correct the path")
         except UnicodeDecodeError as error:
-            self.error(f"@FILE: {error}; expected UTF-8 text")
+            self.error(f"@{printable(file)}: {error}; expected UTF-8 text")
+        except ValueError as error:  # of the lexer; or a NUL in the name
+            self.error(f"@{printable(file)}: {error}; expected flags; quote what holds quotes")
+        return found
 
     def format_help(self) -> str:
         """A line for each flag, and one for all the other names that flags have."""

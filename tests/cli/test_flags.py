@@ -49,15 +49,51 @@ def test_dashes_and_files_of_flags(tmp_path: Path) -> None:
     assert (args.some_flag, args.text) == (4, "two words")  # the later one counts
 
 
-@pytest.mark.parametrize("content", [b"--text 'no end", b"\xff"])
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        (r"--text C:\photos\new", r"C:\photos\new"),  # a backslash is itself
+        (r"--text 'C:\my photos\new'", r"C:\my photos\new"),
+        (r'--text "C:\my photos\new\"', "C:\\my photos\\new\\"),
+        ("\ufeff--text x", "x"),  # a byte order mark of an editor
+        ("--text=a#b # c", "a"),  # a comment begins anywhere: what holds # is quoted
+        ("'--text=a#b'", "a#b"),
+    ],
+)
+def test_values_in_files_of_flags(tmp_path: Path, line: str, value: str) -> None:
+    (tmp_path / "flags").write_text(line, encoding="utf-8")
+    assert parser().parse([f"@{tmp_path / 'flags'}"]).text == value
+
+
+def test_files_of_flags_name_others(tmp_path: Path) -> None:
+    (tmp_path / "outer").write_text(f"--text x @{tmp_path / 'inner'} @{tmp_path / 'inner'}")
+    (tmp_path / "inner").write_text("--some_flag 3")
+    assert parser().parse([f"@{tmp_path / 'outer'}"]).some_flag == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"--text 'no end", "No closing quotation; expected flags; quote what holds quotes"),
+        (b"\xff", "expected UTF-8 text"),
+        (b"--text x\n@flags", "@flags names itself; take the line out"),
+        (b"@gone", "@gone: No such file or directory; correct the path"),
+        (b"--text 'a\x07b'", "a\\x07b holds control characters"),
+    ],
+)
 def test_bad_files_of_flags(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
+    message: str,
 ) -> None:
-    (tmp_path / "flags").write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    Path("flags").write_bytes(content)
     with pytest.raises(SystemExit) as end:
-        parser().parse([f"@{tmp_path / 'flags'}"])
+        parser().parse(["@flags"])
     assert end.value.code == 2
-    assert "@FILE" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
