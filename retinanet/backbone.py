@@ -17,6 +17,7 @@ LAYERS = {
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
+WIDTH = 64  # channels of the stem and of layer1's 3x3 convolutions; each later stage doubles them
 
 # torchvision's IMAGENET1K_V1, whose names end in the first eight digits of the file's SHA-256.
 IMAGENET_URLS = {
@@ -125,9 +126,9 @@ def make_layers(depth: int, stride_in_1x1: bool = False) -> tuple[list[nn.Sequen
         layer1 to layer4 (strides 4, 8, 16, 32 of the image), and their channels.
     """
     stages, widths = [], []
-    in_channels = 64
+    in_channels = WIDTH
     for stage, count in enumerate(LAYERS[depth]):
-        channels = 64 * 2**stage
+        channels = WIDTH * 2**stage
         blocks = nn.Sequential()
         for i in range(count):
             stride = 2 if stage > 0 and i == 0 else 1

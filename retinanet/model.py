@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retinanet.anchors import GRIDS, RATIOS, SCALES, SIZES, Anchors, level_shapes
-from retinanet.backbone import LAYERS, conv_bn, imagenet_weights, make_layers
+from retinanet.backbone import LAYERS, WIDTH, conv_bn, imagenet_weights, make_layers
 from retinanet.boxes import LOG_RATIO_LIMITS
 from retinanet.losses import FocalLoss
 from retinanet.postprocess import (
@@ -191,8 +191,8 @@ class RetinaNet(nn.Module):
         # Of the network in training. Opened inside forward, because the threads of DataParallel do
         # not inherit autocast's dtype. None leaves it to the caller.
         self.autocast: torch.dtype | None = None
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.conv1 = nn.Conv2d(3, WIDTH, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(WIDTH)
         stages, (_, C3, C4, C5) = make_layers(config.depth, config.stride_in_1x1)
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         A, channels = config.anchors_per_cell, config.channels

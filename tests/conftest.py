@@ -2,9 +2,12 @@
 
 import os
 import socket
+from collections.abc import Iterator
 
 import pytest
 import torch
+
+from tests.support.narrow import narrow_network
 
 torch.set_num_threads(1)  # the same sums everywhere, and no fight over few cores
 
@@ -39,3 +42,10 @@ def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     guard(socket.socket, "connect_ex", 1)
     guard(socket.socket, "sendto", -1)
     guard(socket, "getaddrinfo", 0)
+
+
+@pytest.fixture(scope="module")
+def narrow() -> Iterator[None]:
+    """For a module's tests the network is narrow; see `narrow_network`."""
+    with narrow_network():
+        yield

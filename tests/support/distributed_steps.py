@@ -1,11 +1,9 @@
-"""Run by torchrun or alone: the gradients of an epoch's steps, saved by the main process.
-
-    [torchrun ...] tests/support/distributed_steps.py SAMPLE_FOLDER JOINT_BATCH_SIZE OUT [empty]
+"""The gradients of an epoch's steps by one or several processes, saved by the first.
 
 In float64, so that the order of sums does not show; without steps, so that all are comparable.
 """
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,9 +20,14 @@ from retinanet.training.optim import OptimConfig
 from retinanet.training.run_log import RunLog
 
 
-def main(sample: str, joint_size: str, out: str, empty: str = "") -> None:
-    """Take the gradients of every step of an epoch."""
-    torch.set_num_threads(1)
+def main(words: Sequence[str]) -> int:
+    """Take the gradients of every step of an epoch.
+
+    Args:
+        words: folder of the sample, images of a joint batch, file to save to, and "empty" if no
+            image is to have a box.
+    """
+    sample, joint_size, out, empty = words
     runtime = start_runtime("cpu", "fp32", seed=0)
     folder = Path(sample)
     steps = Compose([Augmenter(0), Resizer(64, 96), Normalizer()])
@@ -56,7 +59,4 @@ def main(sample: str, joint_size: str, out: str, empty: str = "") -> None:
     if runtime.is_main:
         torch.save(found, out)
     shut_down()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    return 0

@@ -1,4 +1,4 @@
-"""Several real processes: the same steps, scores and files as one."""
+"""Several processes: the same steps, scores and files as one."""
 
 import os
 import re
@@ -6,52 +6,32 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import train
+import validate
 from retinanet.data.shapes import SampleData, write_shapes
+from retinanet.training.trainer import Training
 from retinanet.weights.checkpoint import load_checkpoint
+from tests.support import distributed_steps
 from tests.support.helpers import csv_run_flags
 from tests.support.paths import ROOT
+from tests.support.processes import READY, Forked, peers, waiting_for_signals
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-
-
-def torchrun(processes: int, *more: str) -> list[str]:
-    return [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *(f"--nproc_per_node={processes}", *more),
-    ]
+pytestmark = pytest.mark.usefixtures("narrow")
 
 
-def run(command: list[str], *, check: bool = True) -> "subprocess.CompletedProcess[str]":
-    result = subprocess.run(
-        [str(word) for word in command],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=ENVIRONMENT,
-        timeout=300,
-    )
-    assert not check or result.returncode == 0, result.stderr[-3000:]
-    return result
-
-
-def started(command: list[str], *, until: str) -> "subprocess.Popen[str]":
-    """A process that goes on, when a line of its stdout has begun so."""
-    process = subprocess.Popen(
-        [str(word) for word in command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=ENVIRONMENT,
-    )
-    assert process.stdout
-    assert any(line.startswith(until) for line in process.stdout)
-    return process
+def said_by(processes: list[Forked]) -> str:
+    """The stdout of processes that must end well."""
+    ends = [process.end() for process in processes]
+    for code, _, errors in ends:
+        assert code == 0, errors[-3000:]
+    return "".join(said for _, said, _ in ends)
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +58,9 @@ def flags(sample: SampleData, folder: Path, *more: str) -> list[str]:
 def test_joint_step_is_the_step_of_one_process(
     sample: SampleData, tmp_path: Path, processes: int, joint_size: int, empty: str
 ) -> None:
-    script = str(ROOT / "tests" / "support" / "distributed_steps.py")
-    arguments = [str(sample.coco_root), str(joint_size)]
-    run([sys.executable, script, *arguments, str(tmp_path / "one.pt"), empty])
-    run([*torchrun(processes), script, *arguments, str(tmp_path / "many.pt"), empty])
+    arguments = [sample.coco_root, joint_size]
+    said_by(peers(1, distributed_steps.main, [*arguments, tmp_path / "one.pt", empty]))
+    said_by(peers(processes, distributed_steps.main, [*arguments, tmp_path / "many.pt", empty]))
     one, many = (torch.load(tmp_path / f"{name}.pt") for name in ("one", "many"))
     assert len(one) == len(many) == 2
     for expected, found in zip(one, many, strict=True):
@@ -95,16 +74,14 @@ def test_joint_step_is_the_step_of_one_process(
 def alone(sample: SampleData, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A run of one process with the joint batch."""
     folder = tmp_path_factory.mktemp("alone")
-    command = [sys.executable, ROOT / "train.py", *flags(sample, folder, "--batch_size", "4")]
-    return folder, run(command).stdout
+    return folder, said_by(peers(1, train.main, flags(sample, folder, "--batch_size", "4")))
 
 
 @pytest.fixture(scope="module")
 def pair(sample: SampleData, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The same run by two processes."""
     folder = tmp_path_factory.mktemp("pair")
-    command = [*torchrun(2), ROOT / "train.py", *flags(sample, folder, "--batch_size", "2")]
-    return folder, run(command).stdout
+    return folder, said_by(peers(2, train.main, flags(sample, folder)))
 
 
 def test_files_and_lines_of_one(alone: tuple[Path, str], pair: tuple[Path, str]) -> None:
@@ -122,9 +99,20 @@ def test_files_and_lines_of_one(alone: tuple[Path, str], pair: tuple[Path, str])
 
 def test_trained_batch_norm_of_two_processes(sample: SampleData, tmp_path: Path) -> None:
     """Seven images by three and three: one process has none in the last step."""
+
+    def train_and_save_buffers(words: Sequence[str]) -> int:
+        """Each process saves its model's buffers after every epoch."""
+        train_epoch = Training.train_epoch
+
+        def train_epoch_and_save(self: Training, *arguments: Any, **more: Any) -> None:
+            train_epoch(self, *arguments, **more)
+            torch.save(dict(self.model.named_buffers()), tmp_path / f"{os.environ['RANK']}.pt")
+
+        Training.train_epoch = train_epoch_and_save  # type: ignore[method-assign]
+        return train.main(words)
+
     more = ["--batch_size", "3", "--batch_norm", "trained"]
-    script = ROOT / "tests" / "support" / "distributed_norm.py"
-    run([*torchrun(2), script, tmp_path, *flags(sample, tmp_path / "run", *more)])
+    said_by(peers(2, train_and_save_buffers, flags(sample, tmp_path / "run", *more)))
     weights = load_checkpoint(tmp_path / "run" / "model_final.pt").weights
     assert weights["bn1.num_batches_tracked"] == 2 * 2
     # Both processes evaluate with the statistics that are saved.
@@ -142,7 +130,7 @@ def test_two_processes_keep_the_layers_that_are_not_to_learn(
     """Seven images by three and three: one process has none in the last step."""
     start = alone[0] / "model_final.pt"
     more = ["--weights", start, "--trainable_layers", "3", "--batch_size", "3", "--epochs", "1"]
-    run([*torchrun(2), ROOT / "train.py", *flags(sample, tmp_path, *map(str, more))])
+    said_by(peers(2, train.main, [*flags(sample, tmp_path), *more]))
     before, after = (load_checkpoint(file).weights for file in (start, tmp_path / "model_final.pt"))
     learn = [name for name in before if name.endswith(("weight", "bias"))]
     kept = {name for name in learn if torch.equal(before[name], after[name])}
@@ -152,58 +140,113 @@ def test_two_processes_keep_the_layers_that_are_not_to_learn(
 def test_validation_by_two_processes_equals_one(
     sample: SampleData, alone: tuple[Path, str]
 ) -> None:
-    command = [ROOT / "validate.py", alone[0] / "model_final.pt", "--csv_val", sample.csv_val]
-    command += ["--workers", "0"]
-    one = run([sys.executable, *command]).stdout
-    two = run([*torchrun(2), *command]).stdout
-    assert one == two
+    command = [alone[0] / "model_final.pt", "--csv_val", sample.csv_val, "--workers", "0"]
+    one = said_by(peers(1, validate.main, command))
+    assert "mAP" in one
+    assert said_by(peers(2, validate.main, command)) == one
+
+
+def assert_same_weights(folder: Path, other: Path) -> None:
+    found, expected = (load_checkpoint(f / "model_final.pt").weights for f in (folder, other))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def torchrun(
+    *more: str, script: Sequence[str] = ("-m", "tests.support.narrow", "train.py")
+) -> list[str]:
+    """The command up to the script's flags."""
+    return [sys.executable, "-m", "torch.distributed.run", *more, *script]
+
+
+def started(command: list[str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_killed_worker_resumes_by_itself(
     sample: SampleData, pair: tuple[Path, str], tmp_path: Path
 ) -> None:
-    command = [*torchrun(2, "--max_restarts=2"), ROOT / "train.py"]
-    command += [*flags(sample, tmp_path, "--save_every_minutes", "0.0001")]
-    process = started(command, until="Epoch: 0 | Iteration: 0")
+    """A worker of a real torchrun."""
+    command = torchrun("--standalone", "--nproc_per_node=2", "--max_restarts=2")
+    process = started([*command, *flags(sample, tmp_path, "--save_every_minutes", "0.0001")])
+    assert process.stdout
+    assert any(line.startswith("Epoch: 0 | Iteration: 0") for line in process.stdout)
     children = subprocess.run(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
     )
     os.kill(int(children.stdout.split()[1]), signal.SIGKILL)
-    rest = process.communicate(timeout=300)[0]
-    assert process.returncode == 0
-    assert "Resumed " in rest
-    found, expected = (load_checkpoint(f / "model_final.pt").weights for f in (tmp_path, pair[0]))
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    said, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+    assert "Resumed " in said
+    assert_same_weights(tmp_path, pair[0])
 
 
-def test_sigterm_to_torchrun_leaves_a_state_to_resume(
+def test_sigterm_to_all_leaves_a_state_to_resume(
     sample: SampleData, pair: tuple[Path, str], tmp_path: Path
 ) -> None:
-    command = [*torchrun(2), ROOT / "train.py", *flags(sample, tmp_path)]
-    process = started([*command, "--epochs", "1000"], until="Epoch: 0 | Iteration: 1")
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
-    assert process.returncode != 0
-    run([*command, "--resume"])
-    found, expected = (load_checkpoint(f / "model_final.pt").weights for f in (tmp_path, pair[0]))
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    """As torchrun's agent sends it, when it is sent one."""
+    command = flags(sample, tmp_path)
+    stopped = peers(2, waiting_for_signals(train.main, steps=2), [*command, "--epochs", "1000"])
+    for process in stopped:
+        process.read_until(READY)
+    for process in stopped:
+        os.kill(process.pid, signal.SIGTERM)
+    assert [process.end()[0] for process in stopped] == [128 + signal.SIGTERM] * 2
+    assert "Resumed " in said_by(peers(2, train.main, [*command, "--resume"]))
+    assert_same_weights(tmp_path, pair[0])
 
 
-def test_error_of_one_process_stops_all_with_its_message(
-    sample: SampleData, tmp_path: Path
-) -> None:
+@pytest.fixture
+def broken(sample: SampleData, tmp_path: Path) -> list[str]:
+    """Flags of a run of which one process meets an image that is cut."""
     image = tmp_path / "cut.jpg"
     whole = (sample.coco_root / "images/train2017/0001.jpg").read_bytes()
     image.write_bytes(whole[: len(whole) // 2])
     rows = tmp_path / "train.csv"
     text = sample.csv_train.read_text().replace("images/", f"{sample.coco_root}/images/")
     rows.write_text(text + f"{image},1,1,50,50,ring\n")
-    command = [*torchrun(2), ROOT / "train.py", *flags(sample, tmp_path / "out")]
-    started = time.monotonic()
-    result = run([*command, "--csv_train", str(rows)], check=False)
-    assert result.returncode != 0
-    assert time.monotonic() - started < 120
-    assert "cut.jpg" in result.stderr
+    return flags(sample, tmp_path / "out", "--csv_train", str(rows))
+
+
+def test_error_of_one_process_ends_all_with_its_message(broken: list[str]) -> None:
+    ends = [process.end(seconds=60) for process in peers(2, train.main, broken)]
+    assert [code for code, _, _ in ends] == [1, 1]
+    assert sum("cut.jpg: cannot be decoded" in errors for _, _, errors in ends) == 1
+
+
+# ---- the same by torchrun alone
+
+
+@pytest.mark.slow
+def test_error_of_one_process_stops_torchrun_with_its_message(broken: list[str]) -> None:
+    process = started([*torchrun("--standalone", "--nproc_per_node=2"), *broken])
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "cut.jpg" in errors
+
+
+@pytest.mark.slow
+def test_sigterm_to_torchrun_leaves_a_state_to_resume(sample: SampleData, tmp_path: Path) -> None:
+    """Of a network of full width, which takes its time."""
+    start = torchrun("--standalone", "--nproc_per_node=2", script=["train.py"])
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert started([*start, *flags(sample, whole)]).wait(120) == 0
+    process = started([*start, *flags(sample, stopped), "--epochs", "1000"])
+    assert process.stdout
+    assert any(line.startswith("Epoch: 0 | Iteration: 1") for line in process.stdout)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    resumed = started([*start, *flags(sample, stopped), "--resume"])
+    assert "Resumed " in resumed.communicate(timeout=120)[0]
+    assert_same_weights(stopped, whole)
 
 
 @pytest.mark.slow
@@ -214,18 +257,9 @@ def test_two_machines(sample: SampleData, alone: tuple[Path, str], tmp_path: Pat
         port = free.getsockname()[1]
     agents = []
     for node in range(2):
-        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2"]
-        command += [f"--node_rank={node}", "--nproc_per_node=1", "--master_addr=127.0.0.1"]
-        command += [f"--master_port={port}", ROOT / "train.py", *flags(sample, tmp_path)]
-        agents.append(
-            subprocess.Popen(
-                [str(word) for word in command],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=ENVIRONMENT,
-            )
-        )
+        here = [f"--node_rank={node}", "--nproc_per_node=1", "--nnodes=2"]
+        command = torchrun(*here, "--master_addr=127.0.0.1", f"--master_port={port}")
+        agents.append(started([*command, *flags(sample, tmp_path)]))
     for agent in agents:
         _, errors = agent.communicate(timeout=300)
         assert agent.returncode == 0, errors[-2000:]
