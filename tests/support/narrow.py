@@ -10,10 +10,12 @@ import runpy
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 
 import pytest
 
 from retinanet import backbone, model
+from retinanet.model import ModelConfig
 
 DIVISOR = 8
 
@@ -21,11 +23,14 @@ DIVISOR = 8
 @contextmanager
 def narrow_network() -> Iterator[None]:
     """Build narrow models here, and in forks of this process, until the end of the context."""
-    width, channels = backbone.WIDTH // DIVISOR, model.CHANNELS // DIVISOR
+    width, channels = backbone.WIDTH // DIVISOR, ModelConfig.channels // DIVISOR
+    names = [field.name for field in fields(ModelConfig) if field.default is not MISSING]
+    defaults = dict(zip(names, ModelConfig.__init__.__defaults__ or (), strict=True))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backbone, "WIDTH", width)
         patch.setattr(model, "WIDTH", width)
-        patch.setattr(model, "CHANNELS", channels)
+        defaults["channels"] = channels
+        patch.setattr(ModelConfig.__init__, "__defaults__", tuple(defaults.values()))
         yield
 
 
