@@ -24,7 +24,7 @@ from retinanet.data.batches import AspectRatioBasedSampler, collater
 from retinanet.data.datasets import Data
 from retinanet.data_check.text import digest
 from retinanet.evaluation.measure import Evaluation, measure
-from retinanet.evaluation.voc import csv_table
+from retinanet.evaluation.voc import voc_table
 from retinanet.inference.prediction import predict
 from retinanet.model import RetinaNet
 from retinanet.postprocess import Detections
@@ -67,7 +67,7 @@ def evaluate(
         say(scores.coco.summary)
     else:
         stats = scores.coco.stats
-        say(csv_table(scores.voc))
+        say(voc_table(scores.voc))
         say(f"COCO's AP {stats['AP']:.3f}, AP50 {stats['AP50']:.3f} ({runtime.precision})")
     return detections, scores
 

@@ -18,7 +18,7 @@ from retinanet.cli.script import script
 from retinanet.data.transforms import evaluation_transform
 from retinanet.evaluation.coco import ap_table
 from retinanet.evaluation.measure import measure
-from retinanet.evaluation.voc import as_numbers, csv_table
+from retinanet.evaluation.voc import as_numbers, voc_table
 from retinanet.inference.results import coco_results
 from retinanet.report.report import report_file, write_report
 from retinanet.runtime.console import say
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     metrics: dict[str, object] = {"precision": runtime.precision, **scores.coco.stats}
     metrics["AP_per_class"] = scores.coco.per_class
     if scores.voc:
-        say(csv_table(scores.voc))
+        say(voc_table(scores.voc))
         rows = {row.name: as_numbers(row) for row in scores.voc.annotated}
         metrics |= {"mAP_VOC": scores.voc.mean_average_precision, "VOC_per_class": rows}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from retinanet.data.datasets import Data
-from retinanet.evaluation.voc import CsvScores, csv_table, score_csv
+from retinanet.evaluation.voc import VocScores, score_voc, voc_table
 from retinanet.inference.prediction import predict
 from retinanet.postprocess import DEFAULT_LIMITS, DetectionLimits
 from retinanet.report.charts import precision_recall_chart
@@ -14,7 +14,7 @@ from retinanet.runtime.console import say
 from retinanet.runtime.files import write_whole
 
 
-def save_curves(scores: CsvScores, folder: Path) -> list[Path]:
+def save_curves(scores: VocScores, folder: Path) -> list[Path]:
     """Draw precision over recall, one PNG a class that has ground truth, and name the files."""
     paths = []
     for label, row in enumerate(scores.classes):
@@ -49,8 +49,8 @@ def evaluate(
     """
     limits = DetectionLimits(score_threshold, max_detections=max_detections)
     detections = predict(retinanet, generator, limits, progress=True)
-    scores = score_csv(generator, detections, iou_threshold, score_threshold, max_detections)
-    say(csv_table(scores))
+    scores = score_voc(generator, detections, iou_threshold, score_threshold, max_detections)
+    say(voc_table(scores))
     if save_path is not None:
         save_curves(scores, Path(save_path))
     return {

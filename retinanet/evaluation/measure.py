@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from retinanet.data.datasets import CocoDataset, Data
 from retinanet.evaluation.coco import CocoScores, score_coco
-from retinanet.evaluation.voc import CsvScores, score_csv
+from retinanet.evaluation.voc import VocScores, score_voc
 from retinanet.postprocess import DEFAULT_LIMITS, Detections
 
 
@@ -13,7 +13,7 @@ class Evaluation(NamedTuple):
     """COCO's measures of any data, and the VOC-style ones of CSV data."""
 
     coco: CocoScores
-    voc: CsvScores | None
+    voc: VocScores | None
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -49,5 +49,5 @@ def measure(
     if isinstance(dataset, CocoDataset):
         return Evaluation(coco, None)
     return Evaluation(
-        coco, score_csv(dataset, detections, iou_threshold, score_threshold, max_detections)
+        coco, score_voc(dataset, detections, iou_threshold, score_threshold, max_detections)
     )

@@ -11,7 +11,7 @@ from retinanet.evaluation.precision_recall import ClassScores, Floats, class_sco
 from retinanet.postprocess import DEFAULT_LIMITS, Detections
 
 
-class CsvScores(NamedTuple):
+class VocScores(NamedTuple):
     """Every class at one IoU threshold."""
 
     classes: tuple[ClassScores, ...]
@@ -36,13 +36,13 @@ class CsvScores(NamedTuple):
         return float(np.mean(values)) if values else None
 
 
-def score_csv(
+def score_voc(
     dataset: Data,
     detections: Sequence[Detections],
     iou_threshold: float = 0.5,
     score_threshold: float = DEFAULT_LIMITS.score_threshold,
     max_detections: int | None = DEFAULT_LIMITS.max_detections,
-) -> CsvScores:
+) -> VocScores:
     """Compare detections with annotations, class by class.
 
     Args:
@@ -64,7 +64,7 @@ def score_matches(
     images: Sequence[Matches],
     iou_threshold: float,
     score_threshold: float,
-) -> CsvScores:
+) -> VocScores:
     """The scores of every class, of what `match_images` gave for the same thresholds."""
     hits = np.concatenate([image.found >= 0 for image in images])
     scores = np.concatenate([image.detections.scores.double().numpy() for image in images])
@@ -79,7 +79,7 @@ def score_matches(
         count = int((true_labels == label).sum())
         name = dataset.label_to_name(label)
         classes.append(class_scores(name, count, scores[mine], hits[mine]))
-    return CsvScores(tuple(classes), iou_threshold, score_threshold)
+    return VocScores(tuple(classes), iou_threshold, score_threshold)
 
 
 def match_images(
@@ -89,7 +89,7 @@ def match_images(
     score_threshold: float,
     max_detections: int | None = None,
 ) -> list[Matches]:
-    """Tell in each image which detection has found which annotation; arguments as `score_csv`."""
+    """Tell in each image which detection has found which annotation; arguments as `score_voc`."""
     return [
         match(
             best_detections(found, score_threshold, max_detections),
@@ -127,7 +127,7 @@ def as_numbers(row: ClassScores) -> dict[str, Any]:
     }
 
 
-def csv_table(scores: CsvScores) -> str:
+def voc_table(scores: VocScores) -> str:
     """The classes that have ground truth, one a row; their mean; the names of the others."""
     width = max(len(name) for name in ("class", *(row.name for row in scores.annotated)))
     row_format = f"{{:{width}}} {{:>7}} {{:>7}}  {{:>9}} {{:>6}}  {{:>7}} {{:>8}} {{:>9}} {{:>6}}"

@@ -13,7 +13,7 @@ from retinanet.errors import DataError
 from retinanet.evaluation.coco import CocoScores
 from retinanet.evaluation.confusion import cause, most_confident_false, most_missed
 from retinanet.evaluation.precision_recall import Floats
-from retinanet.evaluation.voc import CsvScores
+from retinanet.evaluation.voc import VocScores
 from retinanet.postprocess import Detections
 from retinanet.report.charts import Records
 from retinanet.report.drawing import draw_boxes, draw_ground_truth
@@ -67,7 +67,7 @@ def write_report(
     facts: Mapping[str, str],
     history: Records = (),
     coco: CocoScores | None = None,
-    voc: CsvScores | None = None,
+    voc: VocScores | None = None,
 ) -> Path:
     """Write a page on what a model does well and badly, and its pictures beside it.
 

@@ -9,7 +9,7 @@ from retinanet.evaluation.coco import CocoScores, score_coco
 from retinanet.evaluation.confusion import condensed, confusion_matrix, frequent_mistakes
 from retinanet.evaluation.matching import Matches
 from retinanet.evaluation.precision_recall import best_mean_f1
-from retinanet.evaluation.voc import CsvScores, match_images, score_matches, three_digits
+from retinanet.evaluation.voc import VocScores, match_images, score_matches, three_digits
 from retinanet.postprocess import DEFAULT_LIMITS, Detections
 from retinanet.report.charts import (
     COLORED_CLASSES,
@@ -43,7 +43,7 @@ class Findings:
 
     dataset: Data
     coco: CocoScores
-    voc: CsvScores
+    voc: VocScores
     best_f1: tuple[float, float] | None
     """The threshold at which the classes' mean F1 is best, and that F1."""
     threshold: float
@@ -56,7 +56,7 @@ def find(
     dataset: Data,
     detections: Sequence[Detections],
     coco: CocoScores | None = None,
-    voc: CsvScores | None = None,
+    voc: VocScores | None = None,
 ) -> Findings:
     """Look at detections from all sides; arguments as `report.write_report`."""
     thresholds = (

@@ -10,7 +10,7 @@ from torch import nn
 
 from retinanet.csv_eval import evaluate
 from retinanet.evaluation.precision_recall import OperatingPoint
-from retinanet.evaluation.voc import as_numbers, csv_table, score_csv
+from retinanet.evaluation.voc import as_numbers, score_voc, voc_table
 from retinanet.postprocess import Detections
 from tests.support.paths import GOLDEN
 
@@ -65,7 +65,7 @@ def test_the_original_gives_these_numbers():
     dataset = Annotated(CSV_EVAL["annotations_x1y1x2y2_label"], ("a", "b", "c"))
     found = [detections(rows) for rows in CSV_EVAL["detections_x1y1x2y2_score_label"]]
     for iou, expected in CSV_EVAL["average_precision_and_count_by_iou"].items():
-        scores = score_csv(dataset, found, iou_threshold=float(iou))
+        scores = score_voc(dataset, found, iou_threshold=float(iou))
         assert [row.num_annotations for row in scores.classes] == [n for _, n in expected.values()]
         np.testing.assert_allclose(
             [row.average_precision for row in scores.classes],
@@ -80,7 +80,7 @@ def test_average_precision_by_hand():
     #   recall            1/3   1/3   2/3   2/3    2/3
     # Best precision at this recall or a higher one: 1 up to recall 1/3, 2/3 up to 2/3, then 0.
     # Area: 1/3 * 1 + 1/3 * 2/3 = 5/9.
-    cat, dog = score_csv(Annotated(TRUTH, ("cat", "dog")), [detections(FOUND)]).classes
+    cat, dog = score_voc(Annotated(TRUTH, ("cat", "dog")), [detections(FOUND)]).classes
     assert cat.average_precision == pytest.approx(5 / 9)
     np.testing.assert_allclose(cat.precisions, [1, 1 / 2, 2 / 3, 2 / 4, 2 / 5])
     np.testing.assert_allclose(cat.recalls, [1 / 3, 1 / 3, 2 / 3, 2 / 3, 2 / 3])
@@ -89,7 +89,7 @@ def test_average_precision_by_hand():
 
 
 def test_every_class_has_its_own_precision_and_recall():
-    scores = score_csv(Annotated(TRUTH, ("cat", "dog")), [detections(FOUND)])
+    scores = score_voc(Annotated(TRUTH, ("cat", "dog")), [detections(FOUND)])
     cat, dog = scores.classes
     assert (cat.precision, cat.recall) == pytest.approx((2 / 5, 2 / 3))
     assert (dog.precision, dog.recall) == (1, 1)
@@ -101,15 +101,15 @@ def test_every_class_has_its_own_precision_and_recall():
 def test_best_f1_does_not_part_equal_scores():
     # Between the true and the false one F1 would be 1, but no threshold lies there.
     rows = [(*CAT_A, 0.5, 0), (*NOWHERE, 0.5, 0)]
-    scores = score_csv(Annotated([[(*CAT_A, 0)]], ("cat",)), [detections(rows)])
+    scores = score_voc(Annotated([[(*CAT_A, 0)]], ("cat",)), [detections(rows)])
     assert scores.classes[0].best_f1 == pytest.approx(OperatingPoint(0.5, 1 / 2, 1, 2 / 3))
 
 
 def test_score_threshold_and_cap():
     dataset = Annotated(TRUTH, ("cat", "dog"))
-    cat, _ = score_csv(dataset, [detections(FOUND)], score_threshold=0.7).classes
+    cat, _ = score_voc(dataset, [detections(FOUND)], score_threshold=0.7).classes
     np.testing.assert_allclose(cat.scores, [0.9, 0.8])  # the threshold itself is dropped
-    cat, _ = score_csv(dataset, [detections(FOUND[::-1])], max_detections=1).classes
+    cat, _ = score_voc(dataset, [detections(FOUND[::-1])], max_detections=1).classes
     np.testing.assert_allclose(cat.scores, [0.9])  # the best one, wherever it stands
 
 
@@ -117,27 +117,27 @@ def test_the_second_class_of_an_overlap_is_not_taken():
     # Both annotations are one box: the detection of each class goes to its own.
     rows = [(*CAT_A, 0.9, 1), (*CAT_A, 0.8, 0)]
     dataset = Annotated([[(*CAT_A, 0), (*CAT_A, 1)]], ("cat", "dog"))
-    scores = score_csv(dataset, [detections(rows)])
+    scores = score_voc(dataset, [detections(rows)])
     assert [row.average_precision for row in scores.classes] == [1, 1]
 
 
 def test_zero_detections():
-    scores = score_csv(Annotated(TRUTH, ("cat", "dog")), [detections([])])
+    scores = score_voc(Annotated(TRUTH, ("cat", "dog")), [detections([])])
     for row in scores.classes:
         assert (row.average_precision, row.precision, row.recall) == (0, None, 0)
         assert row.best_f1 is None
     assert scores.mean_average_precision == 0
-    assert csv_table(scores).splitlines()[2].split() == [
+    assert voc_table(scores).splitlines()[2].split() == [
         *("cat", "3", "0.000", "-", "0.000", "-", "-", "-", "-")
     ]
 
 
 def test_no_annotations_at_all():
-    scores = score_csv(Annotated([[], []], ("cat", "dog")), [detections(FOUND), detections([])])
+    scores = score_voc(Annotated([[], []], ("cat", "dog")), [detections(FOUND), detections([])])
     assert scores.mean_average_precision is None
     assert scores.absent == ("cat", "dog")
     assert [row.average_precision for row in scores.classes] == [0, 0]
-    assert csv_table(scores).splitlines()[2:] == [
+    assert voc_table(scores).splitlines()[2:] == [
         "mAP         0       -",
         "without annotations: cat, dog",
     ]
@@ -145,7 +145,7 @@ def test_no_annotations_at_all():
 
 def test_the_mean_is_over_classes_with_annotations():
     truth = [[(*DOG, 1)]]  # no cat, but cats are found
-    scores = score_csv(Annotated(truth, ("cat", "dog")), [detections(FOUND)])
+    scores = score_voc(Annotated(truth, ("cat", "dog")), [detections(FOUND)])
     assert scores.mean_average_precision == 1
     assert scores.absent == ("cat",)
     cat = scores.classes[0]
@@ -153,8 +153,8 @@ def test_the_mean_is_over_classes_with_annotations():
 
 
 def test_table():
-    scores = score_csv(Annotated(TRUTH, ("cat", "dog", "emu")), [detections(FOUND)])
-    assert csv_table(scores).splitlines() == [
+    scores = score_voc(Annotated(TRUTH, ("cat", "dog", "emu")), [detections(FOUND)])
+    assert voc_table(scores).splitlines() == [
         "AP at IoU 0.5; precision and recall at scores above 0.05, then where F1 is best",
         "class   boxes      AP  precision recall  best F1 at score precision recall",
         "cat         3   0.556      0.400  0.667    0.667    0.700     0.667  0.667",
@@ -165,7 +165,7 @@ def test_table():
 
 
 def test_numbers_for_json():
-    cat, dog = score_csv(
+    cat, dog = score_voc(
         Annotated([[(*CAT_A, 0)]], ("cat", "dog")), [detections(FOUND[:1])]
     ).classes
     assert json.loads(json.dumps(as_numbers(cat))) == {
@@ -267,7 +267,7 @@ detection_rows = st.lists(
 def test_agrees_with_the_slow_metric(pictures, iou_threshold):
     truth, found = zip(*pictures, strict=True)
     dataset = Annotated(truth, ("cat", "dog"))
-    scores = score_csv(dataset, [detections(rows) for rows in found], iou_threshold)
+    scores = score_voc(dataset, [detections(rows) for rows in found], iou_threshold)
     for label, ours in enumerate(scores.classes):
         my_truth = [[row[:4] for row in rows if row[4] == label] for rows in truth]
         my_found = [[row for row in rows if row[5] == label] for rows in found]

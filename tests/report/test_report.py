@@ -11,10 +11,10 @@ from PIL import Image
 
 from retinanet.data.datasets import CocoDataset, CSVDataset
 from retinanet.errors import DataError
-from retinanet.evaluation import voc as csv_eval
 from retinanet.evaluation.coco import score_coco
+from retinanet.evaluation.voc import score_voc, voc_table
 from retinanet.postprocess import Detections
-from retinanet.report import sections as findings
+from retinanet.report import sections
 from retinanet.report.drawing import class_color
 from retinanet.report.report import OWN_PICTURES, PICTURES, write_report
 
@@ -78,8 +78,8 @@ def rows(html: str) -> list[list[str]]:
 
 def test_the_numbers_are_those_of_validate(written: Path, data: CSVDataset) -> None:
     html = written.read_text()
-    coco, voc = score_coco(data, FOUND), csv_eval.score_csv(data, FOUND)
-    said = csv_eval.csv_table(voc).splitlines()
+    coco, voc = score_coco(data, FOUND), score_voc(data, FOUND)
+    said = voc_table(voc).splitlines()
     cat = next(row for row in rows(html) if row and row[0] == "cat")
     assert said[2].split() == [cat[0], cat[1], *cat[3:]]
     assert cat[2] == f"{coco.per_class['cat']:.3f}"
@@ -99,7 +99,7 @@ def test_the_file_stands_alone_and_its_pictures_lie_beside_it(written: Path) -> 
     assert "<script" not in html
     assert "<b>run</b>" not in html
     assert sorted(path.name for path in (written.parent / "report").iterdir()) == sorted(
-        [*findings.FILES, "missed_1.jpg", "false_1.jpg"]
+        [*sections.FILES, "missed_1.jpg", "false_1.jpg"]
     )
 
 
@@ -173,7 +173,7 @@ def test_a_run_without_validation_data(tmp_path: Path) -> None:
 
 
 def test_scores_that_are_known_are_taken_as_they_are(tmp_path: Path, data: CSVDataset) -> None:
-    strict = csv_eval.score_csv(data, FOUND, iou_threshold=0.97, score_threshold=0.4)
+    strict = score_voc(data, FOUND, iou_threshold=0.97, score_threshold=0.4)
     html = write_report(tmp_path, data, FOUND, title="run", facts={}, voc=strict).read_text()
     assert "AP, IoU 0.97" in html
     assert "scores above 0.4" in html
@@ -196,7 +196,7 @@ def test_coco_data_with_a_crowd(tmp_path: Path) -> None:
     Image.new("RGB", (80, 60)).save(tmp_path / "val" / "a.png")
     crowded = CocoDataset(tmp_path, "val")
     found = [detections((45, 10, 60, 30, 0.9, 0), (10, 10, 30, 30, 0.8, 0))]
-    [cat] = csv_eval.score_csv(crowded, found).classes
+    [cat] = score_voc(crowded, found).classes
     np.testing.assert_allclose(cat.scores, [0.8])  # what lies on the crowd does not count
     assert cat.average_precision == 1
     html = write_report(tmp_path, crowded, found, title="run", facts={}).read_text()
