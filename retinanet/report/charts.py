@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from retinanet.evaluation.precision_recall import ClassScores, Floats, mean_f1
 from retinanet.report.drawing import class_color
+from retinanet.runtime.files import write_whole
 
 Records: TypeAlias = Sequence[Mapping[str, Any]]
 
@@ -181,6 +183,18 @@ def precision_recall_chart(classes: Sequence[ClassScores], mean_average_precisio
         ylabel="precision",
         xlim=(0, 1),
     )
+
+
+def save_precision_recall(classes: Sequence[ClassScores], folder: Path) -> list[Path]:
+    """Write precision over recall as one PNG per class that has ground truth; return the files."""
+    paths = []
+    for label, row in enumerate(classes):
+        if row.num_annotations:
+            # A name may hold characters that a file's may not; the label keeps two of them apart.
+            safe_name = re.sub(r"[^\w-]+", "_", row.name)
+            paths.append(folder / f"{label}_{safe_name}_precision_recall.png")
+            write_whole(paths[-1], precision_recall_chart([row], row.average_precision).png)
+    return paths
 
 
 def f1_chart(classes: Sequence[ClassScores], best: tuple[float, float]) -> Chart:
