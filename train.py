@@ -181,7 +181,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     old_files = [] if own else folder.old_files(overwrite=args.overwrite)
     start = resumed_start(state) if state else start_weights(args.weights, args.depth)
     dataset_train, dataset_val = open_data(args, runtime)
-    dataset_train.skip_unreadable = args.on_bad_image == "skip"
     anchors = {name: tuple(vars(args)[name]) for name in ANCHOR_FLAGS if vars(args)[name]}
     config = start_config(
         start,

@@ -130,11 +130,14 @@ def open_data(args: argparse.Namespace, runtime: Runtime) -> tuple[Data, Data | 
     """The data to train on and the data to evaluate on, as the flags say."""
     training = Compose([Augmenter(args.seed), Resizer(args.min_side, args.max_side), Normalizer()])
     evaluation = evaluation_transform(args.min_side, args.max_side)
+    skips = args.on_bad_image == "skip"
     train: Data
     val: Data | None
     if args.dataset == "coco":
         root, strict = args.coco_path, args.strict
-        train = CocoDataset(root, args.coco_train_set, training, strict=strict)
+        train = CocoDataset(
+            root, args.coco_train_set, training, strict=strict, skip_unreadable=skips
+        )
         val = CocoDataset(root, args.coco_val_set, evaluation, strict=strict)
     else:
         if args.dataset == "shapes":
@@ -146,7 +149,12 @@ def open_data(args: argparse.Namespace, runtime: Runtime) -> tuple[Data, Data | 
             args.csv_train, args.csv_val = sample.csv_train, sample.csv_val
             args.csv_classes = sample.csv_classes
         train = CSVDataset(
-            args.csv_train, args.csv_classes, training, args.csv_images_dir, strict=args.strict
+            args.csv_train,
+            args.csv_classes,
+            training,
+            args.csv_images_dir,
+            strict=args.strict,
+            skip_unreadable=skips,
         )
         val = args.csv_val and CSVDataset(
             args.csv_val, train.classes, evaluation, args.csv_images_dir, strict=args.strict

@@ -15,6 +15,9 @@ from retinanet.errors import DataError, _short, listed
 SHOWN = 20  # problems of a file shown in full; the rest is counted
 
 
+MOST_SKIPPED = 100  # images that may be left out, because they cannot be read
+
+
 Array = NDArray[Any]
 
 
@@ -27,12 +30,17 @@ class Problems:
     Args:
         path: the file, named in front of each problem; or the folder, whose texts name its files.
         strict: nothing is put right: what could be is wrong too.
+        skip_images: images that cannot be read are left out, up to `MOST_SKIPPED` of a kind.
     """
 
-    def __init__(self, path: str | Path, strict: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, strict: bool = False, *, skip_images: bool = False
+    ) -> None:
         self.path = path
         self.strict = strict
+        self.skip_images = skip_images
         self.repaired: dict[str, int] = {}  # what was put right, and how often
+        self.remarks: list[str] = []  # what a user should know besides
         self._is_folder = Path(path).is_dir()
         self._counts: Counter[str] = Counter()
         self._first: list[tuple[int, str]] = []
@@ -59,11 +67,22 @@ class Problems:
         elif len(lines):
             self.repaired[kind] = self.repaired.get(kind, 0) + len(lines)
 
+    def leave_out(
+        self, kind: str, lines: Sequence[int] | Array, describe: Callable[[int], str]
+    ) -> None:
+        """Remark on images that the caller leaves out, if it may; else they are problems."""
+        if not self.skip_images:
+            self.add(kind, lines, describe)
+        elif len(lines) > MOST_SKIPPED:
+            self.add(f"{kind}, more than the {MOST_SKIPPED} that may be skipped", lines, describe)
+        else:
+            texts = (f"{self._place(int(line))}{describe(k)}" for k, line in enumerate(lines))
+            self.remarks += [f"Skipped: {text}" for text in texts]
+
     def notes(self) -> list[str]:
-        """One line on what was put right, or none."""
-        if not self.repaired:
-            return []
-        return [f"{self.path}: repaired ({listed(self.repaired)}); --strict shows where"]
+        """Lines on what was put right and remarked."""
+        repaired = f"{self.path}: repaired ({listed(self.repaired)}); --strict shows where"
+        return [repaired] * bool(self.repaired) + self.remarks
 
     def raise_if_any(self) -> None:
         """Raise a DataError that lists the first problems and counts the others."""
@@ -98,6 +117,19 @@ class Annotations:
         """[M, 5] boxes and labels of one image, in the order of the file."""
         position = range(len(self.names))[index]  # -1 is the last image, as in a list
         return self.boxes[self.offsets[position] : self.offsets[position + 1]]
+
+    def only(self, images: Sequence[int]) -> "Annotations":
+        """The annotations of some of the images, in the order given."""
+        kept = [np.arange(self.offsets[k], self.offsets[k + 1]) for k in images]
+        rows = np.concatenate([*kept, np.zeros(0, np.int64)])
+        return Annotations(
+            names=tuple(self.names[k] for k in images),
+            first_lines=self.first_lines[list(images)],
+            offsets=np.cumsum([0, *map(len, kept)]),
+            boxes=self.boxes[rows],
+            lines=self.lines[rows],
+            entries=tuple(self.entries[row] for row in rows.tolist()) if self.entries else (),
+        )
 
     def entry(self, row: int) -> str:
         """What stands in front of a problem of a box, after the file and the line."""

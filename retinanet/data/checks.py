@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retinanet.data.annotations import Annotations, Array, Problems
-from retinanet.data.images import UNKNOWN, Size, image_size, is_sideways
+from retinanet.data.images import UNKNOWN, Size, inspect_image, is_sideways
 from retinanet.errors import DataError, printable, shown
 from retinanet.runtime.files import READING_THREADS
 
@@ -33,7 +33,7 @@ def find_root(
             return root, []
     absent = min(missing, key=len)
     tried = " and ".join(str(root.absolute()) for root in roots)
-    problems.add(
+    problems.leave_out(
         "missing image",
         data.first_lines[absent],
         lambda k: (
@@ -75,11 +75,11 @@ def read_sizes(
         One an image, `UNKNOWN` for the absent and the unreadable ones.
     """
 
-    def sizes_or_errors(indices: Sequence[int]) -> list[Size | DataError]:
-        found: list[Size | DataError] = []
+    def inspected(indices: Sequence[int]) -> list[tuple[Size, str] | DataError]:
+        found: list[tuple[Size, str] | DataError] = []
         for k in indices:
             try:
-                found.append(image_size(paths[k]))
+                found.append(inspect_image(paths[k]))
             except DataError as error:
                 found.append(error)
         return found
@@ -88,16 +88,32 @@ def read_sizes(
     step = max(1, min(HEADERS_AT_ONCE, len(wanted) // READING_THREADS))
     parts = [wanted[start : start + step] for start in range(0, len(wanted), step)]
     with ThreadPoolExecutor(READING_THREADS) as pool:
-        found = [size for part in pool.map(sizes_or_errors, parts) for size in part]
-    sizes, errors = [UNKNOWN] * len(paths), {}
-    for k, size in zip(wanted, found, strict=True):
-        if isinstance(size, DataError):
-            errors[k] = size
-        else:
-            sizes[k] = size
+        found = [facts for part in pool.map(inspected, parts) for facts in part]
+    sizes, errors, broken = [UNKNOWN] * len(paths), {}, {}
+    for k, facts in zip(wanted, found, strict=True):
+        if isinstance(facts, DataError):
+            errors[k] = facts
+            continue
+        sizes[k], repaired = facts
+        if repaired:
+            broken[k] = f"{printable(paths[k])}: {repaired}"
     bad = list(errors)
-    problems.add("unreadable image", lines[bad], lambda k: str(errors[bad[k]]))
+    problems.leave_out("unreadable image", lines[bad], lambda k: str(errors[bad[k]]))
+    _note_broken(broken, lines, problems)
     return sizes
+
+
+def _note_broken(broken: Mapping[int, str], lines: Array, problems: Problems) -> None:
+    """Count and name the JPEGs that break off, and are read as far as they go."""
+    ends = list(broken.values())
+    problems.repair(
+        "JPEG that breaks off",
+        lines[list(broken)],
+        lambda k: f"{ends[k]}; expected a whole JPEG; save it anew",
+    )
+    if ends and not problems.strict:
+        more = f" and {len(ends) - NAMED:,} more" if len(ends) > NAMED else ""
+        problems.remarks.append(f"read as far as they go: {'; '.join(ends[:NAMED])}{more}")
 
 
 def check_sizes(

@@ -26,7 +26,7 @@ from retinanet.data.checks import (
 )
 from retinanet.data.coco_format import coco_boxes, read_coco
 from retinanet.data.csv_format import read_annotations, read_classes
-from retinanet.data.images import Size, image_files, read_image
+from retinanet.data.images import UNKNOWN, Size, image_files, read_image
 from retinanet.data.transforms import Sample
 from retinanet.errors import DataError
 
@@ -40,6 +40,7 @@ class _ImageDataset(Dataset[Sample]):
     """What all data sets share; their constructors fill in the attributes."""
 
     skip_unreadable = False  # give a sample that says what is wrong, instead of raising an error
+    image_names: list[str]  # as the file names them
     transform: Transform | None
     class_names: tuple[str, ...]  # by label
     images_root: Path  # the folder that the image names are relative to
@@ -122,6 +123,21 @@ class _ImageDataset(Dataset[Sample]):
         """The class's id in COCO's terms: its own there, else label + 1."""
         return label + 1
 
+    def keep(self, positions: Sequence[int]) -> None:
+        """Keep some of the images, in the order given."""
+        self._data = self._data.only(positions)
+        self.image_names = list(self._data.names)
+        self._paths = [self._paths[k] for k in positions]
+        self._sizes = [self._sizes[k] for k in positions]
+
+    def _keep_readable(self) -> None:
+        """Leave out the images that the checks have found to be missing or unreadable."""
+        readable = [k for k, size in enumerate(self._sizes) if size != UNKNOWN]
+        if not readable and len(self):
+            raise DataError(f"{self._paths[0].parent}: none of {len(self)} images can be read")
+        if len(readable) < len(self):
+            self.keep(readable)
+
     def _where(self, image_index: int) -> str:
         """What stands in front of an error about an image."""
         return ""
@@ -137,6 +153,7 @@ class CSVDataset(_ImageDataset):
         images_dir: where relative paths start; else beside `train_file`, else in the working
             directory: whichever holds all images.
         strict: what would be put right (a header, duplicates, boxes partly outside) is an error.
+        skip_unreadable: images that are missing or cannot be read are left out, up to 100.
     """
 
     def __init__(
@@ -147,7 +164,9 @@ class CSVDataset(_ImageDataset):
         images_dir: str | Path | None = None,
         *,
         strict: bool = False,
+        skip_unreadable: bool = False,
     ) -> None:
+        self.skip_unreadable = skip_unreadable
         self.train_file = Path(train_file)
         self.transform = transform
         self.notes = []
@@ -157,7 +176,7 @@ class CSVDataset(_ImageDataset):
             classes = read_classes(classes, class_problems)
             self.notes = class_problems.notes()
         self.class_names = tuple(sorted(classes, key=lambda name: classes[name]))
-        problems = Problems(train_file, strict)
+        problems = Problems(train_file, strict, skip_images=skip_unreadable)
         self._data = data = read_annotations(train_file, classes, problems)
         roots = [Path(images_dir)] if images_dir else [self.train_file.parent, Path()]
         advice = "correct the path, or name the folder with --csv_images_dir"
@@ -167,6 +186,7 @@ class CSVDataset(_ImageDataset):
         self._sizes = read_sizes(self._paths, data.first_lines, problems, absent)
         notes = check_boxes(data, self._paths, self._sizes, CSV_READINGS, problems)
         problems.raise_if_any()
+        self._keep_readable()
         self.repaired = problems.repaired
         self.notes += problems.notes() + notes
 
@@ -198,6 +218,7 @@ class CocoDataset(_ImageDataset):
         transform: what each sample goes through.
         strict: what would be put right (boxes partly outside, thin or repeated boxes, sizes that
             are not the files') is an error.
+        skip_unreadable: images that are missing or cannot be read are left out, up to 100.
     """
 
     def __init__(
@@ -207,12 +228,14 @@ class CocoDataset(_ImageDataset):
         transform: Transform | None = None,
         *,
         strict: bool = False,
+        skip_unreadable: bool = False,
     ) -> None:
+        self.skip_unreadable = skip_unreadable
         self.root_dir = Path(root_dir)
         self.set_name = set_name
         self.transform = transform
         path = self.root_dir / "annotations" / f"instances_{set_name}.json"
-        problems = Problems(path, strict)
+        problems = Problems(path, strict, skip_images=skip_unreadable)
         self.coco = read_coco(path, problems)
         images = self.coco.dataset["images"]
         categories = sorted(self.coco.dataset["categories"], key=lambda entry: entry["id"])
@@ -229,8 +252,15 @@ class CocoDataset(_ImageDataset):
         check_sizes(images, self._paths, self._sizes, problems)
         notes = check_boxes(data, self._paths, self._sizes, COCO_READINGS, problems)
         problems.raise_if_any()
+        self.image_names = list(data.names)
+        self._keep_readable()
         self.repaired = problems.repaired
         self.notes = problems.notes() + notes
+
+    def keep(self, positions: Sequence[int]) -> None:
+        """Keep some of the images, in the order given; `coco` keeps all."""
+        super().keep(positions)
+        self.image_ids = [self.image_ids[k] for k in positions]
 
     def image_id(self, image_index: int) -> int:
         """COCO's id of an image."""

@@ -109,27 +109,27 @@ def decode_image(path: str | Path) -> Decoded:
 def image_size(path: str | Path) -> Size:
     """(height, width) in pixels of the upright picture, from the file's header."""
     with _opened(path) as image:
-        width, height = image.size
-        if isinstance(image, TiffImageFile):  # some versions of Pillow give the turned size
-            width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
-        return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
+        return _upright_size(image)
+
+
+def inspect_image(path: str | Path) -> tuple[Size, str]:
+    """(height, width) as `image_size`, and what `decode_image` would put right.
+
+    Pixels are decoded only of a JPEG that breaks off.
+
+    Raises:
+        DataError: it is no image, or breaks off too early.
+    """
+    with _opened(path) as image:
+        size = _upright_size(image)
+        breaks_off = image.format in _JPEGS and not has_end(path)
+    return size, decode_image(path).repaired if breaks_off else ""
 
 
 def is_sideways(path: str | Path) -> bool:
     """Whether EXIF orientation exchanges the height and width of the stored picture."""
     with _opened(path) as image:
         return _orientation(image) in _SIDEWAYS
-
-
-def broken_end(path: str | Path) -> str:
-    """What `decode_image` would put right in a JPEG, decoding only one that breaks off.
-
-    Raises:
-        DataError: it breaks off too early, or is no image.
-    """
-    with _opened(path) as image:
-        whole = image.format not in _JPEGS or has_end(path)
-    return "" if whole else decode_image(path).repaired
 
 
 def resized_size(
@@ -202,6 +202,13 @@ def _open(path: str | Path) -> Image.Image | DeepTiff:
         image.close()
         return DeepTiff(path)
     return image
+
+
+def _upright_size(image: Image.Image | DeepTiff) -> Size:
+    width, height = image.size
+    if isinstance(image, TiffImageFile):  # some versions of Pillow give the turned size
+        width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+    return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
 
 
 def _orientation(image: Image.Image | DeepTiff) -> int:

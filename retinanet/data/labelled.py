@@ -8,7 +8,7 @@ import numpy as np
 
 from retinanet.data.annotations import Annotations, Problems
 from retinanet.data.checks import CSV_READINGS, check_boxes, read_sizes
-from retinanet.data.datasets import Boxes, Transform, _ImageDataset
+from retinanet.data.datasets import Transform, _ImageDataset
 from retinanet.data.formats.labelme import find_labelme
 from retinanet.data.formats.labels import Reader, Sets
 from retinanet.data.formats.voc import find_voc
@@ -67,6 +67,7 @@ class LabelledImages(_ImageDataset):
         transform: what each sample goes through.
         class_names: by label, of the data that a model was trained on; else the set's own.
         strict: what would be put right is an error.
+        skip_unreadable: images that are missing or cannot be read are left out, up to 100.
 
     Raises:
         DataError: with all problems of the set, or its classes that are not in `class_names`.
@@ -80,8 +81,10 @@ class LabelledImages(_ImageDataset):
         *,
         class_names: Sequence[str] | None = None,
         strict: bool = False,
+        skip_unreadable: bool = False,
     ) -> None:
-        problems = Problems(root, strict)
+        self.skip_unreadable = skip_unreadable
+        problems = Problems(root, strict, skip_images=skip_unreadable)
         labels = read(problems)
         data, paths = labels.annotations, list(labels.paths)
         sizes = list(labels.sizes) or read_sizes(paths, data.first_lines, problems)
@@ -97,20 +100,7 @@ class LabelledImages(_ImageDataset):
         self.image_names = list(data.names)
         self.repaired = problems.repaired
         self.notes = [*labels.notes, *problems.notes(), *notes]
-
-    def keep(self, positions: Sequence[int]) -> None:
-        """Keep some of the images, in the order given."""
-        boxes: list[Boxes] = [self._data.boxes_of(k) for k in positions]
-        self._data = Annotations(
-            names=tuple(self._data.names[k] for k in positions),
-            first_lines=self._data.first_lines[list(positions)],
-            offsets=np.cumsum([0, *map(len, boxes)]),
-            boxes=np.concatenate([*boxes, np.zeros((0, 5))]),
-            lines=np.zeros(sum(map(len, boxes)), np.int64),
-        )
-        self.image_names = list(self._data.names)
-        self._paths = [self._paths[k] for k in positions]
-        self._sizes = [self._sizes[k] for k in positions]
+        self._keep_readable()
 
 
 def _relabelled(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from retinanet.data.annotations import MOST_SKIPPED
 from retinanet.data.batches import Batch
 from retinanet.errors import DataError, reason
 from retinanet.model import RetinaNet
@@ -24,8 +25,6 @@ from retinanet.runtime.distributed import (
 from retinanet.runtime.signals import StopRequest
 from retinanet.training.loss_log import LossLog
 from retinanet.training.optim import OptimConfig
-
-MAX_UNREADABLE = 100  # images that may be skipped before the run is given up
 
 
 def parallel(model: RetinaNet, runtime: Runtime) -> nn.Module:
@@ -207,9 +206,9 @@ class Training:
             if message not in self._unreadable:
                 self._unreadable.add(message)
                 sys.stderr.write(f"Skipped ({len(self._unreadable)}): {message}\n")
-        if len(self._unreadable) > MAX_UNREADABLE:
+        if len(self._unreadable) > MOST_SKIPPED:
             raise DataError(
-                f"more than {MAX_UNREADABLE} images cannot be read, the last: {message};"
+                f"more than {MOST_SKIPPED} images cannot be read, the last: {message};"
                 " mend the data"
             )
 

@@ -134,6 +134,45 @@ def test_unreadable_images_are_named_with_their_lines(tmp_path: Path) -> None:
     assert second.startswith(f"{tmp_path}/train.csv:5: {tmp_path}/empty.jpg: empty")
 
 
+def test_missing_empty_and_damaged_images_are_left_out_where_they_may(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "page.jpg").write_text("<html>")
+    rows = "empty.jpg,1,2,3,4,cat\nnone.jpg,,,,,\npage.jpg,1,2,3,4,dog\n" + ROWS
+    data = csv_data(tmp_path, rows, skip_unreadable=True)
+    assert data.image_names == ["a.jpg", "b.jpg"]
+    assert data.load_annotations(0).tolist() == [[1, 2, 30, 20, 1], [5, 5, 9, 9, 0]]
+    assert data[1]["annot"].shape == (0, 5)
+    starts = [f"Skipped: {tmp_path}/train.csv:{line}: " for line in (2, 1, 3)]
+    assert [note.startswith(start) for note, start in zip(data.notes, starts, strict=True)] == [
+        True, True, True,
+    ]  # fmt: skip
+    assert "no image 'none.jpg' in" in data.notes[0]
+    assert "empty (0 bytes)" in data.notes[1]
+    # Where most are missing, the paths are wrong: that is no matter of a few bad files.
+    rows = "".join(f"none{k}.jpg,,,,,\n" for k in range(101))
+    with pytest.raises(DataError, match="missing image, more than the 100 that may be skipped"):
+        csv_data(tmp_path, ROWS + rows, skip_unreadable=True)
+    with pytest.raises(DataError, match="none of 1 images can be read"):
+        csv_data(tmp_path, "none.jpg,,,,,\n", skip_unreadable=True)
+
+
+def test_a_jpeg_that_breaks_off_is_read_counted_and_named(tmp_path: Path) -> None:
+    whole = picture(tmp_path / "c.jpg", 64, 64).read_bytes()
+    (tmp_path / "c.jpg").write_bytes(whole[:-2])
+    rows = ROWS + "c.jpg,1,2,3,4,cat\n"
+    data = csv_data(tmp_path, rows)
+    assert data[2]["img"].shape == (64, 64, 3)
+    assert data.notes == [
+        f"{tmp_path}/train.csv: repaired (JPEG that breaks off: 1); --strict shows where",
+        f"read as far as they go: {tmp_path}/c.jpg: lacks its end marker",
+    ]
+    with pytest.raises(DataError, match=r"train.csv:4: .*c\.jpg: lacks its end marker; expected a"):
+        csv_data(tmp_path, rows, strict=True)
+    (tmp_path / "c.jpg").write_bytes(whole[: len(whole) // 2])  # before the run, not on day two
+    with pytest.raises(DataError, match=r"train.csv:4: .*c\.jpg: cannot be decoded .*truncated"):
+        csv_data(tmp_path, rows)
+
+
 def test_problems_of_all_kinds_are_collected(tmp_path: Path) -> None:
     (tmp_path / "page.jpg").write_text("<html>")
     rows = "a.jpg,1,2,3,4,cow\nnone.jpg,,,,,\npage.jpg,,,,,\n"
@@ -310,6 +349,21 @@ def without(*path: Any) -> Callable[[dict[str, Any]], Any]:
 def test_coco_errors(tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str) -> None:
     with pytest.raises(DataError, match=rf"instances_val\.json: .*{message}"):
         coco_data(tmp_path, change(coco_content()))
+
+
+def test_coco_images_that_are_left_out(tmp_path: Path) -> None:
+    data = coco_data(tmp_path, coco_content())
+    ids, first = list(data.image_ids), data.image_path(0)
+    first.write_bytes(b"")
+    skipping = CocoDataset(tmp_path, data.set_name, skip_unreadable=True)
+    assert skipping.image_ids == ids[1:]
+    assert [skipping.image_path(k) for k in range(len(skipping))] == [
+        data.image_path(k) for k in range(1, len(data))
+    ]
+    for k in range(len(skipping)):
+        assert skipping.image_id(k) == data.image_id(k + 1)
+        assert np.array_equal(skipping.load_annotations(k), data.load_annotations(k + 1))
+    assert skipping.notes[-1].startswith("Skipped: ")
 
 
 def test_coco_without_a_file(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image, ImageFile
 
 from retinanet.data.decoding.deep import eight_bits
 from retinanet.data.decoding.formats import FORMATS, SUFFIXES, UnreadableError, readable_formats
-from retinanet.data.images import broken_end, decode_image, image_files, image_size, read_image
+from retinanet.data.images import decode_image, image_files, image_size, inspect_image, read_image
 from retinanet.errors import DataError
 from tests.support.paths import ROOT
 
@@ -248,8 +248,7 @@ def test_a_jpeg_without_its_end_is_read_and_what_is_missing_is_said(
         assert rows <= 24
         np.testing.assert_array_equal(pixels[: 160 - rows], truth[: 160 - rows])
         assert (cut > 2) == (rows > 0) or cut < 21  # the last bits of the last block may be zeros
-        assert broken_end(path) == repaired
-        assert image_size(path) == (160, 96)
+        assert inspect_image(path) == ((160, 96), repaired)
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=str)
@@ -260,7 +259,7 @@ def test_a_jpeg_that_lacks_more_is_an_error(
     whole = jpeg(**options)
     path = tmp_path / "a.jpg"
     path.write_bytes(whole[: int(len(whole) * share)])
-    for read in (read_image, broken_end):
+    for read in (read_image, inspect_image):
         with pytest.raises(DataError, match=r"a\.jpg: cannot be decoded .*truncated"):
             read(path)
 
@@ -278,7 +277,7 @@ def test_what_an_app_appended_is_no_broken_end(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     for tail in (b"", b"\0" * 100, b"ftypmp42 a film of two seconds"):
         path.write_bytes(jpeg() + tail)
-        assert broken_end(path) == decode_image(path).repaired == ""
+        assert inspect_image(path) == ((160, 96), decode_image(path).repaired) == ((160, 96), "")
 
 
 # ---- which files a path names ----

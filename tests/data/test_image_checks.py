@@ -58,10 +58,10 @@ def test_sizes_of_the_readable_and_problems_of_the_others(tmp_path: Path) -> Non
 def test_headers_are_read_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     meeting = threading.Barrier(4)
 
-    def waiting(path: Path) -> Size:
+    def waiting(path: Path) -> tuple[Size, str]:
         meeting.wait(timeout=20)  # for three more threads
-        return 1, 2
+        return (1, 2), ""
 
-    monkeypatch.setattr(image_checks, "image_size", waiting)
+    monkeypatch.setattr(image_checks, "inspect_image", waiting)
     paths = [Path(f"{k}.jpg") for k in range(4)]
     assert read_sizes(paths, np.zeros(4, int), Problems("f.csv")) == [(1, 2)] * 4

@@ -59,7 +59,7 @@ def test_the_limits_are_seen_when_broken(tmp_path: Path) -> None:
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9"/></svg>'
 BAD_IMAGES: dict[str, tuple[Callable[[Inputs], bytes] | None, str]] = {
-    "bomb": (lambda _: png(50_000, 50_000), "cannot be decoded .*decompression bomb"),
+    "bomb": (lambda _: png(50_000, 50_000), "2,500 megapixels, more than the 179"),
     "cut": (lambda good: (good.folder / "good.jpg").read_bytes()[:1500], "decoded .*truncated"),
     "svg": (lambda _: SVG, "not an image .it starts with b'<svg xmlns"),
     "html": (lambda _: b"<!doctype html><p>404", "not an image .it starts with b'<!doctype ht'"),
@@ -84,18 +84,14 @@ def bad_image(good: Inputs, folder: Path, kind: str) -> Path:
 def test_bad_images(good: Inputs, tmp_path: Path, kind: str) -> None:
     image, rows = bad_image(good, tmp_path, kind), tmp_path / "rows.csv"
     rows.write_text("bad.jpg,1,1,9,9,cat\n")
-    listed = "no images there" if kind == "folder" else BAD_IMAGES[kind][1]
+    listed = "no images in it" if kind == "folder" else BAD_IMAGES[kind][1]
     for script, flags in (
         (train.main, [*training(good, rows), *TRAIN]),
         (validate.main, [good.model, "--csv_val", rows, *QUICK]),
         (visualize.main, [good.model, "--image_dir", image, *QUICK]),
         (check_data.main, training(good, rows)),
     ):
-        if kind == "cut" and script is check_data.main:
-            continue  # its header is whole, and no more is read
         out = tmp_path / "out"
-        if kind == "cut" and script is train.main:  # it is found when the run has begun
-            flags += ["--output_dir", tmp_path / "begun"]
         error = refusal(script, flags, out)
         expected = listed if script is visualize.main else BAD_IMAGES[kind][1]
         assert re.search(rf"bad\.jpg.*({expected})", error), error

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from retinanet.data.annotations import MOST_SKIPPED
 from retinanet.data.batches import Batch
 from retinanet.errors import DataError
 from retinanet.model import resnet18
@@ -14,7 +15,7 @@ from retinanet.runtime.signals import StopRequest
 from retinanet.training.loss_log import MAX_OVERFLOWS, LossLog
 from retinanet.training.optim import BATCH_NORMS, OPTIMIZERS, OptimConfig
 from retinanet.training.run_log import RunLog
-from retinanet.training.trainer import MAX_UNREADABLE, Training
+from retinanet.training.trainer import Training
 
 INF = float("inf")
 
@@ -121,5 +122,5 @@ def test_too_many_unreadable_images_end_the_run(
 
     training._note_unreadable(batch("a.jpg", "a.jpg"))
     assert capsys.readouterr().err == "Skipped (1): a.jpg\n"
-    with pytest.raises(DataError, match=f"more than {MAX_UNREADABLE} images cannot be read"):
-        training._note_unreadable(batch(*map(str, range(MAX_UNREADABLE))))
+    with pytest.raises(DataError, match=f"more than {MOST_SKIPPED} images cannot be read"):
+        training._note_unreadable(batch(*map(str, range(MOST_SKIPPED))))
