@@ -44,7 +44,7 @@ from retinanet.training.loss_log import LossLog
 from retinanet.training.optim import OptimConfig
 from retinanet.training.run_folder import RunFolder, check_settings
 from retinanet.training.run_log import METRICS_FILE, RunLog, read_records
-from retinanet.training.trainer import Training, compile_network
+from retinanet.training.trainer import Training, UnreadableImageError, compile_network
 from retinanet.weights.checkpoint import Checkpoint
 from retinanet.weights.pretrained import resumed_start, start_config, start_weights, take_weights
 
@@ -125,7 +125,7 @@ def run_epochs(
             sampler.set_epoch(epoch, first_batch=training.step)
             try:
                 training.train_epoch(batches, stop, after_step=save_state_if_due)
-            except StoppedError:
+            except (StoppedError, UnreadableImageError):
                 save_state()
                 raise
             save_state()

@@ -2,7 +2,7 @@
 
 import operator
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -41,6 +41,10 @@ def parallel(model: RetinaNet, runtime: Runtime) -> nn.Module:
     if device.type == "cpu" and torch.cuda.is_available():
         return model  # DataParallel would move it to the GPUs that the user does not want
     return nn.DataParallel(model, device_ids=None if device.index is None else [device.index])
+
+
+class UnreadableImageError(DataError):
+    """An image could not be read, between two steps."""
 
 
 class Training:
@@ -121,12 +125,13 @@ class Training:
 
         Raises:
             StoppedError: `stop` was asked for, and a step was just finished.
-            DataError: the loss or the gradient was not finite, or images could not be read.
+            UnreadableImageError: an image could not be read, and a step was just finished.
+            DataError: the loss or the gradient was not finite, or too many images were skipped.
         """
         self.wrapper.train()
         if self.optim.batch_norm == "frozen":
             self.model.freeze_bn()
-        for batch in self.log.run.watch(batches, self.epoch, self.step):
+        for batch in self.log.run.watch(_readable(batches), self.epoch, self.step):
             H, W = batch["img"].shape[-2:]
             joint = global_batch(H, W, len(batch["img"]), stop=stop.signal_number is not None)
             self._note_unreadable(batch)
@@ -211,6 +216,15 @@ class Training:
                 f"more than {MOST_SKIPPED} images cannot be read, the last: {message};"
                 " mend the data"
             )
+
+
+def _readable(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Pass batches through; where an image cannot be read, say how to go on without it."""
+    try:
+        yield from batches
+    except DataError as error:
+        advice = "or go on without it: the same with --resume --on_bad_image skip"
+        raise UnreadableImageError(f"{error}; {advice}") from error
 
 
 def compile_network(model: RetinaNet, runtime: Runtime) -> None:
