@@ -17,13 +17,13 @@ import pytest
 from retinanet import backbone, model
 from retinanet.model import ModelConfig
 
-DIVISOR = 8
+WIDTH = backbone.WIDTH  # the full one
 
 
 @contextmanager
-def narrow_network() -> Iterator[None]:
+def narrow_network(divisor: int = 8) -> Iterator[None]:
     """Build narrow models here, and in forks of this process, until the end of the context."""
-    width, channels = backbone.WIDTH // DIVISOR, ModelConfig.channels // DIVISOR
+    width, channels = WIDTH // divisor, ModelConfig.channels // divisor
     names = [field.name for field in fields(ModelConfig) if field.default is not MISSING]
     defaults = dict(zip(names, ModelConfig.__init__.__defaults__ or (), strict=True))
     with pytest.MonkeyPatch.context() as patch:

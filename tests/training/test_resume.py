@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,13 +15,17 @@ from PIL import Image
 
 import train
 from retinanet.data.shapes import SampleData, write_shapes
+from retinanet.runtime.signals import StopRequest
 from retinanet.training.run_folder import RunFolder
 from retinanet.training.run_log import read_records
 from retinanet.weights.checkpoint import load_checkpoint
 from tests.support.helpers import csv_run_flags
+from tests.support.narrow import narrow_network
 from tests.support.paths import ROOT
+from tests.support.processes import READY, Forked, waiting_for_signals
 
 EPOCHS, STEPS = 2, 3  # 5 images, batches of 2
+pytestmark = pytest.mark.usefixtures("narrow")
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +59,9 @@ def scores(said: str) -> list[str]:
 def whole(sample: SampleData, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A run that was never stopped: its folder and what it said."""
     folder = tmp_path_factory.mktemp("whole")
-    result = subprocess.run(
-        [sys.executable, ROOT / "train.py", *flags(sample, folder)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    return folder, result.stdout
+    code, said, errors = Forked(train.main, flags(sample, folder)).end()
+    assert code == 0, errors
+    return folder, said
 
 
 def assert_same_run(folder: Path, whole: Path, *, records_from: int = 0) -> None:
@@ -213,17 +212,6 @@ def test_nothing_to_resume_is_an_error(
     assert not (tmp_path / "new").exists()
 
 
-def start(sample: SampleData, folder: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, ROOT / "train.py", *flags(sample, folder, *more)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
-
-
 def kill_twice(process: int, number: int) -> None:
     """As `timeout` does: to all processes, and to the one that it started."""
     os.killpg(process, number)
@@ -233,39 +221,45 @@ def kill_twice(process: int, number: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("send", [os.kill, os.killpg, kill_twice])
-def test_signal_to_a_real_process(
+def test_signal_to_a_process(
     sample: SampleData,
     whole: tuple[Path, str],
     tmp_path: Path,
     number: signal.Signals,
     send: Callable[[int, int], None],
 ) -> None:
-    process = start(sample, tmp_path, "--workers", "1", "--epochs", "1000")
-    assert process.stdout
-    assert process.stderr
-    for line in process.stdout:
-        if line.startswith("Epoch: 0 | Iteration: 1"):
-            break
+    main = waiting_for_signals(train.main, steps=2, signals=1 + (send is kill_twice))
+    process = Forked(main, flags(sample, tmp_path, "--workers", "1", "--epochs", "1000"))
+    process.read_until(READY)
     send(process.pid, number)
-    process.stdout.read()
-    errors = process.stderr.read()
-    assert process.wait(60) == 128 + number
+    code, _, errors = process.end()
+    assert code == 128 + number
     assert errors.count("\n") == 1
     assert "--resume" in errors
     assert train.main(flags(sample, tmp_path, "--resume")) == 0
     assert_same_run(tmp_path, whole[0])
 
 
-def run_lines(lines: list[str]) -> "subprocess.CompletedProcess[str]":
-    """A process of its own that must end within a minute, in whatever way."""
-    return subprocess.run(
-        [sys.executable, "-c", "\n".join(lines)],
-        cwd=ROOT,
-        capture_output=True,
+def test_interrupt_to_a_real_process(sample: SampleData, tmp_path: Path) -> None:
+    """Ctrl-C: to the process and its loader's worker, wherever they are."""
+    more = ["--workers", "1", "--epochs", "1000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.narrow", "train.py", *flags(sample, tmp_path, *more)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=60,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
     )
+    assert process.stdout
+    assert any(line.startswith("Epoch: 0 | Iteration: 1") for line in process.stdout)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert errors.count("\n") == 1
+    assert "--resume" in errors
+    assert (tmp_path / "training_state.pt").exists()
 
 
 @pytest.mark.parametrize(
@@ -276,17 +270,15 @@ def run_lines(lines: list[str]) -> "subprocess.CompletedProcess[str]":
     ],
 )
 def test_a_later_signal_ends_at_once(pause: float, end: tuple[int, str]) -> None:
-    lines = [
-        "import os, signal, time",
-        "from retinanet.runtime.signals import StopRequest",
-        "with StopRequest('') as stop:",
-        "    os.kill(os.getpid(), signal.SIGTERM)",
-        f"    time.sleep({pause})",
-        "    os.kill(os.getpid(), signal.SIGTERM)",
-        "    print('goes on', flush=True)",
-    ]
-    result = run_lines(lines)
-    assert (result.returncode, result.stdout) == end
+    def stopped_twice(_: Sequence[str]) -> int:
+        with StopRequest(""):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(pause)
+            os.kill(os.getpid(), signal.SIGTERM)
+            sys.stdout.write("goes on\n")
+        return 0
+
+    assert Forked(stopped_twice, []).end()[:2] == end
 
 
 def test_an_error_nobody_expected_ends_the_loaders_workers_too() -> None:
@@ -300,53 +292,66 @@ def test_an_error_nobody_expected_ends_the_loaders_workers_too() -> None:
         "    raise LookupError('as no code expects it')",
         "main()",
     ]
-    result = run_lines(lines)
+    command = [sys.executable, "-c", "\n".join(lines)]
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
     assert result.returncode == 1
     assert "LookupError" in result.stderr
 
 
-def kill_until_done(sample: SampleData, folder: Path, kills: int, seed: int = 0) -> int:
+def kill_until_done(
+    sample: SampleData, folder: Path, kills: int, seconds: float, seed: int = 0
+) -> int:
     """Start the run again and again, killing it at random moments of its work.
 
+    Args:
+        sample: what it trains on.
+        folder: its own.
+        kills: at most so many.
+        seconds: that it is left alone at most, once its loop is about to begin.
+        seed: of the moments.
+
     Returns:
-        How many kills it took, all after the loop had begun, until it ended or they were used up.
+        How many kills it took until it ended or they were used up.
     """
     pause = random.Random(seed)
     for done in range(kills):
         resume = ["--resume"] if (folder / "training_state.pt").exists() else ["--overwrite"]
-        process = start(sample, folder, "--save_every_minutes", "0.0001", *resume)
-        assert process.stdout
-        for line in process.stdout:
-            if line.startswith("Training a ResNet"):
-                break
-        try:
-            process.communicate(timeout=pause.uniform(0, 5))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-        else:
-            assert process.returncode == 0
+        often = ["--save_every_minutes", "0.0001"]
+        process = Forked(train.main, flags(sample, folder, *often, *resume))
+        process.read_until("Training a ResNet")
+        process.process.join(pause.uniform(0, seconds))
+        process.process.kill()
+        code, _, errors = process.end()
+        if code != -signal.SIGKILL:
+            assert code == 0, errors
             return done
     return kills
 
 
+def resume_and_compare(sample: SampleData, folder: Path, whole: Path) -> None:
+    resume = ["--resume"] if (folder / "training_state.pt").exists() else []
+    assert train.main(flags(sample, folder, *resume)) == 0
+    assert_same_run(folder, whole)
+
+
 def test_kill_9_and_resume(sample: SampleData, whole: tuple[Path, str], tmp_path: Path) -> None:
-    kill_until_done(sample, tmp_path, kills=2)
-    resume = ["--resume"] if (tmp_path / "training_state.pt").exists() else []
-    assert train.main(flags(sample, tmp_path, *resume)) == 0
-    assert_same_run(tmp_path, whole[0])
+    assert kill_until_done(sample, tmp_path, kills=4, seconds=0.4) > 0
+    resume_and_compare(sample, tmp_path, whole[0])
 
 
 @pytest.mark.slow
-def test_fifty_kills(sample: SampleData, whole: tuple[Path, str], tmp_path: Path) -> None:
+def test_fifty_kills(sample: SampleData, tmp_path: Path) -> None:
+    """Of a network of full width, whose files take their time."""
     kills, runs = 0, 0
-    while kills < 50:  # a run that ends before its share of kills makes room for another
-        folder = tmp_path / str(runs)
-        kills += kill_until_done(sample, folder, kills=50 - kills, seed=runs)
-        resume = ["--resume"] if (folder / "training_state.pt").exists() else []
-        assert train.main(flags(sample, folder, *resume)) == 0
-        assert_same_run(folder, whole[0])
-        runs += 1
+    with narrow_network(divisor=1):
+        assert train.main(flags(sample, tmp_path / "whole")) == 0
+        while kills < 50:  # a run that ends before its share of kills makes room for another
+            folder = tmp_path / str(runs)
+            kills += kill_until_done(sample, folder, kills=50 - kills, seconds=5, seed=runs)
+            resume_and_compare(sample, folder, tmp_path / "whole")
+            runs += 1
 
 
 def test_numbers_gone_wrong_stop_the_run(
