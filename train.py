@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,10 @@ from retinanet.runtime.device import (
     start_runtime,
     usable_workers,
 )
-from retinanet.runtime.distributed import run_id
 from retinanet.runtime.signals import StoppedError, StopRequest, leave_signals_to_main
 from retinanet.training.loss_log import LossLog
 from retinanet.training.optim import OptimConfig
-from retinanet.training.run_folder import RunFolder, check_settings
+from retinanet.training.run_folder import RunFolder
 from retinanet.training.run_log import METRICS_FILE, RunLog, read_records
 from retinanet.training.trainer import Training, UnreadableImageError, compile_network
 from retinanet.weights.checkpoint import Checkpoint
@@ -109,9 +108,7 @@ def run_epochs(
     """Train, save, evaluate, epoch by epoch; return the last checkpoint and its detections."""
 
     def save_state() -> None:
-        network = asdict(checkpoint.config)
-        facts = {"run_id": run_id(), "metrics": checkpoint.metrics, "network": network}
-        folder.save_state({**training.state(), **facts}, settings)
+        folder.save_state(training.state(), checkpoint, settings)
 
     def save_state_if_due() -> None:
         if folder.state_is_due():
@@ -175,24 +172,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
     # What can go wrong goes wrong here, before anything is built or written.
-    resumed = folder.state_to_resume(args.resume)
-    state = folder.read_state(resumed) if resumed else None
-    own = resumed and resumed.resolve() == folder.state_file.resolve()
-    old_files = [] if own else folder.old_files(overwrite=args.overwrite)
-    start = resumed_start(state) if state else start_weights(args.weights, args.depth)
+    resumed = folder.open(args.resume, overwrite=args.overwrite)
+    start = resumed_start(resumed.content) if resumed else start_weights(args.weights, args.depth)
     dataset_train, dataset_val = open_data(args, runtime)
     anchors = {name: tuple(vars(args)[name]) for name in ANCHOR_FLAGS if vars(args)[name]}
     config = start_config(
         start,
-        str(resumed or args.weights),
+        str(resumed.path if resumed else args.weights),
         num_classes=dataset_train.num_classes(),
         depth=args.depth,
         anchors=anchors,
     )
     say(digest(dataset_train, args.min_side, args.max_side, config))
     settings = deciding_settings(args, config, dataset_train, runtime)
-    if resumed and state:
-        check_settings(resumed, state, settings)
+    if resumed:
+        resumed.check(settings)
 
     # The model and all that changes with it.
     model = RetinaNet(config)
@@ -213,11 +207,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         min_side=args.min_side,
         max_side=args.max_side,
     )
-    if state:
-        training.restore(state)
+    if resumed:
+        training.restore(resumed.content)
         last_epoch = training.epoch - 1 if training.epoch else None
-        checkpoint = replace(checkpoint, epoch=last_epoch, metrics=state["metrics"])
-        say(f"Resumed {resumed}: epoch {training.epoch}, iteration {training.step}")
+        checkpoint = replace(checkpoint, epoch=last_epoch, metrics=resumed.content["metrics"])
+        say(f"Resumed {resumed.path}: epoch {training.epoch}, iteration {training.step}")
 
     # The loop, and what is left of it.
     say(f"Training a ResNet-{args.depth} RetinaNet: {describe(runtime)}")
@@ -225,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{args.batch_size * runtime.world_size} images a step, and --lr {args.lr:g} as given:"
         " it is scaled by nothing"
     )
-    folder.claim(old_files, args.epochs, sum(w.nbytes for w in checkpoint.weights.values()))
+    folder.claim(args.epochs, sum(w.nbytes for w in checkpoint.weights.values()))
     folder.save_config(vars(args), describe_machine(runtime))
     log.open(training.epoch, training.step, steps=len(sampler))
     checkpoint, detections = run_epochs(

@@ -5,23 +5,18 @@ import re
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from retinanet.errors import DataError, printable, shown
+from retinanet.errors import DataError
 from retinanet.report import html
 from retinanet.runtime.console import say
 from retinanet.runtime.distributed import run_id, was_restarted
 from retinanet.runtime.files import write_whole
 from retinanet.training.run_log import METRICS_FILE, TENSORBOARD_FOLDER
+from retinanet.training.saved_state import STATE_FILE, STATE_VERSION, SavedState, read_state
 from retinanet.weights.checkpoint import Checkpoint, save_checkpoint, write_file
-from retinanet.weights.safe_load import read_file
-
-STATE_VERSION = 3
-
-
-STATE_FILE = "training_state.pt"
-
 
 CONFIG_FILE = "config.json"
 
@@ -67,6 +62,7 @@ class RunFolder:
         self.best = float("-inf")
         self.since_best = 0  # evaluations
         self._saved_at = float("-inf")  # the first step's state is due at once
+        self._old_files: list[Path] = []  # of another run, which `claim` removes
 
     @property
     def state_file(self) -> Path:
@@ -78,7 +74,41 @@ class RunFolder:
         """Where the checkpoint with the best score is."""
         return self.path / f"{self.dataset}_retinanet_best.pt"
 
-    def old_files(self, *, overwrite: bool) -> list[Path]:
+    def open(self, resume: bool | str | None, *, overwrite: bool) -> SavedState | None:
+        """Find out what the run begins with; nothing is written or removed yet.
+
+        A process that torchrun restarts (--max_restarts) goes on with its own run: the one whose
+        state carries torchrun's id.
+
+        Args:
+            resume: True for this folder's state, the name of another file, or neither.
+            overwrite: whether `claim` may remove another run's files.
+
+        Returns:
+            The state to go on from; None for a new run.
+
+        Raises:
+            DataError: there is no such state; or another run's files are there and are to stay.
+        """
+        state = self._state_to_resume(resume)
+        own = state is not None and state.path.resolve() == self.state_file.resolve()
+        self._old_files = [] if own else self._another_runs_files(overwrite=overwrite)
+        # The best file stays behind where a run goes on in another folder.
+        if state and own and self.best_file.exists():
+            self.best = state.content["best"]
+            self.since_best = state.content["since_best"]
+        return state
+
+    def _state_to_resume(self, wanted: bool | str | None) -> SavedState | None:
+        if was_restarted() and self.state_file.is_file():
+            state = read_state(self.state_file)
+            if state.content.get("run_id") == run_id():
+                return state
+        if not wanted:
+            return None
+        return read_state(self.state_file if wanted is True else Path(wanted))
+
+    def _another_runs_files(self, *, overwrite: bool) -> list[Path]:
         """Files of another run, which a new run's must not be mixed with.
 
         Raises:
@@ -109,20 +139,19 @@ class RunFolder:
             )
         return files
 
-    def claim(self, old_files: list[Path], epochs: int, weights_size: int) -> None:
+    def claim(self, epochs: int, weights_size: int) -> None:
         """Make the folder, clear it of an old run's files, and look whether the disk will do.
 
         Args:
-            old_files: to be removed; each is said.
             epochs: that the run is to take.
             weights_size: of one file of weights, bytes.
         """
         if not self.writes:
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        if old_files:
-            say(f"Removing the old run's files: {', '.join(map(str, old_files))}")
-        for file in old_files:
+        if self._old_files:
+            say(f"Removing the old run's files: {', '.join(map(str, self._old_files))}")
+        for file in self._old_files:
             file.unlink()
         # Kept epochs, best and final; the state has two moments more, and twice while replaced.
         need = weights_size * (min(self.keep or epochs, epochs) + 2 + 2 * 3)
@@ -172,85 +201,30 @@ class RunFolder:
         """Whether the last state is older than it may be."""
         return self.writes and time.monotonic() - self._saved_at >= self.seconds_between_states
 
-    def save_state(self, state: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    def save_state(
+        self, training: Mapping[str, Any], checkpoint: Checkpoint, settings: Mapping[str, Any]
+    ) -> None:
         """Replace the state.
 
         Args:
-            state: what the run goes on from.
-            settings: what a resumed run must agree with.
+            training: `Training.state()`.
+            checkpoint: the last one; its network and metrics are kept.
+            settings: all that a resumed run must agree with, by name.
         """
         if self.writes:
-            known = {"version": STATE_VERSION, "settings": dict(settings)}
-            best = {"best": self.best, "since_best": self.since_best}
-            write_file(self.state_file, {**known, **best, **state})
+            known = {
+                "version": STATE_VERSION,
+                "settings": dict(settings),
+                "best": self.best,
+                "since_best": self.since_best,
+                "run_id": run_id(),
+                "metrics": checkpoint.metrics,
+                "network": asdict(checkpoint.config),
+            }
+            write_file(self.state_file, {**known, **training})
             self._saved_at = time.monotonic()
-
-    def state_to_resume(self, wanted: bool | str | None) -> Path | None:
-        """The file to resume from, if any.
-
-        A process that torchrun restarts (--max_restarts) goes on with its own run: the one whose
-        state carries torchrun's id.
-
-        Args:
-            wanted: True for this folder's state, or a file's name.
-        """
-        if was_restarted() and self.state_file.is_file():
-            if self.read_state(self.state_file).get("run_id") == run_id():
-                return self.state_file
-        if not wanted:
-            return None
-        return self.state_file if wanted is True else Path(wanted)
-
-    def read_state(self, path: Path) -> dict[str, Any]:
-        """Read a state.
-
-        Raises:
-            DataError: there is none.
-        """
-        if not path.is_file():
-            raise DataError(f"{path}: there is no state to resume from; start without --resume")
-        state = read_file(path)
-        if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
-            raise DataError(
-                f"{path}: it is no state of a run; expected a {STATE_FILE}; a model to start from"
-                " goes to --weights"
-            )
-        version = printable(shown(state.get("version")))
-        if version != str(STATE_VERSION):
-            raise DataError(f"{path}: a state of version {version}; use that program")
-        kinds = {"metrics": dict, "best": int | float, "since_best": int}
-        wrong = [k for k, kind in kinds.items() if k in state and not isinstance(state[k], kind)]
-        if wrong:
-            raise DataError(f"{path}: a damaged state ({wrong[0]}); start without --resume")
-        # The best file stays behind where a run goes on in another folder.
-        if self.best_file.exists():
-            self.best, self.since_best = state["best"], state["since_best"]
-        return state
-
-
-def check_settings(path: Path, state: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Make sure that a resumed run would end in the weights of one that was never stopped.
-
-    Raises:
-        DataError: settings that decide the weights differ; each is named.
-    """
-    differences = [
-        f"{name} is {_short(value)}, was {_short(state['settings'].get(name))}"
-        for name, value in settings.items()
-        if state["settings"].get(name) != value
-    ]
-    if differences:
-        raise DataError(
-            f"{path}: the run cannot be resumed with other settings: {'; '.join(differences)};"
-            " give the same flags and data, or start a new run with --weights"
-        )
 
 
 def _first_bytes(file: Path, count: int) -> bytes:
     with file.open("rb") as stream:
         return stream.read(count)
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ import torch
 
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig, resnet18
-from retinanet.training.run_folder import RunFolder, check_settings
+from retinanet.training.run_folder import RunFolder
+from retinanet.training.saved_state import read_state
 from retinanet.weights.checkpoint import Checkpoint, load_checkpoint
+
+CHECKPOINT = Checkpoint(ModelConfig(1, depth=18), {"w": torch.ones(1)}, epoch=0)
 
 
 def run_folder(folder: Path, keep: int | None = None, minutes: float = 10) -> RunFolder:
@@ -25,17 +29,18 @@ def test_old_run_is_refused_or_removed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     folder = run_folder(tmp_path)
     with pytest.raises(DataError, match=r"coco_retinanet_3\.pt.*--resume.*--output_dir.*--overwr"):
-        folder.old_files(overwrite=False)
+        folder.open(None, overwrite=False)
     assert sorted(os.listdir(tmp_path)) == sorted([*ours, *others])
-    folder.claim(folder.old_files(overwrite=True), epochs=1, weights_size=1)
+    folder.open(None, overwrite=True)
+    folder.claim(epochs=1, weights_size=1)
     assert sorted(os.listdir(tmp_path)) == others
 
 
 def test_only_the_main_process_writes(tmp_path: Path) -> None:
     other = RunFolder(tmp_path / "x", "csv", keep=None, save_every_minutes=1e-9, writes=False)
-    other.claim([], 1, 1)
-    other.save_epoch(Checkpoint(resnet18(1).config, {}, epoch=0))
-    other.save_state({}, {})
+    other.claim(1, 1)
+    other.save_epoch(CHECKPOINT)
+    other.save_state({}, CHECKPOINT, {})
     assert not other.state_is_due()
     assert not (tmp_path / "x").exists()
 
@@ -55,19 +60,51 @@ def test_keep_bounds_the_epoch_files_and_the_best_stays(tmp_path: Path) -> None:
 
 
 def test_state_comes_back_with_the_same_settings_only(tmp_path: Path) -> None:
-    folder = run_folder(tmp_path)
-    folder.best = 0.25
-    folder.save_state({"weights": {"w": torch.ones(2)}, "epoch": 3}, {"--lr": 1e-4, "--depth": 18})
-    again = run_folder(tmp_path)
-    state = again.read_state(again.state_file)
-    assert state["epoch"] == 3
-    assert again.best == float("-inf")  # there is no best file that would be worse than 0.25
-    (tmp_path / "csv_retinanet_best.pt").touch()
-    again.read_state(again.state_file)
-    assert again.best == 0.25
-    check_settings(again.state_file, state, {"--lr": 1e-4, "--depth": 18})
+    settings = {"--lr": 1e-4, "--depth": 18}
+    checkpoint = replace(CHECKPOINT, metrics={"AP": 0.5})
+    run_folder(tmp_path).save_state({"weights": {"w": torch.ones(2)}}, checkpoint, settings)
+    state = run_folder(tmp_path).open(True, overwrite=False)
+    assert state is not None
+    assert state.content["weights"]["w"].tolist() == [1, 1]
+    assert state.content["metrics"] == {"AP": 0.5}
+    assert ModelConfig(**state.content["network"]) == checkpoint.config
+    state.check(settings)
     with pytest.raises(DataError, match=r"--lr is 1e-05, was 0\.0001; --depth is 50, was 18"):
-        check_settings(again.state_file, state, {"--lr": 1e-5, "--depth": 50})
+        state.check({"--lr": 1e-5, "--depth": 50})
+
+
+def test_the_best_score_counts_while_its_file_is_there(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    folder.save_if_best(CHECKPOINT, 0.25)
+    folder.save_state({}, CHECKPOINT, {})
+    again = run_folder(tmp_path)
+    again.open(True, overwrite=False)
+    assert again.best == 0.25
+    again.best_file.unlink()
+    again = run_folder(tmp_path)
+    again.open(True, overwrite=False)
+    assert again.best == float("-inf")  # there is no best file that would be worse than 0.25
+
+
+def test_another_folders_state_does_not_bring_this_ones_best_score(tmp_path: Path) -> None:
+    """The old run's best file goes; a worse one than it must be written none the less."""
+    first, second = run_folder(tmp_path / "first"), run_folder(tmp_path / "second")
+    for folder in (first, second):
+        folder.save_if_best(CHECKPOINT, 0.5)
+        folder.save_state({}, CHECKPOINT, {})
+    resumed = run_folder(tmp_path / "second")
+    resumed.open(str(first.state_file), overwrite=True)
+    resumed.claim(1, 1)
+    assert not resumed.best_file.exists()
+    resumed.save_if_best(CHECKPOINT, 0.25)
+    assert resumed.best_file.exists()
+
+
+STATE = {"version": 3, "settings": {}, "metrics": {}, "best": 0.5, "since_best": 0}
+
+
+def without(content: dict[str, object], name: str) -> dict[str, object]:
+    return {key: value for key, value in content.items() if key != name}
 
 
 @pytest.mark.parametrize(
@@ -77,14 +114,16 @@ def test_state_comes_back_with_the_same_settings_only(tmp_path: Path) -> None:
         ({"version": 77, "settings": {}}, "a state of version 77"),
         ({"version": 1, "config": {}}, "no state of a run; expected a training_state.pt"),
         ([], "no state of a run; expected a training_state.pt"),
+        ({**STATE, "best": "high"}, r"a damaged state \(best is 'high'\)"),
+        *((without(STATE, name), f"({name} is missing)") for name in ("metrics", "best")),
     ],
 )
 def test_what_is_no_state_is_refused(tmp_path: Path, content: object, complaint: str) -> None:
-    folder = run_folder(tmp_path)
+    file = tmp_path / "training_state.pt"
     if content is not None:
-        torch.save(content, folder.state_file)
+        torch.save(content, file)
     with pytest.raises(DataError, match=complaint):
-        folder.read_state(folder.state_file)
+        read_state(file)
 
 
 @pytest.mark.parametrize(("minutes", "due"), [(1e-9, True), (10, False)])
@@ -93,7 +132,7 @@ def test_state_is_due_at_once_and_then_when_the_time_is_up(
 ) -> None:
     folder = run_folder(tmp_path, minutes=minutes)
     assert folder.state_is_due()
-    folder.save_state({}, {})
+    folder.save_state({}, CHECKPOINT, {})
     assert folder.state_is_due() == due
 
 
@@ -103,9 +142,9 @@ def test_a_disk_that_will_not_do_is_said(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(0, 0, 10_000_000_000))
     # 100 epochs, best and final are 102 files, the state takes 6 more: 108 x 0.1 GB = 10.8 GB.
-    run_folder(tmp_path).claim([], epochs=100, weights_size=100_000_000)
+    run_folder(tmp_path).claim(epochs=100, weights_size=100_000_000)
     assert "will take about 10.8 GB" in capsys.readouterr().out
-    run_folder(tmp_path, keep=3).claim([], epochs=100, weights_size=100_000_000)
+    run_folder(tmp_path, keep=3).claim(epochs=100, weights_size=100_000_000)
     assert capsys.readouterr().out == ""
 
 
@@ -114,24 +153,26 @@ def test_common_names_are_a_runs_only_when_they_look_it(tmp_path: Path) -> None:
     config, metrics = tmp_path / "config.json", tmp_path / "metrics.jsonl"
     folder.save_config({"lr": 1e-5}, {})
     metrics.touch()  # a run that was stopped before its first step
-    assert folder.old_files(overwrite=True) == [config, metrics]
+    folder.open(None, overwrite=True)
+    folder.claim(1, 1)
+    assert not config.exists()
+    assert not metrics.exists()
     config.write_text('{"mine": true}')
     with pytest.raises(DataError, match=r"config\.json: is not a run's.*--output_dir"):
-        folder.old_files(overwrite=True)
+        folder.open(None, overwrite=True)
     assert config.read_text() == '{"mine": true}'
 
 
 def test_patience_counts_evaluations_without_a_better_score(tmp_path: Path) -> None:
     folder = run_folder(tmp_path)
-    checkpoint = Checkpoint(ModelConfig(1, depth=18), {"w": torch.ones(1)}, epoch=0)
     stands = []
     for score in (0.1, 0.3, 0.2, 0.3, 0.4):  # 0.3 once more is not better
-        folder.save_if_best(checkpoint, score)
+        folder.save_if_best(CHECKPOINT, score)
         stands.append(folder.stands_still(2))
     assert stands == [False, False, False, True, False]
     assert not folder.stands_still(None)
-    folder.save_if_best(checkpoint, 0.0)
-    folder.save_state({}, {})
+    folder.save_if_best(CHECKPOINT, 0.0)
+    folder.save_state({}, CHECKPOINT, {})
     resumed = run_folder(tmp_path)
-    resumed.read_state(resumed.state_file)
+    resumed.open(True, overwrite=False)
     assert resumed.stands_still(1)
