@@ -1,6 +1,6 @@
 """COCO's twelve numbers and the AP of every class, for COCO and CSV data alike.
 
-All that is asked of pycocotools is in `_run`, `_evaluator` and `_index`.
+All calls of pycocotools are in `_run`, `_evaluator` and `_index`.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ STATS = tuple(_NUMBERS)
 
 @dataclass(frozen=True)
 class CocoScores:
-    """What COCO's evaluation says."""
+    """COCO's twelve numbers, and the AP of every class."""
 
     stats: dict[str, float]
     """The twelve numbers by name (`STATS`); -1 where nothing is annotated, as in pycocotools."""
@@ -51,7 +51,7 @@ class CocoScores:
 
     @property
     def summary(self) -> str:
-        """The twelve lines that everyone knows."""
+        """The twelve lines that pycocotools prints."""
         lines = []
         for name, (iou, area, limit) in _NUMBERS.items():
             kind = "Average Precision  (AP)" if name[1] == "P" else "Average Recall     (AR)"
@@ -108,7 +108,7 @@ def coco_ground_truth(dataset: Data) -> dict[str, Records]:
 
 
 def _run(truth: dict[str, Records], results: Records) -> Any:
-    """Compare results with ground truth, without a word on the screen."""
+    """Compare results with ground truth, without printing anything."""
     with redirect_stdout(StringIO()):
         evaluation = _evaluator()(
             _index(truth, truth["annotations"]), _index(truth, results), iouType="bbox"

@@ -1,4 +1,4 @@
-"""What a detector gets wrong: counts of mistakes, and the images with the worst of them."""
+"""Mistakes of a detector: confusion matrix, their causes, the images with the worst of them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,10 +13,10 @@ NEAR = 0.1  # IoU from which a detection is about an object, however badly place
 def confusion_matrix(
     images: Iterable[Matches], num_classes: int, iou_threshold: float
 ) -> NDArray[np.int64]:
-    """How often each class was taken for each.
+    """Confusion matrix of annotated against detected classes.
 
-    What is true stays so. Then each false detection may go to a missed annotation of another class
-    that it overlaps enough, by the same rule.
+    True detections count as such. Then each false detection may go to a missed annotation of
+    another class that it overlaps enough, by the same rule.
 
     Args:
         images: all detections in them count.
@@ -49,7 +49,7 @@ def _mistaken(image: Matches, iou_threshold: float) -> Indices:
 def frequent_mistakes(
     matrix: NDArray[np.int64], names: Sequence[str], most: int
 ) -> list[tuple[int, str]]:
-    """The largest counts off the diagonal, and what they count.
+    """The largest counts off the diagonal, each with its mistake in words.
 
     Args:
         matrix: [K + 1, K + 1] as `confusion_matrix` gives it.
@@ -90,7 +90,7 @@ def most_confident_false(images: Sequence[Matches], most: int) -> list[tuple[int
 
 
 def cause(image: Matches, detection: int, names: Sequence[str], iou_threshold: float) -> str:
-    """Why a false detection is false, in words."""
+    """Cause of a false detection, in words."""
     label = int(image.detections.labels[detection])
     iou = overlaps(image.detections, image.annotations)[detection]  # [M]
     labels = image.annotations[:, 4].astype(int)

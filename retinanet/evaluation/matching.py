@@ -1,4 +1,4 @@
-"""Which detection has found which annotation of an image."""
+"""Matching of detections with annotations, image by image."""
 
 from typing import NamedTuple, TypeAlias
 
@@ -14,24 +14,24 @@ Indices: TypeAlias = NDArray[np.int64]
 
 
 class Matches(NamedTuple):
-    """One image: what was found, what was there, and how the two belong together."""
+    """Detections and annotations of one image, and which of them match."""
 
     detections: Detections
     """Best first."""
     annotations: Floats
     """[M, 5] x1, y1, x2, y2, label."""
     found: Indices
-    """[D] the annotation that each detection has found; -1: a false one."""
+    """[D] index of the annotation that each detection has found; -1: a false detection."""
 
     @property
     def missed(self) -> Flags:
-        """[M] annotations that nothing has found."""
+        """[M] whether no detection has found the annotation."""
         missed = np.ones(len(self.annotations), dtype=bool)
         missed[self.found[self.found >= 0]] = False
         return missed
 
     def at(self, threshold: float) -> "Matches":
-        """The same where only scores of at least `threshold` count: no worse one takes part."""
+        """Matches among the detections whose score is at least `threshold`."""
         count = int((self.detections.scores >= threshold).sum())
         kept = Detections(*(column[:count] for column in self.detections))
         return Matches(kept, self.annotations, self.found[:count])
@@ -49,7 +49,7 @@ def best_detections(
 def match(
     detections: Detections, annotations: Floats, iou_threshold: float, crowds: Floats
 ) -> Matches:
-    """Tell true positives of one image from false ones.
+    """Match detections of one image with its annotations: true and false positives.
 
     Each detection, the best first, goes to the annotation of its class that it overlaps most. It is
     true if it overlaps that one enough and no better detection has taken it. One that is false but
@@ -94,13 +94,13 @@ def claimed(iou: Floats, iou_threshold: float) -> Indices:
 
 
 def label_column(detections: Detections) -> Indices:
-    """[D, 1], to be compared with every annotation's."""
+    """[D, 1] labels of detections, to compare with those of annotations [M]."""
     labels: Indices = detections.labels.numpy()
     return labels[:, None]
 
 
 def _on_crowds(detections: Detections, crowds: Floats, least_share: float) -> Flags:
-    """[D] whether enough of a detection's own area lies on a crowd of its class: COCO's rule."""
+    """[D] whether enough of a detection's own area lies on a crowd of its class (COCO's rule)."""
     boxes = detections.boxes.double().numpy()[:, None]  # [D, 1, 4]
     corners = np.minimum(boxes[..., 2:], crowds[:, 2:4]) - np.maximum(boxes[..., :2], crowds[:, :2])
     shared = corners.clip(min=0).prod(axis=2)  # [D, C]

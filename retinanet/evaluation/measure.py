@@ -1,4 +1,4 @@
-"""All that is measured of detections on a data set, and which number decides."""
+"""Evaluation of detections on a data set, and the number by which the best epoch is chosen."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from retinanet.postprocess import DEFAULT_LIMITS, Detections
 
 
 class Evaluation(NamedTuple):
-    """COCO's measures of any data, and the VOC-style ones of CSV data."""
+    """COCO scores of any data, and VOC scores of CSV data."""
 
     coco: CocoScores
     voc: VocScores | None
@@ -24,7 +24,7 @@ class Evaluation(NamedTuple):
 
     @property
     def score(self) -> float:
-        """What the best epoch is best in: the mAP of CSV data, the AP of COCO data."""
+        """Score by which the best epoch is chosen: mAP for CSV data, AP for COCO data."""
         return self.numbers.get("mAP", self.numbers["AP"])
 
 
@@ -42,7 +42,7 @@ def measure(
         dataset: the ground truth.
         detections: one an image, in the order of the data set, in pixels of the files.
         iou_threshold: overlap that counts as found, for the VOC-style measures.
-        score_threshold: at which precision and recall are told.
+        score_threshold: at which precision and recall are given.
         max_detections: most detections of an image that count; None for all.
     """
     coco = score_coco(dataset, detections)

@@ -16,7 +16,7 @@ Flags: TypeAlias = npt.NDArray[np.bool_]
 
 
 class OperatingPoint(NamedTuple):
-    """What a class gets when only scores of at least `threshold` count."""
+    """Precision, recall and F1 of a class where only scores of at least `threshold` count."""
 
     threshold: float
     precision: float
@@ -30,29 +30,29 @@ class ClassScores(NamedTuple):
     name: str
     num_annotations: int
     average_precision: float
-    """0 where nothing was found, or where there was nothing to find."""
+    """0 without true positives or without annotations."""
     scores: Floats
     """[D], descending."""
     precisions: Floats
-    """[D] of this detection and all better ones."""
+    """[D] precision of this detection and all better ones."""
     recalls: Floats
-    """[D] of this detection and all better ones."""
+    """[D] recall of this detection and all better ones."""
 
     @property
     def precision(self) -> float | None:
-        """Of all detections above the score threshold; None without detections."""
+        """Precision of all detections above the score threshold; None without detections."""
         return float(self.precisions[-1]) if len(self.precisions) else None
 
     @property
     def recall(self) -> float | None:
-        """Of all detections above the score threshold; None without annotations."""
+        """Recall of all detections above the score threshold; None without annotations."""
         if self.num_annotations == 0:
             return None
         return float(self.recalls[-1]) if len(self.recalls) else 0.0
 
     @property
     def best_f1(self) -> OperatingPoint | None:
-        """Where 2PR / (P + R) is highest; None without detections or without annotations."""
+        """Point of the highest F1, 2PR / (P + R); None without detections or annotations."""
         if self.num_annotations == 0 or len(self.scores) == 0:
             return None
         thresholds = _thresholds([self])
@@ -108,7 +108,7 @@ def mean_f1(classes: Sequence[ClassScores], thresholds: Floats) -> Floats:
 
 
 def best_mean_f1(classes: Sequence[ClassScores]) -> tuple[float, float] | None:
-    """The threshold at which the mean F1 is highest, and that F1; None where it is 0 at all."""
+    """Threshold of the highest mean F1, and that F1; None where F1 is 0 at every threshold."""
     thresholds = _thresholds(classes)
     if not len(thresholds):
         return None
@@ -118,7 +118,7 @@ def best_mean_f1(classes: Sequence[ClassScores]) -> tuple[float, float] | None:
 
 
 def _thresholds(classes: Sequence[ClassScores]) -> Floats:
-    """Every score once, descending: no threshold parts equal ones."""
+    """Distinct scores, descending; equal ones are never separated by a threshold."""
     return np.unique(np.concatenate([np.zeros(0), *(row.scores for row in classes)]))[::-1]
 
 

@@ -1,4 +1,4 @@
-"""Average precision in the manner of Pascal VOC, with precision and recall of every class."""
+"""Average precision after Pascal VOC, with precision and recall of every class."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from retinanet.postprocess import DEFAULT_LIMITS, Detections
 
 
 class VocScores(NamedTuple):
-    """Every class at one IoU threshold."""
+    """Scores of every class at one IoU threshold."""
 
     classes: tuple[ClassScores, ...]
     """By label."""
@@ -65,7 +65,7 @@ def score_matches(
     iou_threshold: float,
     score_threshold: float,
 ) -> VocScores:
-    """The scores of every class, of what `match_images` gave for the same thresholds."""
+    """Scores of every class from the matches of `match_images` at the same thresholds."""
     hits = np.concatenate([image.found >= 0 for image in images])
     scores = np.concatenate([image.detections.scores.double().numpy() for image in images])
     labels = np.concatenate([image.detections.labels.numpy() for image in images])
@@ -89,7 +89,7 @@ def match_images(
     score_threshold: float,
     max_detections: int | None = None,
 ) -> list[Matches]:
-    """Tell in each image which detection has found which annotation; arguments as `score_voc`."""
+    """Match detections with annotations in every image; arguments as `score_voc`."""
     return [
         match(
             best_detections(found, score_threshold, max_detections),
@@ -117,7 +117,7 @@ def _crowds(dataset: Data, index: int) -> Floats:
 
 
 def as_numbers(row: ClassScores) -> dict[str, Any]:
-    """A class without its curves, fit for a JSON file."""
+    """Numbers of a class for a JSON file, without its curves."""
     return {
         "AP": row.average_precision,
         "annotations": row.num_annotations,
@@ -128,7 +128,7 @@ def as_numbers(row: ClassScores) -> dict[str, Any]:
 
 
 def voc_table(scores: VocScores) -> str:
-    """The classes that have ground truth, one a row; their mean; the names of the others."""
+    """Table of the classes that have ground truth, their mean, and the names of the others."""
     width = max(len(name) for name in ("class", *(row.name for row in scores.annotated)))
     row_format = f"{{:{width}}} {{:>7}} {{:>7}}  {{:>9}} {{:>6}}  {{:>7}} {{:>8}} {{:>9}} {{:>6}}"
     heads = ("class", "boxes", "AP", "precision", "recall")
@@ -157,5 +157,5 @@ def voc_table(scores: VocScores) -> str:
 
 
 def three_digits(value: float | None) -> str:
-    """A number for a table, or a dash for what is not defined; -1 is COCO's sign for that."""
+    """A number with three digits, or a dash where it is undefined (None, or COCO's -1)."""
     return "-" if value is None or value < 0 else f"{value:.3f}"

@@ -1,6 +1,7 @@
-"""The curves of a run, from the records of its metrics.jsonl.
+"""Charts as SVG and PNG: losses and scores of a run, precision, recall, F1, confusion.
 
-Used of a record: `{"kind": "step", "epoch", "iteration", a loss by its name, ...}`, or
+The history of a run is the records of its metrics.jsonl, either
+`{"kind": "step", "epoch", "iteration", a loss by its name, ...}` or
 `{"kind": "epoch", "epoch", "metrics": {name: value}, ...}`; epochs and iterations count from 0.
 """
 
@@ -109,20 +110,20 @@ class Chart(NamedTuple):
     """One figure as two files."""
 
     svg: bytes
-    """Without ground, its ink dark or light as the reader's screen is."""
+    """Transparent ground; ink dark or light as the reader's screen is."""
     png: bytes
-    """On white."""
+    """White ground."""
 
 
 class Line(NamedTuple):
     """One line of a chart."""
 
     name: str
-    """In the legend; empty: not there."""
+    """Name in the legend; empty: not in it."""
     x: Floats
-    """[T]."""
+    """[T] positions."""
     y: Floats
-    """[T]."""
+    """[T] values."""
     color: str
     width: float = 1.3
 
@@ -356,7 +357,7 @@ def _class_lines(
 
 
 def _drawn(draw: Callable[["Figure"], None], width: float, height: float) -> Chart:
-    """What `draw` puts on a figure of so many inches (72 units of an SVG each), as files."""
+    """Figure of `width` x `height` inches (72 units of an SVG each) as files, drawn by `draw`."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

@@ -6,7 +6,7 @@ from html import escape
 
 
 class Html(str):
-    """What is HTML already; any other text is escaped on its way into an element."""
+    """Text that is HTML already; any other text is escaped on its way into an element."""
 
 
 _STYLE = """

@@ -37,7 +37,7 @@ def draw_image(
 
 
 def free_name(folder: Path, image: Path, taken: set[Path]) -> Path:
-    """Where to write the picture of `image`: its name, made unique, and never an input file.
+    """Path for the picture of `image`: its name, made unique, and never an input file.
 
     Args:
         folder: of the pictures.

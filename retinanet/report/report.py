@@ -44,7 +44,7 @@ OWN_PICTURES = (
 
 
 def report_file(folder: Path) -> Path:
-    """Where a report goes: `report.html`, with its pictures beside it in `report/`.
+    """Path of a report: `report.html`, with its pictures beside it in `report/`.
 
     Raises:
         DataError: a file of that name is there that is no report of this program.
@@ -52,7 +52,7 @@ def report_file(folder: Path) -> Path:
     path = folder / "report.html"
     if path.exists() and not path.read_bytes().startswith(BEGINNING):
         raise DataError(
-            f"{path}: no report of this program, which would replace it; move it away, or choose"
+            f"{path}: is not a report of this program, which would replace it; move it, or choose"
             " another --output_dir"
         )
     return path
@@ -69,14 +69,14 @@ def write_report(
     coco: CocoScores | None = None,
     voc: VocScores | None = None,
 ) -> Path:
-    """Write a page on what a model does well and badly, and its pictures beside it.
+    """Write the report of a model, one page, and its pictures beside it.
 
     Args:
         folder: for `report.html` and `report/`; those of an earlier report are replaced.
         dataset: the validation data; None: the page is on the training alone.
         detections: one an image, in the order of the data set, in pixels of the files.
         title: of the page.
-        facts: what else a reader should know, by name: the model, the data, the command.
+        facts: further facts by name: the model, the data, the command.
         history: records of `metrics.jsonl`; none where nothing was trained.
         coco: the scores of these detections, where they are known already.
         voc: likewise; its IoU and score thresholds are the report's.
@@ -92,7 +92,7 @@ def write_report(
     heading = element("h1", title)
     facts_list = definitions(facts, "facts")
     if dataset is None:
-        nothing = "Without validation data there is nothing to say of what the model finds."
+        nothing = "There is no validation data, so detections were not measured."
         sections = [heading, element("p", nothing), facts_list, training(history, pictures)]
     else:
         found = find(dataset, detections, coco, voc)
@@ -159,7 +159,7 @@ def _photo(
     annotations: Floats,
     caption: str,
 ) -> Html:
-    """Draw detections and annotations [M, 5] on an image, for the page and as a file."""
+    """Image with detections and annotations [M, 5] drawn on it, for the page and as a file."""
     dataset = findings.dataset
     names = dataset.class_names
     image = Image.fromarray(dataset.load_image(index))

@@ -1,4 +1,7 @@
-"""What is known of a model's detections, as parts of a page; charts are written as PNGs too."""
+"""Sections of the report: numbers, curves, confusion matrix, class table.
+
+Each chart is part of the page and a PNG beside it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +34,7 @@ CLASSES_IN_MATRIX = 20
 CLASSES_BESIDE_TEXT = 10  # a larger matrix gets the whole width
 
 
-MISTAKES = 10  # that are named
+MISTAKES = 10  # in the table of the most frequent ones
 
 
 FILES = ("losses.png", "scores.png", "precision_recall.png", "f1.png", "confusion.png")
@@ -39,17 +42,17 @@ FILES = ("losses.png", "scores.png", "precision_recall.png", "f1.png", "confusio
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a report says of some detections."""
+    """Detections of a data set with all their scores."""
 
     dataset: Data
     coco: CocoScores
     voc: VocScores
     best_f1: tuple[float, float] | None
-    """The threshold at which the classes' mean F1 is best, and that F1."""
+    """Threshold of the best mean F1 over classes, and that F1."""
     threshold: float
-    """Scores of at least it make the confusion matrix and the pictures: the best, else 0.5."""
+    """Least score in the confusion matrix and the pictures: that of the best F1, else 0.5."""
     images: list[Matches]
-    """One an image, with the detections that reach the threshold."""
+    """Matches of every image, of the detections that reach the threshold."""
 
 
 def find(
@@ -58,7 +61,7 @@ def find(
     coco: CocoScores | None = None,
     voc: VocScores | None = None,
 ) -> Findings:
-    """Look at detections from all sides; arguments as `report.write_report`."""
+    """Evaluate detections for a report; arguments as `report.write_report`."""
     thresholds = (
         (voc.iou_threshold, voc.score_threshold) if voc else (0.5, DEFAULT_LIMITS.score_threshold)
     )
@@ -77,7 +80,7 @@ def find(
 
 
 def summary(findings: Findings) -> Html:
-    """What was looked at, and the numbers that matter most."""
+    """Images, classes and boxes that were evaluated, and the main numbers."""
     voc, stats = findings.voc, findings.coco.stats
     counts = (
         f"images: {len(findings.images):,}",
@@ -98,7 +101,7 @@ def summary(findings: Findings) -> Html:
 
 
 def training(history: Records, folder: Path) -> Html:
-    """Losses and scores over the run."""
+    """Losses and scores over the epochs of the run."""
     charts = {
         "losses": (losses_chart(history), "Losses over the epochs"),
         "scores": (scores_chart(history), "Average precision after each epoch"),
@@ -150,7 +153,7 @@ def precision_and_recall(findings: Findings, folder: Path) -> Html:
 
 
 def confusion(findings: Findings, folder: Path) -> Html:
-    """What was taken for what."""
+    """Confusion matrix and the most frequent mistakes."""
     names, iou_threshold = findings.dataset.class_names, findings.voc.iou_threshold
     matrix = confusion_matrix(findings.images, len(names), iou_threshold)
     counts, shown = condensed(matrix, names, CLASSES_IN_MATRIX)
@@ -172,7 +175,7 @@ def confusion(findings: Findings, folder: Path) -> Html:
     )
     mistakes = [(what, f"{count:,}") for count, what in frequent_mistakes(matrix, names, MISTAKES)]
     return section(
-        "What was taken for what",
+        "Confusion matrix",
         element("p", text),
         element(
             "div",
@@ -184,7 +187,7 @@ def confusion(findings: Findings, folder: Path) -> Html:
 
 
 def class_table(findings: Findings) -> Html:
-    """Every class with its numbers, as validate.py says them."""
+    """Class table, with the numbers that validate.py prints."""
     voc, coco = findings.voc, findings.coco
     groups = (("", 4), (f"scores above {voc.score_threshold:g}", 2), ("where F1 is best", 4))
     head = (
@@ -216,7 +219,7 @@ def class_table(findings: Findings) -> Html:
 
 
 def coco_numbers(coco: CocoScores) -> Html:
-    """The twelve numbers, as validate.py says them."""
+    """COCO's twelve numbers, as validate.py prints them."""
     values = {name: three_digits(value) for name, value in coco.stats.items()}
     return section(
         "COCO's numbers",
@@ -237,6 +240,6 @@ def _chart(path: Path, chart: Chart, alt: str, caption: str = "") -> Html:
 
 
 def _bar(value: float | None) -> Html:
-    """A number and a bar of its length, in a place for 1."""
+    """A number beside a bar of its length; the full bar is 1."""
     length = element("i", style=f"width:{100 * max(value or 0, 0):.0f}%")
     return joined(element("i", length, class_="bar"), three_digits(value))

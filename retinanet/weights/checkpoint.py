@@ -25,9 +25,9 @@ class Checkpoint:
     config: ModelConfig
     weights: dict[str, Tensor]
     class_names: tuple[str, ...] = ()
-    """By label; empty where the file does not say."""
+    """Class names by label; empty where the file does not give them."""
     min_side: int = 608
-    """To which images were resized in training, pixels."""
+    """Shorter side of the images in training, pixels; `max_side` is the most of the longer one."""
     max_side: int = 1024
     epoch: int | None = None
     """The last one trained, from 0."""
@@ -84,7 +84,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def resnet_depth(weights: Mapping[str, Tensor], path: object) -> int:
-    """Which ResNet a state dict belongs to, from its names: how many blocks, of which kind."""
+    """Depth of the ResNet of a state dict, from the number and kind of the blocks it names."""
     blocks = tuple(
         len({name.split(".")[1] for name in weights if name.startswith(f"layer{stage}.")})
         for stage in (1, 2, 3, 4)
@@ -210,7 +210,7 @@ def _shape(tensor: Tensor | None) -> str:
 
 
 def _checkpoint_of(content: dict[str, Any], path: Path) -> Checkpoint:
-    """Make sense of a file of this project."""
+    """Checkpoint from the content of a file of this project."""
     if "config" not in content:
         raise DataError(f"{path}: it is no model; expected a checkpoint of train.py")
     version = printable(shown(content["version"]))

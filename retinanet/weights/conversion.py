@@ -1,4 +1,4 @@
-"""RetinaNets that other projects trained: their names, orders and units, said in ours, and back.
+"""RetinaNets of other projects: their names, orders and units converted to ours, and back.
 
 What can be said in the weights is folded into them: the order of anchors, classes and colours, the
 units of the deltas, the epsilon of batch norm. The rest are settings of the model.
@@ -56,7 +56,7 @@ class Converted(NamedTuple):
     class_names: tuple[str, ...]
     """COCO's, where their number says so; else empty."""
     note: str
-    """What was taken for granted, if anything."""
+    """Assumption that was made, if any."""
 
 
 def state_dict(content: object, source_name: str, file: object) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _four_digits(values: object) -> str:
 def convert(
     tensors: Mapping[str, Tensor], source_name: str, file: object, bn_eps: float | None = None
 ) -> Converted:
-    """Say another project's weights in ours.
+    """Convert another project's weights to ours.
 
     Args:
         tensors: as `state_dict` gives them.

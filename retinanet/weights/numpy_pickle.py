@@ -37,7 +37,7 @@ def _new_array(*nothing: object) -> _Array:
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """How old pickles say bytes."""
+    """Bytes as old pickles hold them: text in latin-1."""
     return text.encode("latin1")
 
 
@@ -72,7 +72,7 @@ def _plain(value: object, levels: int = 3) -> object:
 
 
 def read_numpy_pickle(path: Path) -> object:
-    """What is in a pickle of dicts, numbers, text and numpy arrays; the arrays as tensors.
+    """Read a pickle of dicts, numbers, text and numpy arrays; the arrays become tensors.
 
     Raises:
         Exception: of any kind; the file is damaged, or it names anything else.

@@ -1,4 +1,4 @@
-"""What a training starts from: nothing, a backbone, or a whole detector of any project."""
+"""Initial weights of a training: none, a backbone's, or a whole detector's of any project."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -53,7 +53,7 @@ def start_weights(source: str, depth: int) -> Start:
 
 
 def resumed_start(state: Mapping[str, Any]) -> Start:
-    """What a resumed run started from: the settings in its state; its weights come later.
+    """Network settings in the state of a resumed run; its weights come later.
 
     Raises:
         DataError: they are no settings of a model.
@@ -77,8 +77,8 @@ def start_config(
     """The settings of the model to train: those of a detector that it starts from, if any.
 
     Args:
-        start: what training starts from.
-        source: what the messages call it.
+        start: initial weights and their settings.
+        source: name of the start, for messages.
         num_classes: K, whatever the start's.
         depth: of the ResNet, which is the start's.
         anchors: the settings of anchors that were asked for: tuples by name.

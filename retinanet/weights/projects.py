@@ -1,4 +1,4 @@
-"""Other projects that train this network: what they call its weights, and how they use them."""
+"""Other projects that train this network: their names of its weights, and their settings."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -18,11 +18,11 @@ class Source:
 
     title: str
     backbone: Callable[[str], str]
-    """Its name of a weight of the ResNet, from ours."""
+    """Their name of a ResNet's weight, from ours."""
     names: tuple[str, ...]
     """Its names of the modules of `_OURS`, as far as it has them."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Of our model."""
+    """Settings of our model that make it theirs."""
     anchor_order: tuple[int, ...] = tuple(range(9))
     """Its anchor that is our first, second ..."""
     bn_eps: float = BN_EPS

@@ -1,4 +1,4 @@
-"""Reading files of weights without ever running what is in them."""
+"""Files of weights, read without ever running what is in them."""
 
 import warnings
 import zipfile
@@ -143,7 +143,7 @@ def check_weights(weights: Mapping[Any, object], path: Path) -> None:
 
 
 def _weight_problem(value: object) -> str:
-    """What is wrong with a weight; empty where nothing is."""
+    """Fault of a weight; empty where there is none."""
     if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_quantized:
         return "is no plain tensor"
     if value.device.type != "cpu":  # meta: a shape without numbers

@@ -1,4 +1,4 @@
-"""What was taken for what, and where a detector is most wrong."""
+"""Confusion matrix, mistakes and the images with the worst of them."""
 
 import numpy as np
 import pytest

@@ -142,7 +142,7 @@ def test_writing_again_replaces_the_old_report_and_nothing_else(
 
 def test_a_file_of_somebody_else_is_not_replaced(tmp_path: Path, data: CSVDataset) -> None:
     (tmp_path / "report.html").write_text("<html>my thesis</html>")
-    with pytest.raises(DataError, match=r"report\.html: no report of this program.*move it away"):
+    with pytest.raises(DataError, match=r"report\.html: is not a report of this program.*move it away"):
         write_report(tmp_path, data, FOUND, title="run", facts={})
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
@@ -168,7 +168,7 @@ def test_nothing_annotated(tmp_path: Path) -> None:
 
 def test_a_run_without_validation_data(tmp_path: Path) -> None:
     html = write_report(tmp_path, None, [], title="run", facts=FACTS, history=[STEP]).read_text()
-    assert "Without validation data" in html
+    assert "There is no validation data" in html
     assert html.count("<img") == 1
 
 
