@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from retinanet.data.shapes import SampleData
+from retinanet.report.report import OWN_PICTURES
 from tests.support.paths import GOLDEN
 
 
@@ -39,6 +40,23 @@ def csv_run_flags(sample: SampleData, folder: Path, *more: str) -> list[str]:
         *("--depth", "18", "--weights", "none", "--min_side", "64", "--max_side", "96"),
         *("--workers", "0", "--precision", "fp32", "--output_dir", str(folder), *more),
     ]
+
+
+# Flags of a small and exact training run on any data.
+SMALL = [
+    *("--depth", "18", "--weights", "none", "--epochs", "2", "--batch_size", "2"),
+    *("--min_side", "64", "--max_side", "96", "--workers", "0", "--precision", "fp32"),
+]
+
+
+def files(folder: Path) -> list[str]:
+    """The files below a folder, without the pictures of a report, which depend on its mistakes."""
+    found = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    return [str(path) for path in found if path.name not in OWN_PICTURES]
+
+
+def csv_flags(sample: SampleData) -> list[str]:
+    return ["--csv_train", str(sample.csv_train), "--csv_classes", str(sample.csv_classes)]
 
 
 def golden_arrays(name: str) -> dict[str, Tensor]:

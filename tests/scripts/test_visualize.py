@@ -1,0 +1,68 @@
+"""visualize.py: what it draws, saves and never overwrites."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import visualize
+from retinanet.data.shapes import SampleData
+from tests.support.helpers import files
+
+pytestmark = pytest.mark.usefixtures("narrow")
+
+
+@pytest.mark.parametrize("source", ["csv", "coco", "folder", "file"])
+def test_visualize(
+    sample: SampleData,
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    source: str,
+) -> None:
+    images = sample.coco_root / "images" / "val2017"
+    flags = {
+        "csv": ["--dataset", "csv", "--csv_val", str(sample.csv_val), "--ground_truth"],
+        "coco": ["--dataset", "coco", "--coco_path", str(sample.coco_root)],
+        "folder": ["--image_dir", str(images), "--class_list", str(sample.csv_classes)],
+        "file": ["--image_dir", str(images / "0002.jpg")],
+    }[source]
+    flags += ["--model", str(run / "model_final.pt"), "--output_dir", str(tmp_path / "out")]
+    assert visualize.main([*flags, "--score_threshold", "0.001", "--workers", "0"]) == 0
+    expected = ["0002.jpg"] if source == "file" else [f"000{n}.jpg" for n in (1, 2, 3, 4)]
+    assert files(tmp_path / "out") == expected
+    with Image.open(images / "0002.jpg") as before, Image.open(tmp_path / "out/0002.jpg") as after:
+        assert before.size == after.size
+    said = capsys.readouterr().out.splitlines()
+    assert sum("0002.jpg: " in line for line in said) > 0
+
+
+def test_visualize_saves_what_is_asked_for(
+    sample: SampleData, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pattern = str(sample.coco_root / "images" / "val2017" / "000[12].jpg")
+    flags = [str(run / "model_final.pt"), "--images", pattern, "--score_threshold", "0.001"]
+    flags += ["--workers", "0", "--output_dir", str(tmp_path), "--classes", "star", "ring"]
+    assert visualize.main([*flags, "--save", "json", "csv", "coco"]) == 0
+    assert files(tmp_path) == ["predictions.csv", "predictions.json", "predictions_coco.json"]
+    images = json.loads((tmp_path / "predictions.json").read_text())
+    assert [Path(image["image"]).name for image in images] == ["0001.jpg", "0002.jpg"]
+    found = [detection for image in images for detection in image["detections"]]
+    assert {detection["class"] for detection in found} <= {"star", "ring"}
+    assert len(found) == len(json.loads((tmp_path / "predictions_coco.json").read_text())) > 0
+    capsys.readouterr()
+    assert visualize.main([*flags, "--classes", "cow"]) == 1
+    assert "--classes cow: the model knows ring, square, star, triangle" in capsys.readouterr().err
+
+
+def test_visualize_never_writes_onto_its_input(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (70, 50), "red").save(folder / "a.jpg")
+    Image.new("RGB", (70, 50), "red").save(folder / "a.png")
+    before = (folder / "a.jpg").read_bytes()
+    flags = ["--model", str(run / "model_final.pt"), "--image_dir", str(folder)]
+    assert visualize.main([*flags, "--output_dir", str(folder), "--workers", "0"]) == 0
+    assert files(folder) == ["a.jpg", "a.png", "a_2.jpg", "a_3.jpg"]
+    assert (folder / "a.jpg").read_bytes() == before
