@@ -23,7 +23,7 @@ from retinanet.inference.results import coco_results
 from retinanet.report.report import report_file, write_report
 from retinanet.runtime.console import say
 from retinanet.runtime.device import start_runtime
-from retinanet.runtime.files import write_whole
+from retinanet.runtime.files import check_output_dir, write_whole
 from retinanet.weights.checkpoint import load_checkpoint
 
 
@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.report and not args.output_dir:
         flags.error("--report needs --output_dir")
     runtime = start_runtime(args.device, args.precision)
+    if args.output_dir:
+        check_output_dir(args.output_dir)
     if args.report:
         report_file(Path(args.output_dir))  # that of someone else is said before the work
     checkpoint = load_checkpoint(file)

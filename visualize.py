@@ -23,6 +23,7 @@ from retinanet.report.drawing import show
 from retinanet.report.pictures import draw_image, free_name, save_picture
 from retinanet.runtime.console import progress, say
 from retinanet.runtime.device import start_runtime
+from retinanet.runtime.files import check_output_dir
 from retinanet.weights.checkpoint import load_checkpoint
 
 
@@ -109,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     file = model_file(flags, args)
     if args.show and "pictures" not in args.save:
         flags.error("--show shows the pictures; add pictures to --save")
+    check_output_dir(args.output_dir)
     runtime = start_runtime(args.device, args.precision)
     checkpoint = load_checkpoint(file)
     transform = evaluation_transform(checkpoint.min_side, checkpoint.max_side)

@@ -3,13 +3,14 @@
 import importlib.metadata
 import os
 import platform
+import re
 import sys
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 
-from retinanet.errors import DataError
+from retinanet.errors import DataError, printable
 from retinanet.runtime.distributed import join_process_group
 
 if sys.platform != "win32":
@@ -62,12 +63,7 @@ def start_runtime(device: str, precision: str, seed: int | None = None) -> Runti
                 f"--device {device}: under torchrun each process takes its own GPU; give cuda"
             )
         device = f"cuda:{os.environ['LOCAL_RANK']}"
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"--device {device}: not to be had here ({reason}); try cpu") from error
+    chosen = usable_device(device)
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it
     if chosen.type == "cuda" and chosen.index is not None:
         torch.cuda.set_device(chosen)
@@ -81,6 +77,26 @@ def start_runtime(device: str, precision: str, seed: int | None = None) -> Runti
     return Runtime(
         chosen, names[precision], rank=int(os.environ.get("RANK", "0")), world_size=world_size
     )
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of a name, after a try whether it works.
+
+    Raises:
+        DataError: there is no such device; names those that there are.
+    """
+    here = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
+    here += ["mps"] * torch.backends.mps.is_available()
+    guess = re.sub(r"^(?:gpu|cuda)?:?(\d*)$", r"cuda:\1", name.lower()).rstrip(":")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        known = (guess != name.lower() and f"; its name is {guess}") or ""
+        raise DataError(
+            f"--device {printable(name)}: no such device here{known}; give one of {', '.join(here)}"
+        ) from error
+    return device
 
 
 def _multiplies_bf16(device: torch.device) -> bool:

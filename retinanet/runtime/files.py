@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from retinanet.errors import DataError
+from retinanet.errors import DataError, printable
 
 READING_THREADS = min(16, 4 * (os.cpu_count() or 1))  # they mostly wait for the disk
 
@@ -35,13 +35,29 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             f"{path}: could not be written ({reason}); make room, or choose another --output_dir"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # such as the one that is said already
+            temporary.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, making its folder; errors as `whole_file`."""
     with whole_file(path) as stream:
         stream.write(content)
+
+
+def check_output_dir(folder: str | Path, advice: str = "choose another --output_dir") -> None:
+    """Refuse a folder that nothing can be written to, before the work; none is made.
+
+    Raises:
+        DataError: it is a file or below one, or may not be written to.
+    """
+    path = Path(folder)
+    while not os.path.lexists(path):
+        path = path.parent
+    if not path.is_dir():
+        raise DataError(f"{printable(path)}: a file; expected a folder; {advice}")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise DataError(f"{printable(path)}: may not be written to; {advice}")
 
 
 def first_free(path: Path, taken: Callable[[Path], bool]) -> Path:

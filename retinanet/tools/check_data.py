@@ -25,7 +25,7 @@ from retinanet.data_check.text import anchor_text, count_table, file_text, size_
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig
 from retinanet.runtime.console import say
-from retinanet.runtime.files import write_whole
+from retinanet.runtime.files import check_output_dir, write_whole
 
 
 def parser() -> Parser:
@@ -132,6 +132,8 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Read, count, tell; write where wanted."""
     args = parse(argv)
+    if args.output_dir:
+        check_output_dir(args.output_dir)
     data = open_data(args)
     for part, dataset in data.items():
         tell_notes(f"{part.capitalize()} data", dataset)

@@ -11,6 +11,7 @@ from retinanet.cli.parser import Parser, positive_float
 from retinanet.cli.script import script
 from retinanet.errors import DataError
 from retinanet.runtime.console import say
+from retinanet.runtime.files import check_output_dir
 from retinanet.weights.checkpoint import load_checkpoint, load_foreign, save_checkpoint, write_file
 from retinanet.weights.conversion import to_torchvision
 from retinanet.weights.projects import SOURCES
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         flags.error("--csv_classes and --bn_eps go with --from")
     if args.output.exists() and not args.overwrite:
         raise DataError(f"{args.output}: it exists; pass --overwrite or choose another name")
+    check_output_dir(args.output.parent, "choose another OUT")
     if args.source:
         convert_from(args)
     else:

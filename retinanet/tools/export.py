@@ -21,7 +21,7 @@ from retinanet.data.images import image_files, read_image
 from retinanet.errors import DataError
 from retinanet.postprocess import DetectionLimits
 from retinanet.runtime.console import say
-from retinanet.runtime.files import write_whole
+from retinanet.runtime.files import check_output_dir, write_whole
 from retinanet.tools.onnx_compare import Agreement, cases, compare
 from retinanet.tools.onnx_graph import (
     DETECTION_OUTPUTS,
@@ -119,6 +119,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         raise DataError(f"{path}: expected a name that ends in .onnx")
     if path.exists() and not overwrite:
         raise DataError(f"{path}: it exists; pass --overwrite or choose another name")
+    check_output_dir(path.parent, "choose another OUT")
 
 
 def read_photographs(paths: Sequence[str] | None) -> list[NDArray[np.uint8]]:
