@@ -1,9 +1,10 @@
 """A trained detector in Python: images in, numpy arrays in pixels of those images out."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, overload
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 import torch
@@ -12,11 +13,12 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import Compose
 
-from retinanet.data.images import image_size, read_image
+from retinanet.data.images import read_image
 from retinanet.data.transforms import Normalizer, Resizer, Sample
 from retinanet.errors import DataError
-from retinanet.inference.prediction import predict
+from retinanet.inference.prediction import predict_stream
 from retinanet.postprocess import DEFAULT_LIMITS, DetectionLimits, Detections
+from retinanet.runtime.console import progress as progress_bar
 from retinanet.runtime.device import start_runtime
 from retinanet.weights.checkpoint import load_checkpoint
 
@@ -39,11 +41,47 @@ class Result:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def to_supervision(self) -> Any:
+        """As `supervision.Detections`, with the names under `data["class_name"]`.
+
+        Raises:
+            ImportError: supervision is not installed.
+        """
+        import supervision  # a package for drawing, tracking and counting; not needed otherwise
+
+        return supervision.Detections(
+            xyxy=self.boxes,
+            confidence=self.scores,
+            class_id=self.labels,
+            data={"class_name": self.names},
+        )
+
+    def to_coco(
+        self, image_id: int | str, category_ids: Mapping[str, int] | None = None
+    ) -> list[dict[str, Any]]:
+        """As records of COCO's results format, in plain numbers.
+
+        Args:
+            image_id: of the image.
+            category_ids: by class name; label + 1 where left out.
+        """
+        columns = (self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names)
+        return [
+            {
+                "image_id": image_id,
+                "category_id": category_ids[str(name)] if category_ids else label + 1,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": score,
+            }
+            for (x1, y1, x2, y2), score, label, name in zip(*columns, strict=True)
+        ]
+
 
 class Detector:
     """A saved model with all that stands between an image and its boxes.
 
-    Called with an image it gives a `Result`, with a list of images a list of them. An image is
+    Called with an image it gives a `Result`, with a list of images a list of them; `stream` takes
+    any number of images and gives results as they come. An image is
 
     - a path: the file is turned upright, as its EXIF orientation says;
     - a PIL image, a numpy array [H, W, 3] or [H, W], a tensor [3, H, W] or [1, H, W]: uint8, RGB or
@@ -107,61 +145,82 @@ class Detector:
             DataError: a file is missing, damaged or no image, or an image is of no kind above.
         """
         pictures = images if isinstance(images, list | tuple) else [cast(ImageInput, images)]
-        found = predict(
-            self.model,
-            _Pictures(pictures, self.transform),
-            DetectionLimits(
-                self.score_threshold,
-                self.nms_threshold,
-                self.candidates_per_level,
-                self.max_detections,
-                self.class_agnostic_nms,
-            ),
-            batch_size=self.batch_size,
-            autocast=self.autocast,
-        )
-        results = [self._named(detections) for detections in found]
+        results = [result for _, result in self.stream(pictures)]
         return results if pictures is images else results[0]
+
+    def stream(
+        self,
+        images: Iterable[ImageInput],
+        *,
+        on_bad_image: Literal["error", "skip"] = "error",
+        workers: int = 0,
+        progress: bool = False,
+    ) -> Iterator[tuple[ImageInput, Result]]:
+        """Detect the objects in any number of images, taken as they are wanted.
+
+        Memory holds some batches of images, not all: `images` may be a generator without end.
+
+        Args:
+            images: of any kind that the detector takes; paths need least memory.
+            on_bad_image: skip warns of files that cannot be read and leaves them out.
+            workers: threads that decode files ahead.
+            progress: whether to show a bar.
+
+        Yields:
+            Each image as it was given, and its result, in order.
+
+        Raises:
+            DataError: as a call does, when the turn of the image has come.
+        """
+        numbered: Iterable[tuple[int, ImageInput]] = enumerate(images)
+        if progress:
+            total = len(images) if isinstance(images, Sized) else None
+            numbered = progress_bar(numbered, total=total, desc="detect")
+        for (_, image), found in predict_stream(
+            self.model,
+            numbered,
+            self._sample,
+            self._limits(),
+            batch_size=self.batch_size,
+            threads=workers,
+            autocast=self.autocast,
+        ):
+            if not isinstance(found, DataError):
+                yield image, self._named(found)
+            elif on_bad_image == "skip":
+                warnings.warn(f"skipped: {found}", stacklevel=2)
+            else:
+                raise found
+
+    def _limits(self) -> DetectionLimits:
+        return DetectionLimits(
+            self.score_threshold,
+            self.nms_threshold,
+            self.candidates_per_level,
+            self.max_detections,
+            self.class_agnostic_nms,
+        )
+
+    def _sample(self, numbered: tuple[int, ImageInput]) -> Sample:
+        """What the network is given of an image.
+
+        Raises:
+            DataError: it cannot be read, or is of no kind that the detector takes.
+        """
+        index, image = numbered
+        pixels = read_image(image) if isinstance(image, str | Path) else _rgb_pixels(image)
+        if pixels is None:
+            raise DataError(
+                f"image {index}: {_described(image)}; expected a path, a PIL image of 8 bits,"
+                " or uint8 RGB or grey: a numpy array [H, W, 3] or [H, W], a tensor [3, H, W]"
+                f"{'; pass what gives images to stream' if isinstance(image, Iterator) else ''}"
+            )
+        # A copy: torch warns of arrays that must not be written to, as Pillow's.
+        return self.transform({"img": torch.from_numpy(pixels.copy()), "annot": torch.zeros(0, 5)})
 
     def _named(self, detections: Detections) -> Result:
         scores, labels, boxes = (tensor.numpy() for tensor in detections)
         return Result(boxes, scores, labels, np.array(self.class_names)[labels])
-
-
-class _Pictures:
-    """Images of any kind as the samples that `inference.predict` takes."""
-
-    def __init__(self, pictures: Sequence[ImageInput], transform: Compose) -> None:
-        self.pictures, self.transform = pictures, transform
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: int) -> Sample:
-        pixels = self._pixels(index)
-        # A copy: torch warns of arrays that must not be written to, as Pillow's.
-        return self.transform({"img": torch.from_numpy(pixels.copy()), "annot": torch.zeros(0, 5)})
-
-    def image_aspect_ratio(self, index: int) -> float:
-        """Width / height, by which `predict` brings images of one shape together."""
-        picture = self.pictures[index]
-        if isinstance(picture, str | Path):
-            height, width = image_size(picture)
-        else:
-            height, width = self._pixels(index).shape[:2]
-        return width / height
-
-    def _pixels(self, index: int) -> NDArray[np.uint8]:
-        picture = self.pictures[index]
-        if isinstance(picture, str | Path):
-            return read_image(picture)
-        pixels = _rgb_pixels(picture)
-        if pixels is None:
-            raise DataError(
-                f"image {index}: {_described(picture)}; expected a path, a PIL image of 8 bits,"
-                " or uint8 RGB or grey: a numpy array [H, W, 3] or [H, W], a tensor [3, H, W]"
-            )
-        return pixels
 
 
 def _rgb_pixels(picture: object) -> NDArray[np.uint8] | None:

@@ -1,7 +1,11 @@
-"""Detections of a whole data set, in pixels of its files. It knows nothing of metrics."""
+"""Detections of a data set or a stream of images, in pixels of their files.
 
-from collections.abc import Iterable, Iterator
+It knows nothing of metrics.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice, zip_longest
 from typing import Any, Protocol, cast
 
 import torch
@@ -10,6 +14,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from retinanet.boxes import clip_boxes
 from retinanet.data.transforms import Sample
+from retinanet.errors import DataError
+from retinanet.inference.batching import (
+    Item,
+    Key,
+    Value,
+    batches_of_one_shape,
+    in_order,
+    loaded_ahead,
+)
 from retinanet.model import RetinaNet
 from retinanet.postprocess import (
     DEFAULT_LIMITS,
@@ -19,6 +32,8 @@ from retinanet.postprocess import (
 from retinanet.runtime.console import progress as progress_bar
 from retinanet.runtime.distributed import gather, rank_and_world_size
 from retinanet.runtime.signals import leave_signals_to_main
+
+WINDOW = 8  # batches whose samples wait for others of their shape
 
 
 class SampleDataset(Protocol):
@@ -60,31 +75,134 @@ def predict(
         One `Detections` an image, in the order of the data set, on the CPU; boxes in float32 pixels
         of the file, clipped to it.
     """
-    network = cast(RetinaNet, getattr(model, "module", model))
-    device = next(network.parameters()).device
     order = own_part(loading_order(dataset))
-    loaded = load_samples(dataset, order, workers=workers, pin_memory=device.type == "cuda")
+    pin_memory = _network(model)[1].type == "cuda"
+    loaded = load_samples(dataset, order, workers=workers, pin_memory=pin_memory)
     if progress:
         loaded = progress_bar(loaded, total=len(order), desc="detect")
-
     found: dict[int, Detections] = {}
-    with torch.inference_mode(), evaluation_mode(model):
-        for group in group_by_shape(loaded, batch_size):
-            # Copied one by one: a stack of pinned tensors would not be pinned. [B, H, W, 3] seen as
-            # [B, 3, H, W] is channels_last as it lies.
-            images = [sample["img"].to(device, non_blocking=True) for _, sample in group]
-            # Scores, boxes and suppression are float32 all the same: see `detect_image`.
-            with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                batch = network.detect(
-                    torch.stack(images).permute(0, 3, 1, 2),
-                    [picture_size(sample) for _, sample in group],
-                    limits,
-                )
-            for (index, sample), detections in zip(group, batch, strict=True):
-                found[index] = to_original(detections, sample)
+    for index, result in detect_samples(
+        model, loaded, limits, batch_size=batch_size, autocast=autocast
+    ):
+        if isinstance(result, DataError):
+            raise result
+        found[index] = result
     for part in gather(found):
         found.update(part)
     return [found[index] for index in range(len(dataset))]
+
+
+def predict_stream(
+    model: nn.Module,
+    items: Iterable[Item],
+    load: Callable[[Item], Sample],
+    limits: DetectionLimits = DEFAULT_LIMITS,
+    *,
+    batch_size: int = 4,
+    threads: int = 0,
+    autocast: torch.dtype | None = None,
+) -> Iterator[tuple[Item, Detections | DataError]]:
+    """Detect the objects in images that are loaded as they are wanted, however many they are.
+
+    Memory holds a window of some batches. An image that cannot be loaded stops nothing. Under
+    torchrun every process must be given the same items; it takes a part, and all get all results.
+
+    Args:
+        model: as `predict` takes it.
+        items: paths, numbers: whatever names an image.
+        load: the normalised sample of an item.
+        limits: thresholds and most numbers.
+        batch_size: most images at a time.
+        threads: that load; 0 loads in this one.
+        autocast: as `predict` takes it.
+
+    Yields:
+        Each item in its order, with its detections as `predict` gives them, or with the error.
+    """
+
+    def load_or_say(item: tuple[int, Item]) -> Sample:
+        try:
+            return load(item[1])
+        except DataError as error:
+            return {"unreadable": str(error)}
+
+    rank, world_size = rank_and_world_size()
+    loaded = loaded_ahead(enumerate(islice(items, rank, None, world_size)), load_or_say, threads)
+    found = in_order(
+        detect_samples(
+            model,
+            loaded,
+            limits,
+            batch_size=batch_size,
+            window=WINDOW * batch_size,
+            autocast=autocast,
+        )
+    )
+    return found if world_size == 1 else _of_all_processes(found, WINDOW * batch_size)
+
+
+def _of_all_processes(own: Iterator[Value], count: int) -> Iterator[Value]:
+    """The results of all processes in turn, exchanged after every `count` of each."""
+    while any(parts := gather(list(islice(own, count)))):
+        for row in zip_longest(*parts):
+            yield from (value for value in row if value is not None)
+
+
+def detect_samples(
+    model: nn.Module,
+    loaded: Iterable[tuple[Key, Sample]],
+    limits: DetectionLimits,
+    *,
+    batch_size: int,
+    window: int | None = None,
+    autocast: torch.dtype | None = None,
+) -> Iterator[tuple[Key, Detections | DataError]]:
+    """Detect the objects in samples as they come.
+
+    Args:
+        model: as `predict` takes it.
+        loaded: samples, each with a key.
+        limits: thresholds and most numbers.
+        batch_size: most samples at a time, all of one shape.
+        window: how many later samples one waits for others of its shape; a batch's by default.
+        autocast: as `predict` takes it.
+
+    Yields:
+        Each key with detections in pixels of the file, on the CPU, batch by batch; or with the
+        error of a sample that could not be read.
+    """
+    for group in batches_of_one_shape(loaded, batch_size, window or batch_size):
+        if message := group[0][1].get("unreadable"):
+            yield group[0][0], DataError(message)
+            continue
+        batch = _detect([sample for _, sample in group], model, limits, autocast)
+        for (key, sample), detections in zip(group, batch, strict=True):
+            yield key, to_original(detections, sample)
+
+
+def _detect(
+    samples: Sequence[Sample],
+    model: nn.Module,
+    limits: DetectionLimits,
+    autocast: torch.dtype | None,
+) -> list[Detections]:
+    """Detections of samples of one shape, in pixels of the network's input."""
+    network, device = _network(model)
+    with torch.inference_mode(), evaluation_mode(model):
+        # Copied one by one: a stack of pinned tensors would not be pinned. [B, H, W, 3] seen as
+        # [B, 3, H, W] is channels_last as it lies.
+        images = [sample["img"].to(device, non_blocking=True) for sample in samples]
+        # Scores, boxes and suppression are float32 all the same: see `detect_image`.
+        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+            return network.detect(
+                torch.stack(images).permute(0, 3, 1, 2), list(map(picture_size, samples)), limits
+            )
+
+
+def _network(model: nn.Module) -> tuple[RetinaNet, torch.device]:
+    """The detector inside a wrapper, if there is one, and the device it is on."""
+    network = cast(RetinaNet, getattr(model, "module", model))
+    return network, next(network.parameters()).device
 
 
 def own_part(order: list[int]) -> list[int]:
@@ -118,21 +236,6 @@ def load_samples(
 def as_loaded(sample: Any) -> Any:
     """A collate function that leaves a sample alone (torch's own makes lists of its tuples)."""
     return sample
-
-
-def group_by_shape(
-    loaded: Iterable[tuple[int, Sample]], batch_size: int
-) -> Iterator[list[tuple[int, Sample]]]:
-    """Neighbours whose `img` have one shape, at most `batch_size` of them at a time."""
-    group: list[tuple[int, Sample]] = []
-    for index, sample in loaded:
-        shape_changes = group and group[0][1]["img"].shape != sample["img"].shape
-        if shape_changes or len(group) == batch_size:
-            yield group
-            group = []
-        group.append((index, sample))
-    if group:
-        yield group
 
 
 def picture_size(sample: Sample) -> tuple[int, int]:

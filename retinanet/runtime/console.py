@@ -30,7 +30,7 @@ def shows_bars() -> bool:
     return is_main_process() and sys.stderr.isatty()
 
 
-def progress(items: Iterable[Item], *, total: int, desc: str) -> Iterator[Item]:
+def progress(items: Iterable[Item], *, total: int | None, desc: str) -> Iterator[Item]:
     """Pass `items` through, with a bar and an ETA on stderr when that is a terminal."""
     yield from tqdm(
         items, total=total, desc=desc, disable=not shows_bars(), leave=False, unit="img"

@@ -1,5 +1,7 @@
+import json
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -63,6 +65,94 @@ def test_it_finds_what_prediction_finds(detector, photo):
     assert result.names.tolist() == [NAMES[label] for label in expected.labels]
     assert len(result) == len(expected.scores) > 0
     assert result.boxes[:, 2].max() > 96  # pixels of the file, not of the network's input
+
+
+def test_a_stream_gives_results_as_they_come(detector, photo):
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield photo if taken % 3 else data.rocket()
+
+    expected = {True: detector(photo), False: detector(data.rocket())}
+    results = detector.stream(endless(), workers=2)
+    for k in range(1, 41):
+        image, result = next(results)
+        assert (image is photo) == bool(k % 3)
+        assert result.labels.tolist() == expected[image is photo].labels.tolist()
+        np.testing.assert_allclose(result.boxes, expected[image is photo].boxes, atol=1e-2)
+    # Batches of 4 wait for 32 more at most, and 2 threads load 5 ahead.
+    assert taken <= 40 + 32 + 5 + 1
+    results.close()
+
+
+def test_a_stream_holds_no_more_samples_than_its_window(detector, monkeypatch):
+    held, most = weakref.WeakSet(), 0
+
+    class Counted(Normalizer):
+        def __call__(self, sample):
+            nonlocal most
+            out = super().__call__(sample)
+            held.add(out["img"])
+            most = max(most, len(held))
+            return out
+
+    monkeypatch.setattr(detector, "transform", Compose([Resizer(64, 96), Counted()]))
+    shapes = [(64, 64), (64, 96), (96, 64)]
+    images = (np.zeros((*shapes[k * k % 3], 3), np.uint8) for k in range(500))
+    assert sum(1 for _ in detector.stream(images)) == 500
+    assert most <= 8 * detector.batch_size + 3
+
+
+def test_what_cannot_be_read_stops_a_stream_or_is_skipped(detector, photo, tmp_path):
+    paths = [photo, tmp_path / "none.jpg", photo]
+    stream = detector.stream(paths)
+    assert next(stream)[0] is photo
+    with pytest.raises(DataError, match=r"none\.jpg: No such file"):
+        next(stream)
+    with pytest.warns(UserWarning, match=r"skipped: .*none\.jpg: No such file"):
+        results = list(detector.stream(paths, on_bad_image="skip"))
+    assert [image for image, _ in results] == [photo, photo]
+
+
+def test_a_generator_is_for_stream(detector, photo):
+    with pytest.raises(DataError, match=r"builtins.generator; .*pass what gives images to stream$"):
+        detector(path for path in [photo])
+
+
+def test_supervision_in_one_line(detector, photo):
+    supervision = pytest.importorskip("supervision")
+    result = detector(photo)
+    detections = result.to_supervision()
+    assert isinstance(detections, supervision.Detections)
+    np.testing.assert_array_equal(detections.xyxy, result.boxes)
+    np.testing.assert_array_equal(detections.confidence, result.scores)
+    np.testing.assert_array_equal(detections.class_id, result.labels)
+    np.testing.assert_array_equal(detections["class_name"], result.names)
+    sure = detections[detections.confidence > np.median(result.scores)]
+    assert len(sure) == len(result) // 2
+    labels = [str(name) for name in detections["class_name"]]
+    drawn = supervision.LabelAnnotator().annotate(data.chelsea().copy(), detections, labels=labels)
+    assert (drawn != data.chelsea()).any()
+
+
+def test_coco_results_in_one_line(detector, photo):
+    result = detector(photo)
+    records = result.to_coco(image_id=7)
+    assert len(records) == len(result)
+    x1, y1, x2, y2 = result.boxes[0].tolist()
+    assert records[0] == {
+        "image_id": 7,
+        "category_id": result.labels[0] + 1,
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "score": result.scores[0].item(),
+    }
+    assert json.loads(json.dumps(records)) == records
+    ids = {"cat": 17, "dog": 18, "emu": 90}
+    found = {record["category_id"] for record in result.to_coco(7, ids)}
+    assert found == {ids[name] for name in result.names}
 
 
 def test_columns_are_what_supervision_takes(detector, photo):
