@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -30,6 +31,7 @@ SHELL = "\n".join(re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.D
 COMMANDS = re.findall(r"^(?:.*&& )?python (\w+\.py .*|-m retinanet\..*)$", SHELL, re.MULTILINE)
 # Appended to a training command, so that it takes seconds.
 QUICK = "--depth 18 --weights none --epochs 1 --min_side 64 --max_side 96 --workers 0".split()
+pytestmark = pytest.mark.usefixtures("narrow")
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +64,17 @@ def test_commands_are_found() -> None:
     assert len(COMMANDS) >= 9
 
 
+def with_patience(command: str) -> Any:
+    """A command as a parameter; an export takes a minute, and its own tests make another."""
+    slow = command.startswith("-m retinanet.tools.export")
+    return pytest.param(command, marks=pytest.mark.slow if slow else ())
+
+
 # Training, which saves what the others need, comes first.
-@pytest.mark.parametrize("command", sorted(set(COMMANDS), key=lambda c: (c[:5] != "train", c)))
+IN_ORDER = sorted(set(COMMANDS), key=lambda command: (command[:5] != "train", command))
+
+
+@pytest.mark.parametrize("command", [with_patience(command) for command in IN_ORDER])
 def test_command_runs(command: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     monkeypatch.setattr(from_flags, "SAMPLE_SIZE", {"train_images": 4, "val_images": 2})

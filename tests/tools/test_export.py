@@ -35,6 +35,7 @@ LIMITS = DetectionLimits(
     candidates_per_level=200,
     max_detections=20,
 )
+pytestmark = pytest.mark.usefixtures("narrow")
 FLAGS = [
     f"--{name}={value}" for name, value in asdict(LIMITS).items() if not isinstance(value, bool)
 ]
