@@ -36,6 +36,8 @@ from tests.support.hostile import (
     zipped,
 )
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
@@ -333,10 +335,9 @@ CODE = [
 def test_class_names_that_are_code_elsewhere(good: Inputs, tmp_path: Path) -> None:
     """In a page, a chart, a format, a table."""
     content = torch.load(good.model, weights_only=True)
-    output = content["weights"]["classificationModel.output.bias"]
     K = len(CODE)
-    content["weights"]["classificationModel.output.bias"] = output[:1].repeat(9 * K)
-    content["weights"]["classificationModel.output.weight"] = torch.zeros(9 * K, 256, 3, 3)
+    for name in ("classificationModel.output.bias", "classificationModel.output.weight"):
+        content["weights"][name] = torch.cat([content["weights"][name][:1]] * 9 * K)
     content["config"]["num_classes"], content["class_names"] = K, tuple(CODE)
     (tmp_path / "model.pt").write_bytes(saved(content))
     rows = [f'good.jpg,{k},{k},{k + 20},{k + 25},"{name}"\n' for k, name in enumerate(CODE)]

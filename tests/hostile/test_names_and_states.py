@@ -27,6 +27,8 @@ from tests.support.hostile import (
     training,
 )
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Inputs:

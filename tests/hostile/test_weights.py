@@ -42,6 +42,8 @@ from tests.support.hostile import (
     zipped,
 )
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
