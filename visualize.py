@@ -1,7 +1,9 @@
 """Draw and save a detector's findings on images, or on those of a data set."""
 
+import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from retinanet.cli.flags import (
@@ -11,7 +13,7 @@ from retinanet.cli.flags import (
     add_model_flags,
     model_file,
 )
-from retinanet.cli.from_flags import class_names, open_validation_data, predict_as_told
+from retinanet.cli.from_flags import class_names, detect_as_told, open_validation_data
 from retinanet.cli.parser import Parser
 from retinanet.cli.script import script
 from retinanet.data.datasets import ImageFiles
@@ -25,6 +27,8 @@ from retinanet.runtime.console import progress, say
 from retinanet.runtime.device import start_runtime
 from retinanet.runtime.files import check_output_dir
 from retinanet.weights.checkpoint import load_checkpoint
+
+NAMED = 20  # unreadable images that are named at the end
 
 
 def parser() -> Parser:
@@ -62,49 +66,27 @@ def parser() -> Parser:
     return result
 
 
-def of_classes(
-    detections: list[Detections], wanted: Sequence[str] | None, names: Sequence[str]
-) -> list[Detections]:
-    """The detections of some classes.
+def wanted_labels(wanted: Sequence[str] | None, names: Sequence[str]) -> list[int]:
+    """Labels of the classes that are wanted, or of all.
 
     Raises:
         DataError: there is no such class.
     """
-    if wanted is None:
-        return detections
-    unknown = sorted(set(wanted) - set(names))
+    unknown = sorted(set(wanted or ()) - set(names))
     if unknown:
         raise DataError(f"--classes {' '.join(unknown)}: the model knows {', '.join(names)}")
-    kept = []
-    for found in detections:
-        of_interest = [names[label] in wanted for label in found.labels.tolist()]
-        kept.append(Detections(*(column[of_interest] for column in found)))
-    return kept
+    return [label for label, name in enumerate(names) if wanted is None or name in wanted]
 
 
-def draw(
-    folder: Path,
-    images: Images,
-    detections: list[Detections],
-    names: Sequence[str],
-    *,
-    ground_truth: bool,
-    shown: bool,
-) -> None:
-    """Write a picture an image, under its name, and show it if wanted."""
-    taken = {images.image_path(index).resolve() for index in range(len(images))}
-    progressing = progress(detections, total=len(detections), desc="draw")
-    for index, found in enumerate(progressing):
-        picture = draw_image(images, index, found, names, ground_truth=ground_truth)
-        path = free_name(folder, images.image_path(index), taken)
-        save_picture(path, picture)
-        if shown:
-            show(picture, path.name)
+def only(found: Detections, labels: Sequence[int]) -> Detections:
+    """The detections of some classes."""
+    of_interest = [label in labels for label in found.labels.tolist()]
+    return Detections(*(column[of_interest] for column in found))
 
 
 @script
 def main(argv: Sequence[str] | None = None) -> None:
-    """Load, predict, tell, save."""
+    """Load; detect, tell and draw image by image; save."""
     flags = parser()
     args = flags.parse(argv)
     file = model_file(flags, args)
@@ -121,32 +103,68 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         images = open_validation_data(flags, args, checkpoint, transform)
         names = images.class_names
-    of_classes([], args.classes, names)  # a wrong name is said before the work
+    labels = wanted_labels(args.classes, names)
 
-    detections = predict_as_told(checkpoint, images, args, runtime)
-    detections = of_classes(detections, args.classes, names)
-    if not runtime.is_main:
-        return
+    found: dict[int, Detections] = {}
+    errors: list[str] = []
+    taken = {Path(os.path.realpath(images.image_path(index))) for index in range(len(images))}
+    results = detect_as_told(checkpoint, images, args, runtime)
+    for index, result in progress(results, total=len(images), desc="detect"):
+        if isinstance(result, DataError):
+            errors.append(str(result))
+            continue
+        found[index] = only(result, labels)
+        if runtime.is_main:
+            tell(images.image_path(index), found[index], names)
+            if "pictures" in args.save:
+                draw(images, index, found[index], names, args, taken)
+    if runtime.is_main and found:
+        save(images, found, names, args)
+    if errors:
+        raise DataError(unreadable_text(errors, len(images)))
 
-    for index, found in enumerate(detections):
-        for score, label, box in zip(*(column.tolist() for column in found), strict=True):
-            corners = ", ".join(f"{value:.1f}" for value in box)
-            say(f"{printable(images.image_path(index))}: {names[label]} {score:.3f} ({corners})")
-    folder = Path(args.output_dir)
-    if "pictures" in args.save:
-        draw(
-            folder,
-            images,
-            detections,
-            names,
-            ground_truth=args.ground_truth,
-            shown=args.show,
-        )
-    total = sum(len(found.scores) for found in detections)
-    say(f"{total} detections on {len(images)} images: {folder}")
+
+def tell(path: Path, found: Detections, names: Sequence[str]) -> None:
+    """Say a line for each detection of an image."""
+    for score, label, box in zip(*(column.tolist() for column in found), strict=True):
+        corners = ", ".join(f"{value:.1f}" for value in box)
+        say(f"{printable(path)}: {names[label]} {score:.3f} ({corners})")
+
+
+def draw(
+    images: Images,
+    index: int,
+    found: Detections,
+    names: Sequence[str],
+    args: argparse.Namespace,
+    taken: set[Path],
+) -> None:
+    """Write the picture of an image under a free name; show it if wanted."""
+    picture = draw_image(images, index, found, names, ground_truth=args.ground_truth)
+    path = free_name(Path(args.output_dir), images.image_path(index), taken)
+    save_picture(path, picture)
+    if args.show:
+        show(picture, path.name)
+
+
+def save(
+    images: Images, found: Mapping[int, Detections], names: Sequence[str], args: argparse.Namespace
+) -> None:
+    """Write the files of all detections that are asked for."""
+    total = sum(len(detections.scores) for detections in found.values())
+    say(f"{total} detections on {len(found)} images: {args.output_dir}")
     for kind in FORMATS:
         if kind in args.save:
-            say(f"Written: {save_predictions(folder, kind, images, detections, names)}")
+            say(f"Written: {save_predictions(Path(args.output_dir), kind, images, found, names)}")
+
+
+def unreadable_text(errors: Sequence[str], total: int) -> str:
+    """How many images could not be read, and why."""
+    text = f"{len(errors):,} of {total:,} images could not be read"
+    if len(errors) == 1:
+        return f"{text}: {errors[0]}"
+    more = [f"and {len(errors) - NAMED:,} more"] * (len(errors) > NAMED)
+    return "\n".join([f"{text}:", *errors[:NAMED], *more])
 
 
 if __name__ == "__main__":

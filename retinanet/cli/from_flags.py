@@ -1,7 +1,7 @@
 """The data sets, class names and detections that a script's flags name."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torchvision.transforms import Compose
@@ -13,7 +13,8 @@ from retinanet.data.datasets import CocoDataset, CSVDataset, Data
 from retinanet.data.shapes import write_shapes
 from retinanet.data.transforms import Augmenter, Normalizer, Resizer, evaluation_transform
 from retinanet.errors import DataError
-from retinanet.inference.prediction import SampleDataset, predict
+from retinanet.inference.prediction import SampleDataset, predict, predict_stream
+from retinanet.inference.results import Images
 from retinanet.postprocess import Detections
 from retinanet.runtime.console import say
 from retinanet.runtime.device import Runtime, usable_workers
@@ -72,6 +73,21 @@ def predict_as_told(
         workers=usable_workers(args.workers),
         autocast=runtime.autocast,
         progress=True,
+    )
+
+
+def detect_as_told(
+    checkpoint: Checkpoint, images: Images, args: argparse.Namespace, runtime: Runtime
+) -> Iterator[tuple[int, Detections | DataError]]:
+    """The detections of a saved model image by image, or why one cannot be read."""
+    return predict_stream(
+        checkpoint.build(runtime.device),
+        range(len(images)),
+        images.__getitem__,
+        detection_limits(args),
+        batch_size=args.batch_size,
+        threads=usable_workers(args.workers),
+        autocast=runtime.autocast,
     )
 
 

@@ -26,7 +26,7 @@ from retinanet.data.checks import (
 )
 from retinanet.data.coco_format import coco_boxes, read_coco
 from retinanet.data.csv_format import read_annotations, read_classes
-from retinanet.data.images import UNKNOWN, Size, image_files, read_image
+from retinanet.data.images import UNKNOWN, Size, image_files, image_size, read_image
 from retinanet.data.transforms import Sample
 from retinanet.errors import DataError
 
@@ -104,7 +104,7 @@ class _ImageDataset(Dataset[Sample]):
 
     def image_aspect_ratio(self, image_index: int) -> float:
         """Width / height."""
-        height, width = self._sizes[image_index]
+        height, width = self.image_size(image_index)
         return width / height
 
     def image_path(self, image_index: int) -> Path:
@@ -289,8 +289,10 @@ class ImageFiles(_ImageDataset):
         path: a file, a folder, a pattern such as `photos/**/*.jpg`, or several of these.
         transform: what each sample goes through.
 
+    Files are opened when they are asked for.
+
     Raises:
-        DataError: a path names no image, or a file is none.
+        DataError: a path names no image.
     """
 
     def __init__(
@@ -300,11 +302,8 @@ class ImageFiles(_ImageDataset):
         self.transform = transform
         self.class_names, self.notes, self.repaired = (), [], {}
         self._paths = list(dict.fromkeys(image for name in given for image in image_files(name)))
-        self.images_root = Path(os.path.commonpath([p.absolute().parent for p in self._paths]))
+        self._sizes = [UNKNOWN] * len(self._paths)
         nothing = np.zeros(len(self._paths), np.int64)
-        problems = Problems(", ".join(map(str, given)))
-        self._sizes = read_sizes(self._paths, nothing, problems)
-        problems.raise_if_any()
         self._data = Annotations(
             names=tuple(image.name for image in self._paths),
             first_lines=nothing,
@@ -312,6 +311,18 @@ class ImageFiles(_ImageDataset):
             boxes=np.zeros((0, 5)),
             lines=nothing[:0],
         )
+
+    def load_image(self, image_index: int) -> NDArray[np.uint8]:
+        """[H, W, 3] RGB, upright."""
+        image = super().load_image(image_index)
+        self._sizes[image_index] = (image.shape[0], image.shape[1])
+        return image
+
+    def image_size(self, image_index: int) -> Size:
+        """(height, width) of the upright image, from its header if it was not loaded before."""
+        if self._sizes[image_index] == UNKNOWN:
+            self._sizes[image_index] = image_size(self._paths[image_index])
+        return self._sizes[image_index]
 
 
 def checksum(dataset: Data) -> int:

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,10 +14,10 @@ from retinanet.runtime.files import first_free, write_whole
 Images = Data | ImageFiles
 
 
-def as_json(images: Images, detections: Sequence[Detections], names: Sequence[str]) -> str:
+def as_json(images: Images, detections: Mapping[int, Detections], names: Sequence[str]) -> str:
     """One object an image: its path, size and id, and its detections, best first."""
     records = []
-    for index, found in enumerate(detections):
+    for index, found in detections.items():
         height, width = images.image_size(index)
         records.append(
             {
@@ -34,7 +34,7 @@ def as_json(images: Images, detections: Sequence[Detections], names: Sequence[st
     return json.dumps(records, indent=1)
 
 
-def as_csv(images: Images, detections: Sequence[Detections], names: Sequence[str]) -> str:
+def as_csv(images: Images, detections: Mapping[int, Detections], names: Sequence[str]) -> str:
     """Annotations as train.py takes them: to be corrected, and trained on.
 
     Boxes are in whole pixels; one that this leaves without an area is left out. Paths are absolute,
@@ -42,7 +42,7 @@ def as_csv(images: Images, detections: Sequence[Detections], names: Sequence[str
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    for index, found in enumerate(detections):
+    for index, found in detections.items():
         path = str(images.image_path(index).absolute())
         boxes = [([round(value) for value in box], names[label]) for _, label, box in rows(found)]
         whole = [(box, name) for box, name in boxes if box[0] < box[2] and box[1] < box[3]]
@@ -52,7 +52,7 @@ def as_csv(images: Images, detections: Sequence[Detections], names: Sequence[str
     return text.getvalue()
 
 
-def as_coco(images: Images, detections: Sequence[Detections], names: Sequence[str]) -> str:
+def as_coco(images: Images, detections: Mapping[int, Detections], names: Sequence[str]) -> str:
     """COCO results; the ids of images and categories are the data set's."""
     return json.dumps(coco_results(images, detections))
 
@@ -64,7 +64,7 @@ def rows(found: Detections) -> list[tuple[float, int, list[float]]]:
     return list(zip(scores, labels, rounded, strict=True))
 
 
-Writer = Callable[[Images, Sequence[Detections], Sequence[str]], str]
+Writer = Callable[[Images, Mapping[int, Detections], Sequence[str]], str]
 
 
 FORMATS: dict[str, tuple[str, Writer]] = {
@@ -78,7 +78,7 @@ def save_predictions(
     folder: Path,
     kind: str,
     images: Images,
-    detections: Sequence[Detections],
+    detections: Mapping[int, Detections],
     names: Sequence[str],
 ) -> Path:
     """Write detections in one of `FORMATS`, beside earlier ones, which may have been corrected.
@@ -87,7 +87,7 @@ def save_predictions(
         folder: of the file.
         kind: of the file.
         images: what was looked at.
-        detections: one an image, in pixels of the files.
+        detections: by index of the image, in pixels of the files.
         names: by label.
 
     Returns:
@@ -102,18 +102,21 @@ def save_predictions(
 Records: TypeAlias = list[dict[str, Any]]
 
 
-def coco_results(dataset: Data | ImageFiles, detections: Sequence[Detections]) -> Records:
+def coco_results(
+    dataset: Images, detections: Sequence[Detections] | Mapping[int, Detections]
+) -> Records:
     """Detections in COCO's results format, in plain numbers, fit for a JSON file.
 
     Args:
         dataset: whose images were looked at; it numbers images and categories.
-        detections: one an image, in the order of the data set, in pixels of the files.
+        detections: one an image, or those of some images by index, in pixels of the files.
 
     Returns:
         One record a detection: `image_id`, `category_id`, `bbox` (x, y, width, height), `score`.
     """
     results = []
-    for index, found in enumerate(detections):
+    by_index = detections if isinstance(detections, Mapping) else dict(enumerate(detections))
+    for index, found in by_index.items():
         image_id = dataset.image_id(index)
         columns = (column.tolist() for column in found)
         for score, label, (x1, y1, x2, y2) in zip(*columns, strict=True):

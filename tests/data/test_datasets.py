@@ -507,8 +507,10 @@ def test_image_files(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="none: no images in it; expected files named"):
         ImageFiles(tmp_path / "none")
-    with pytest.raises(DataError, match="missing: No such file or directory"):
-        ImageFiles(tmp_path / "missing")
+    missing = ImageFiles(tmp_path / "missing")  # is opened when its turn comes
+    for read in (missing.__getitem__, missing.image_size):
+        with pytest.raises(DataError, match="missing: No such file or directory"):
+            read(0)
 
 
 def test_image_files_of_several_paths_and_patterns(tmp_path: Path) -> None:

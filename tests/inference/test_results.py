@@ -33,7 +33,7 @@ NOTHING = Detections(torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.ze
 
 def test_csv_is_read_back_as_annotations(images: ImageFiles, tmp_path: Path) -> None:
     found = detections((1.2, 2.6, 30.4, 20.5), (5.0, 5.0, 5.3, 9.0))  # the second rounds to nothing
-    text = as_csv(images, [NOTHING, found], NAMES)
+    text = as_csv(images, {0: NOTHING, 1: found}, NAMES)
     file = tmp_path / "moved" / "predictions.csv"
     file.parent.mkdir()
     file.write_text(text)
@@ -45,7 +45,7 @@ def test_csv_is_read_back_as_annotations(images: ImageFiles, tmp_path: Path) -> 
 
 def test_json_says_all(images: ImageFiles) -> None:
     found = detections((1.234, 2.0, 30.0, 20.0))
-    first, second = json.loads(as_json(images, [found, NOTHING], NAMES))
+    first, second = json.loads(as_json(images, {0: found, 1: NOTHING}, NAMES))
     assert first["image"].endswith("a.png")
     assert (first["height"], first["width"], first["image_id"]) == (40, 60, 1)
     assert first["detections"] == [{"class": NAMES[1], "score": 0.9, "box": [1.23, 2, 30, 20]}]
@@ -54,7 +54,7 @@ def test_json_says_all(images: ImageFiles) -> None:
 
 def test_coco_results_have_the_ids_of_the_json(images: ImageFiles) -> None:
     found = detections((1.0, 2.0, 30.0, 20.0))
-    (record,) = json.loads(as_coco(images, [NOTHING, found], NAMES))
+    (record,) = json.loads(as_coco(images, {0: NOTHING, 1: found}, NAMES))
     assert record["image_id"] == 2
     assert record["category_id"] == 2
     assert record["bbox"] == [1, 2, 29, 18]
@@ -63,6 +63,6 @@ def test_coco_results_have_the_ids_of_the_json(images: ImageFiles) -> None:
 
 def test_an_earlier_file_stays(images: ImageFiles, tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    paths = [save_predictions(folder, "csv", images, [NOTHING, NOTHING], NAMES) for _ in range(3)]
+    paths = [save_predictions(folder, "csv", images, {0: NOTHING}, NAMES) for _ in range(3)]
     names = ["predictions.csv", "predictions_2.csv", "predictions_3.csv"]
     assert [path.name for path in paths] == names
