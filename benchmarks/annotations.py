@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.measure import Function, Row, arguments, medians, peak_memory, show
-from retinanet.data.annotations import Annotations, Problems
-from retinanet.data.checks import CSV_READINGS, check_boxes, read_sizes
-from retinanet.data.csv_format import read_annotations
+from retinanet.data.annotations import Annotations
+from retinanet.data.box_checks import CSV_READINGS, check_boxes
+from retinanet.data.formats.csv_rows import read_annotations
+from retinanet.data.image_sizes import read_sizes
+from retinanet.data.problems import Problems
 from retinanet.data_check.text import digest
 from retinanet.model import ModelConfig
 

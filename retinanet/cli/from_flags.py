@@ -8,8 +8,8 @@ from torchvision.transforms import Compose
 
 from retinanet.cli.flags import detection_limits
 from retinanet.cli.parser import Parser
-from retinanet.data.csv_format import read_classes
 from retinanet.data.datasets import CocoDataset, CSVDataset, Data
+from retinanet.data.formats.class_list import read_classes
 from retinanet.data.shapes import write_shapes
 from retinanet.data.transforms import Augmenter, Normalizer, Resizer, evaluation_transform
 from retinanet.errors import DataError

@@ -14,19 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from retinanet.data.annotations import Annotations, Problems
+from retinanet.data.annotations import Annotations
 from retinanet.data.batches import SampleIndex
-from retinanet.data.checks import (
-    COCO_READINGS,
-    CSV_READINGS,
-    check_boxes,
-    check_sizes,
-    find_root,
-    read_sizes,
-)
-from retinanet.data.coco_format import coco_boxes, read_coco
-from retinanet.data.csv_format import read_annotations, read_classes
+from retinanet.data.box_checks import COCO_READINGS, CSV_READINGS, check_boxes
+from retinanet.data.formats.class_list import read_classes
+from retinanet.data.formats.coco import coco_boxes, read_coco
+from retinanet.data.formats.csv_rows import read_annotations
+from retinanet.data.image_finder import find_root
+from retinanet.data.image_sizes import check_sizes, read_sizes
 from retinanet.data.images import UNKNOWN, Size, image_files, image_size, read_image
+from retinanet.data.problems import Problems
 from retinanet.data.transforms import Sample
 from retinanet.errors import DataError
 

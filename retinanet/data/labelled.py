@@ -6,13 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinanet.data.annotations import Annotations, Problems
-from retinanet.data.checks import CSV_READINGS, check_boxes, read_sizes
+from retinanet.data.annotations import Annotations
+from retinanet.data.box_checks import CSV_READINGS, check_boxes
 from retinanet.data.datasets import Transform, _ImageDataset
 from retinanet.data.formats.labelme import find_labelme
 from retinanet.data.formats.labels import Reader, Sets
 from retinanet.data.formats.voc import find_voc
 from retinanet.data.formats.yolo import find_yolo
+from retinanet.data.image_sizes import read_sizes
+from retinanet.data.problems import Problems
 from retinanet.errors import DataError, shown
 
 

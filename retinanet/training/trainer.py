@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from retinanet.data.annotations import MOST_SKIPPED
 from retinanet.data.batches import Batch
+from retinanet.data.problems import MOST_SKIPPED
 from retinanet.errors import DataError, reason
 from retinanet.model import RetinaNet
 from retinanet.runtime.console import say

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from retinanet.data.annotations import Problems, group_by_image
-from retinanet.data.checks import COCO_READINGS, CSV_READINGS, check_boxes
+from retinanet.data.annotations import group_by_image
+from retinanet.data.box_checks import COCO_READINGS, CSV_READINGS, check_boxes
+from retinanet.data.problems import Problems
 from retinanet.errors import DataError
 from tests.support.paths import ROOT
 

@@ -18,8 +18,8 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from retinanet.boxes import clip_boxes, pairwise_iou
-from retinanet.data.csv_format import read_classes
 from retinanet.data.datasets import CocoDataset, CSVDataset
+from retinanet.data.formats.class_list import read_classes
 from retinanet.data.transforms import Augmenter, Resizer
 from retinanet.evaluation import coco as coco_eval
 from retinanet.evaluation.coco import STATS, score_coco

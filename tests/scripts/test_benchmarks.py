@@ -36,9 +36,9 @@ from benchmarks import (
 from benchmarks.cases import torchvision_model
 from benchmarks.measure import Row
 from retinanet.anchors import SIZES, image_anchors
-from retinanet.data.annotations import Problems
-from retinanet.data.checks import read_sizes
 from retinanet.data.datasets import CSVDataset, ImageFiles
+from retinanet.data.image_sizes import read_sizes
+from retinanet.data.problems import Problems
 from retinanet.data.shapes import write_shapes
 from retinanet.data.transforms import Resizer, evaluation_transform
 from retinanet.model import RetinaNet, resnet18, resnet50

@@ -32,8 +32,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from retinanet.data.csv_format import read_classes
 from retinanet.data.datasets import CocoDataset, CSVDataset
+from retinanet.data.formats.class_list import read_classes
 from retinanet.data.images import image_size, read_image
 from retinanet.errors import DataError, printable
 from retinanet.evaluation.coco import score_coco

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from retinanet.data.annotations import MOST_SKIPPED
 from retinanet.data.batches import Batch
+from retinanet.data.problems import MOST_SKIPPED
 from retinanet.errors import DataError
 from retinanet.model import resnet18
 from retinanet.runtime.device import start_runtime

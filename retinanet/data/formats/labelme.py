@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retinanet.data.annotations import Problems
 from retinanet.data.formats.labels import (
     Box,
     Image,
@@ -20,6 +19,7 @@ from retinanet.data.formats.labels import (
     joined,
     partner_of,
 )
+from retinanet.data.problems import Problems
 from retinanet.errors import shown
 
 SNIFFED = 1_000_000  # bytes of a file in which its kind shows

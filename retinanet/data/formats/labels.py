@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retinanet.data.annotations import Annotations, Problems, group_by_image
+from retinanet.data.annotations import Annotations, group_by_image
 from retinanet.data.decoding.formats import SUFFIXES
 from retinanet.data.images import Size
+from retinanet.data.problems import Problems
 
 # The words by which folders and files name a set.
 SET_WORDS = {

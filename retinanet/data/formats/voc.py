@@ -11,7 +11,6 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from retinanet.data.annotations import Problems
 from retinanet.data.formats.labels import (
     Box,
     Image,
@@ -24,6 +23,7 @@ from retinanet.data.formats.labels import (
     partner_of,
     set_of,
 )
+from retinanet.data.problems import Problems
 from retinanet.errors import shown
 
 LISTS = Path("ImageSets", "Main")  # train.txt, val.txt ...: a name a line, without an ending

@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from retinanet.data.annotations import Problems
-from retinanet.data.checks import read_sizes
 from retinanet.data.formats.labels import (
     Box,
     Image,
@@ -28,7 +26,9 @@ from retinanet.data.formats.labels import (
     images_below,
     joined,
 )
+from retinanet.data.image_sizes import read_sizes
 from retinanet.data.images import UNKNOWN, Size
+from retinanet.data.problems import Problems
 from retinanet.errors import DataError, shown
 
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels/classes.txt")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from retinanet.data.annotations import Problems
 from retinanet.data.formats.labelme import find_labelme
 from retinanet.data.formats.labels import Labels, Sets, set_of
 from retinanet.data.formats.voc import find_voc
 from retinanet.data.formats.yolo import find_yolo
+from retinanet.data.problems import Problems
 from retinanet.errors import DataError
 from tests.data.formats.exports import labelme_json, picture, text, voc_xml, yolo_line
 

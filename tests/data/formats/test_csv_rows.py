@@ -1,4 +1,4 @@
-"""The two CSV formats: what is read, what is put right, and what each error says."""
+"""The CSV formats: what is read, what is put right, and what each error says."""
 
 import contextlib
 import os
@@ -9,9 +9,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from retinanet.data import csv_format as csv_annotations
-from retinanet.data.annotations import Annotations, Problems
-from retinanet.data.csv_format import read_annotations, read_classes
+from retinanet.data.annotations import Annotations
+from retinanet.data.formats import csv_lines
+from retinanet.data.formats.class_list import read_classes
+from retinanet.data.formats.csv_rows import read_annotations
+from retinanet.data.problems import Problems
 from retinanet.errors import DataError
 
 CLASSES = {"cat": 0, "dog": 1, "big, bad wolf": 2, "NA": 3}
@@ -228,7 +230,7 @@ def test_what_was_put_right_is_said_in_one_line(tmp_path: Path) -> None:
 def test_lines_may_lie_across_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    monkeypatch.setattr(csv_annotations, "BLOCK", block)
+    monkeypatch.setattr(csv_lines, "BLOCK", block)
     text = CAT + "\nb.jpg,5,6,7,8,dog\n" + '"c, d.jpg",,,,,\n'
     found, problems = repaired(tmp_path, text)
     assert found.names == ("a.jpg", "b.jpg", "c, d.jpg")

@@ -1,170 +1,21 @@
-"""Checks of annotations against their images: files exist, sizes agree, boxes lie inside."""
+"""Boxes checked against the sizes of their images."""
 
-import os
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from retinanet.data.annotations import Annotations, Array, Problems
-from retinanet.data.images import UNKNOWN, Size, inspect_image, is_sideways
-from retinanet.errors import DataError, printable, shown
-from retinanet.runtime.files import READING_THREADS
-
-HEADERS_AT_ONCE = 64  # sizes that a thread reads before it takes the next part
-
-
-def find_root(
-    roots: Sequence[Path], data: Annotations, advice: str, problems: Problems
-) -> tuple[Path, list[int]]:
-    """The first folder that holds every image, else the one that lacks fewest.
-
-    Returns:
-        The folder, and the positions of the images that it lacks, which are problems.
-    """
-    names = data.names
-    missing: list[list[int]] = []
-    for root in roots:
-        missing.append(_missing(root, names))
-        if not missing[-1]:
-            return root, []
-    absent = min(missing, key=len)
-    tried = " and ".join(str(root.absolute()) for root in roots)
-    problems.leave_out(
-        "missing image",
-        data.first_lines[absent],
-        lambda k: (
-            f"no image {shown(names[absent[k]])} in {tried}; "
-            f"expected all images of a file under one folder; {advice}"
-        ),
-    )
-    return roots[missing.index(absent)], absent
-
-
-def _missing(root: Path, names: Sequence[str]) -> list[int]:
-    """Which names do not exist: each folder is listed once, which is cheaper than a stat each."""
-    by_folder: dict[str, list[tuple[int, str]]] = defaultdict(list)
-    for k, name in enumerate(names):
-        folder, base = os.path.split(os.path.join(root, name))
-        by_folder[folder].append((k, base))
-    absent: list[int] = []
-    for folder, entries in by_folder.items():
-        try:
-            there = set(os.listdir(folder or "."))
-        except (OSError, ValueError):
-            there = set()
-        absent += [k for k, base in entries if base not in there]
-    return sorted(absent)
-
-
-def read_sizes(
-    paths: Sequence[Path], lines: Array, problems: Problems, absent: Sequence[int] = ()
-) -> list[Size]:
-    """The size of each image, from the headers, read in parallel.
-
-    Args:
-        paths: the images.
-        lines: [len(paths)] where a file names them.
-        problems: takes in those that cannot be read.
-        absent: positions of those known to be missing.
-
-    Returns:
-        One an image, `UNKNOWN` for the absent and the unreadable ones.
-    """
-
-    def inspected(indices: Sequence[int]) -> list[tuple[Size, str] | DataError]:
-        found: list[tuple[Size, str] | DataError] = []
-        for k in indices:
-            try:
-                found.append(inspect_image(paths[k]))
-            except DataError as error:
-                found.append(error)
-        return found
-
-    wanted = sorted(set(range(len(paths))).difference(absent))
-    step = max(1, min(HEADERS_AT_ONCE, len(wanted) // READING_THREADS))
-    parts = [wanted[start : start + step] for start in range(0, len(wanted), step)]
-    with ThreadPoolExecutor(READING_THREADS) as pool:
-        found = [facts for part in pool.map(inspected, parts) for facts in part]
-    sizes, errors, broken = [UNKNOWN] * len(paths), {}, {}
-    for k, facts in zip(wanted, found, strict=True):
-        if isinstance(facts, DataError):
-            errors[k] = facts
-            continue
-        sizes[k], repaired = facts
-        if repaired:
-            broken[k] = f"{printable(paths[k])}: {repaired}"
-    bad = list(errors)
-    problems.leave_out("unreadable image", lines[bad], lambda k: str(errors[bad[k]]))
-    _note_broken(broken, lines, problems)
-    return sizes
-
-
-def _note_broken(broken: Mapping[int, str], lines: Array, problems: Problems) -> None:
-    """Count and name the JPEGs that break off, and are read as far as they go."""
-    ends = list(broken.values())
-    problems.repair(
-        "JPEG that breaks off",
-        lines[list(broken)],
-        lambda k: f"{ends[k]}; expected a whole JPEG; save it anew",
-    )
-    if ends and not problems.strict:
-        more = f" and {len(ends) - NAMED:,} more" if len(ends) > NAMED else ""
-        problems.remarks.append(f"read as far as they go: {'; '.join(ends[:NAMED])}{more}")
-
-
-def check_sizes(
-    images: Sequence[Any], paths: Sequence[Path], sizes: Sequence[Size], problems: Problems
-) -> None:
-    """Compare the sizes that COCO's JSON says, where it does, with those of the files.
-
-    Args:
-        images: the JSON's list.
-        paths: of the images.
-        sizes: of the files, which count.
-        problems: takes in where the JSON says otherwise.
-    """
-    said = [(image.get("height"), image.get("width")) for image in images]
-    other = [
-        k
-        for k, size in enumerate(sizes)
-        if size not in (UNKNOWN, said[k]) and all(isinstance(side, int) for side in said[k])
-    ]
-    turned = [k for k in other if said[k] == sizes[k][::-1] and is_sideways(paths[k])]
-    others = sorted(set(other).difference(turned))
-
-    def found(k: int) -> str:
-        (said_height, said_width), (height, width) = said[k], sizes[k]
-        return (
-            f"image {images[k]['id']}: {said_width} x {said_height} pixels;"
-            f" expected {width} x {height} as in {shown(images[k]['file_name'])}"
-        )
-
-    problems.repair(
-        "image size from before EXIF's rotation",
-        [0] * len(turned),
-        lambda k: (
-            f"{found(turned[k])}, upright as EXIF says it is shown; correct it, and turn its boxes"
-            " if they are for the file as stored"
-        ),
-    )
-    problems.repair(
-        "image size that is not the file's",
-        [0] * len(others),
-        lambda k: f"{found(others[k])}; correct it, and scale its boxes if the file was resized",
-    )
-
+from retinanet.data.annotations import Annotations
+from retinanet.data.image_sizes import NAMED
+from retinanet.data.images import Size, is_sideways
+from retinanet.data.problems import Array, Problems
+from retinanet.errors import printable, shown
 
 OVERHANG = 0.5  # pixels a box may lie outside its image before clipping it is worth a word
 
 
 SUSPICIOUS = 0.05  # of all boxes do not fit their images: perhaps their numbers mean something else
-
-
-NAMED = 3  # images that a note names
 
 
 class Reading(NamedTuple):

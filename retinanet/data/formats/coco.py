@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from pycocotools.coco import COCO
 
-from retinanet.data.annotations import Annotations, Problems, group_by_image
+from retinanet.data.annotations import Annotations, group_by_image
+from retinanet.data.problems import Problems
 from retinanet.errors import DataError, printable, shown
 
 _ENTRIES: dict[str, dict[str, type | tuple[type, ...]]] = {

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinanet.data import checks as image_checks
-from retinanet.data.annotations import Problems, group_by_image
-from retinanet.data.checks import find_root, read_sizes
+from retinanet.data import image_sizes
+from retinanet.data.annotations import group_by_image
+from retinanet.data.image_finder import find_root
+from retinanet.data.image_sizes import read_sizes
 from retinanet.data.images import UNKNOWN, Size
+from retinanet.data.problems import Problems
 from retinanet.errors import DataError
 
 
@@ -62,6 +64,6 @@ def test_headers_are_read_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> N
         meeting.wait(timeout=20)  # for three more threads
         return (1, 2), ""
 
-    monkeypatch.setattr(image_checks, "inspect_image", waiting)
+    monkeypatch.setattr(image_sizes, "inspect_image", waiting)
     paths = [Path(f"{k}.jpg") for k in range(4)]
     assert read_sizes(paths, np.zeros(4, int), Problems("f.csv")) == [(1, 2)] * 4

@@ -1,0 +1,87 @@
+"""The file of classes: `name,id` lines."""
+
+import csv
+import io
+from pathlib import Path
+
+from retinanet.data.formats.csv_lines import has_spaces, read_text, repair, split_line
+from retinanet.data.problems import SHOWN, Problems
+from retinanet.errors import DataError, printable, shown
+
+_HEADER_IDS = {"id", "class_id", "class id", "classid", "label", "index", "number"}
+
+
+def read_classes(path: str | Path, problems: Problems | None = None) -> dict[str, int]:
+    """Read `name,id` lines; the ids are exactly 0..N-1, once each.
+
+    Args:
+        path: the file.
+        problems: of this file; is told what was put right.
+
+    Returns:
+        Class name to id, ascending by id.
+
+    Raises:
+        DataError: with every line that is wrong, or with the file as it should be numbered.
+    """
+    problems = problems or Problems(path)
+    entries: list[tuple[int, str]] = []
+    seen: set[str] = set()
+    begun = False
+    text = read_text(path, problems).decode().removesuffix("\n")
+    for number, line in enumerate(text.split("\n"), start=1):
+        fields = split_line(line)
+        if fields is not None and not any(fields):
+            repair(problems, "blank line", [number])
+            continue
+        is_header = not begun and fields and fields[-1].lower() in _HEADER_IDS
+        begun = True
+        if is_header:
+            repair(problems, "header row", [number])
+            continue
+        if has_spaces(line):
+            repair(problems, "spaces around fields", [number])
+        found = _class_problem(fields, seen)
+        if found or not fields:
+            problems.add_one("wrong line", found, number)
+            continue
+        if "," in fields[0]:
+            repair(problems, "comma in quotes", [number])
+        seen.add(fields[0])
+        entries.append((int(fields[1]), fields[0]))
+    problems.raise_if_any()
+    if not entries:
+        raise DataError(f"{path}: no classes; expected lines of name,id; add at least one")
+    names = [name for _, name in sorted(entries, key=lambda entry: entry[0])]
+    _check_numbering(path, sorted(i for i, _ in entries), names)
+    return {name: label for label, name in enumerate(names)}
+
+
+def _class_problem(fields: list[str] | None, seen: set[str]) -> str:
+    """What is wrong with a line of a class file; empty where nothing is."""
+    if fields is None:
+        return "a quote that is not closed; expected name,id; close it"
+    if len(fields) != 2:
+        return f"{len(fields)} fields; expected 2: name,id; quote a name that holds a comma"
+    name, label = fields
+    if not name:
+        return "no name; expected name,id; add the name or remove the line"
+    if name in seen:
+        return f"class {shown(name)} a second time; expected each name once; remove the line"
+    if printable(name) != name:
+        return f"name {shown(name)}; expected no control characters; rename it"
+    if not (label.isascii() and label.isdigit() and len(label) < 10):
+        return f"id {shown(label)}; expected a whole number from 0; correct it"
+    return ""
+
+
+def _check_numbering(path: str | Path, ids: list[int], names: list[str]) -> None:
+    if ids == list(range(len(ids))):
+        return
+    found = ", ".join(map(str, ids[:SHOWN])) + (", ..." if len(ids) > SHOWN else "")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows((name, i) for i, name in enumerate(names))
+    raise DataError(
+        f"{path}: ids {found}; expected 0 to {len(ids) - 1}, each once; "
+        f"renumbered, the file reads:\n{text.getvalue().rstrip()}"
+    )
