@@ -5,10 +5,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from retinanet.cli.flags import learning_settings
 from retinanet.cli.from_flags import describe_model, open_data
@@ -22,10 +20,11 @@ from retinanet.cli.train_flags import (
 )
 from retinanet.data.batches import AspectRatioBasedSampler, collater
 from retinanet.data.datasets import Data
+from retinanet.data.loading import Loader
 from retinanet.data_check.text import digest
 from retinanet.evaluation.measure import Evaluation, measure
 from retinanet.evaluation.voc import voc_table
-from retinanet.inference.prediction import predict
+from retinanet.inference.prediction import SampleLoader, predict
 from retinanet.model import RetinaNet
 from retinanet.postprocess import Detections
 from retinanet.report.pictures import draw_sheet, save_picture
@@ -38,7 +37,8 @@ from retinanet.runtime.device import (
     start_runtime,
     usable_workers,
 )
-from retinanet.runtime.signals import StoppedError, StopRequest, leave_signals_to_main
+from retinanet.runtime.distributed import from_main
+from retinanet.runtime.signals import StoppedError, StopRequest
 from retinanet.training.loss_log import LossLog
 from retinanet.training.optim import OptimConfig
 from retinanet.training.run_folder import RunFolder
@@ -49,19 +49,22 @@ from retinanet.weights.pretrained import resumed_start, start_config, start_weig
 
 
 def evaluate(
-    model: RetinaNet, dataset: Data, args: argparse.Namespace, runtime: Runtime
+    model: RetinaNet,
+    dataset: Data,
+    samples: SampleLoader,
+    args: argparse.Namespace,
+    runtime: Runtime,
 ) -> tuple[list[Detections], Evaluation]:
     """Detect on the validation data, say the scores, and return both."""
     say(f"Evaluating on {len(dataset)} images")
     detections = predict(
         model,
-        dataset,
+        samples,
         batch_size=2 * args.batch_size,
-        workers=usable_workers(args.workers),
         autocast=runtime.autocast,
         progress=True,
     )
-    scores = measure(dataset, detections)
+    scores = from_main(lambda: measure(dataset, detections))
     if scores.voc is None:
         say(scores.coco.summary)
     else:
@@ -73,7 +76,7 @@ def evaluate(
 
 def load_batches(
     dataset: Data, args: argparse.Namespace, runtime: Runtime
-) -> tuple[DataLoader[Any], AspectRatioBasedSampler]:
+) -> tuple[Loader, AspectRatioBasedSampler]:
     """Batches of an epoch, and the sampler that is to be told which epoch."""
     sampler = AspectRatioBasedSampler(
         dataset,
@@ -82,22 +85,19 @@ def load_batches(
         rank=runtime.rank,
         world_size=runtime.world_size,
     )
-    workers = usable_workers(args.workers)
-    batches = DataLoader(
+    batches = Loader(
         dataset,
         batch_sampler=sampler,
-        collate_fn=collater,
-        num_workers=workers,
-        persistent_workers=workers > 0,
+        collate=collater,
+        workers=usable_workers(args.workers),
         pin_memory=runtime.device.type == "cuda",
-        worker_init_fn=leave_signals_to_main,
     )
     return batches, sampler
 
 
 def run_epochs(
     training: Training,
-    batches: DataLoader[Any],
+    batches: Loader,
     sampler: AspectRatioBasedSampler,
     folder: RunFolder,
     settings: dict[str, object],
@@ -115,6 +115,11 @@ def run_epochs(
             save_state()
 
     log = training.log
+    samples = dataset_val and SampleLoader(
+        dataset_val,
+        workers=usable_workers(args.workers),
+        pin_memory=training.runtime.device.type == "cuda",
+    )
     detections: list[Detections] = []
     with StopRequest("go on with the same command and --resume") as stop:
         while training.epoch < args.epochs and not folder.stands_still(args.patience):
@@ -131,10 +136,14 @@ def run_epochs(
             )
             folder.save_epoch(checkpoint)
             per_class: dict[str, float] = {}
-            if dataset_val and (epoch + 1 == args.epochs or (epoch + 1) % args.eval_every == 0):
+            if (
+                dataset_val
+                and samples
+                and (epoch + 1 == args.epochs or (epoch + 1) % args.eval_every == 0)
+            ):
                 with stop.at_once():
                     detections, scores = evaluate(
-                        training.model, dataset_val, args, training.runtime
+                        training.model, dataset_val, samples, args, training.runtime
                     )
                 per_class = scores.coco.per_class
                 checkpoint = replace(checkpoint, metrics=scores.numbers)

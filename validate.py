@@ -69,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     dataset = open_validation_data(flags, args, checkpoint, transform)
 
     detections = predict_as_told(checkpoint, dataset, args, runtime)
+    if not runtime.is_main:  # scoring takes time and memory: once is enough
+        return
 
     facts = describe_model(checkpoint, runtime) | {
         "Detections": f"scores above {args.score_threshold:g}, NMS {args.nms_threshold:g}, at most"
@@ -90,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = {row.name: as_numbers(row) for row in scores.voc.annotated}
         metrics |= {"mAP_VOC": scores.voc.mean_average_precision, "VOC_per_class": rows}
 
-    if args.output_dir and runtime.is_main:
+    if args.output_dir:
         results = coco_results(dataset, detections)
         for name, content in (("metrics.json", metrics), ("detections.json", results)):
             path = Path(args.output_dir) / name

@@ -10,9 +10,10 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from retinanet.boxes import clip_boxes
+from retinanet.data.loading import Loader
 from retinanet.data.transforms import Sample
 from retinanet.errors import DataError
 from retinanet.inference.batching import (
@@ -31,7 +32,6 @@ from retinanet.postprocess import (
 )
 from retinanet.runtime.console import progress as progress_bar
 from retinanet.runtime.distributed import gather, rank_and_world_size
-from retinanet.runtime.signals import leave_signals_to_main
 
 WINDOW = 8  # batches whose samples wait for others of their shape
 
@@ -44,9 +44,40 @@ class SampleDataset(Protocol):
     def __getitem__(self, index: int, /) -> Sample: ...
 
 
+class SampleLoader:
+    """The samples of a data set that fall to this process, those of one shape together.
+
+    Its loader processes stay from one pass to the next.
+
+    Args:
+        dataset: gives normalised samples.
+        workers: processes that load samples; 0 loads them in this one.
+        pin_memory: for copies to a GPU.
+    """
+
+    def __init__(self, dataset: SampleDataset, *, workers: int = 0, pin_memory: bool) -> None:
+        self.order = own_part(loading_order(dataset))
+        self.total = len(dataset)
+        self._loader = Loader(
+            cast(Dataset[Sample], dataset),
+            batch_size=None,
+            sampler=self.order,
+            workers=workers,
+            collate=as_loaded,
+            pin_memory=pin_memory,
+        )
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[tuple[int, Sample]]:
+        """Each index with its sample."""
+        return zip(self.order, self._loader, strict=True)
+
+
 def predict(
     model: nn.Module,
-    dataset: SampleDataset,
+    dataset: SampleDataset | SampleLoader,
     limits: DetectionLimits = DEFAULT_LIMITS,
     *,
     batch_size: int = 4,
@@ -64,10 +95,10 @@ def predict(
     Args:
         model: a `RetinaNet`, bare or inside a wrapper (of whose devices the first is used); its
             training flags come back as they were.
-        dataset: gives normalised samples.
+        dataset: gives normalised samples; or its loader, to be used again.
         limits: thresholds and most numbers.
         batch_size: most images at a time.
-        workers: processes that load samples; 0 loads them in this one.
+        workers: of a loader that is made here.
         autocast: float type of the network's convolutions; None leaves them in that of the weights.
         progress: whether to show a bar.
 
@@ -75,11 +106,12 @@ def predict(
         One `Detections` an image, in the order of the data set, on the CPU; boxes in float32 pixels
         of the file, clipped to it.
     """
-    order = own_part(loading_order(dataset))
-    pin_memory = _network(model)[1].type == "cuda"
-    loaded = load_samples(dataset, order, workers=workers, pin_memory=pin_memory)
+    if not isinstance(dataset, SampleLoader):
+        pin_memory = _network(model)[1].type == "cuda"
+        dataset = SampleLoader(dataset, workers=workers, pin_memory=pin_memory)
+    loaded: Iterable[tuple[int, Sample]] = dataset
     if progress:
-        loaded = progress_bar(loaded, total=len(order), desc="detect")
+        loaded = progress_bar(loaded, total=len(dataset), desc="detect")
     found: dict[int, Detections] = {}
     for index, result in detect_samples(
         model, loaded, limits, batch_size=batch_size, autocast=autocast
@@ -89,7 +121,7 @@ def predict(
         found[index] = result
     for part in gather(found):
         found.update(part)
-    return [found[index] for index in range(len(dataset))]
+    return [found[index] for index in range(dataset.total)]
 
 
 def predict_stream(
@@ -215,22 +247,6 @@ def loading_order(dataset: Any) -> list[int]:
     """Indices by aspect ratio, where the data set knows it: images of one shape come together."""
     aspect_ratio = getattr(dataset, "image_aspect_ratio", None)
     return sorted(range(len(dataset)), key=aspect_ratio)
-
-
-def load_samples(
-    dataset: SampleDataset, order: list[int], *, workers: int, pin_memory: bool
-) -> Iterator[tuple[int, Sample]]:
-    """Each index of `order` with its sample; workers decode one sample at a time."""
-    loader = DataLoader(
-        cast(Dataset[Sample], dataset),
-        batch_size=None,
-        sampler=order,
-        num_workers=workers,
-        collate_fn=as_loaded,
-        pin_memory=pin_memory,
-        worker_init_fn=leave_signals_to_main,
-    )
-    return zip(order, loader, strict=True)
 
 
 def as_loaded(sample: Any) -> Any:

@@ -1,14 +1,16 @@
 """The other processes of a torchrun: meeting them, and what all of them agree on."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
+
+Made = TypeVar("Made")
 
 PEER_TIMEOUT = timedelta(minutes=10)  # longer than any process works alone; then it gives up
 
@@ -95,6 +97,15 @@ def gather(part: Any) -> list[Any]:
     parts = [None] * dist.get_world_size()
     dist.all_gather_object(parts, part)
     return parts
+
+
+def from_main(make: Callable[[], Made]) -> Made:
+    """Make something in the first process alone, and give it to all."""
+    if not dist.is_initialized():
+        return make()
+    made = [make() if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(made, src=0)
+    return cast(Made, made[0])
 
 
 def shut_down() -> None:

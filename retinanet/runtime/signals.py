@@ -5,11 +5,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
+Item = TypeVar("Item")
 SAME_REQUEST = 1.0  # seconds in which signals to stop count as one
 
 
@@ -67,6 +68,17 @@ class StopRequest:
             yield
         finally:
             self._raises = False
+
+    def while_waiting(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items; a signal while one of them is waited for stops here at once."""
+        iterator = iter(items)
+        while True:
+            with self.at_once():
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from retinanet.data.batches import Batch
+from retinanet.data.loading import LoadingError
 from retinanet.data.problems import MOST_SKIPPED
 from retinanet.errors import DataError, reason
 from retinanet.model import RetinaNet
@@ -131,7 +132,10 @@ class Training:
         self.wrapper.train()
         if self.optim.batch_norm == "frozen":
             self.model.freeze_bn()
-        for batch in self.log.run.watch(_readable(batches), self.epoch, self.step):
+        readable = _readable(batches)
+        if self.runtime.world_size == 1:  # where nobody else must agree
+            readable = stop.while_waiting(readable)
+        for batch in self.log.run.watch(readable, self.epoch, self.step):
             H, W = batch["img"].shape[-2:]
             joint = global_batch(H, W, len(batch["img"]), stop=stop.signal_number is not None)
             self._note_unreadable(batch)
@@ -144,8 +148,7 @@ class Training:
             self.steps_done += 1
             self.log.run.took(joint.images)
             after_step()
-            # A request that came during the step counts at once where nobody else must agree.
-            if joint.stop or (self.runtime.world_size == 1 and stop.signal_number):
+            if joint.stop:
                 stop.stop()
         self.log.flush()
         broadcast_from_main(self.model.buffers())  # of batch norm: the ones that are saved
@@ -222,6 +225,8 @@ def _readable(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Pass batches through; where an image cannot be read, say how to go on without it."""
     try:
         yield from batches
+    except LoadingError:
+        raise
     except DataError as error:
         advice = "or go on without it: the same with --resume --on_bad_image skip"
         raise UnreadableImageError(f"{error}; {advice}") from error

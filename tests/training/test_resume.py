@@ -285,9 +285,10 @@ def test_an_error_nobody_expected_ends_the_loaders_workers_too() -> None:
     """The traceback holds the loader until the interpreter ends: it has to end its workers."""
     lines = [
         "import torch",
-        "from retinanet.inference.prediction import load_samples",
+        "from retinanet.inference.prediction import SampleLoader",
         "def main():",
-        "    samples = load_samples(torch.zeros(100, 1), range(100), workers=2, pin_memory=False)",
+        "    data = [{'img': torch.zeros(1)}] * 100",
+        "    samples = iter(SampleLoader(data, workers=2, pin_memory=False))",
         "    next(samples)",
         "    raise LookupError('as no code expects it')",
         "main()",
