@@ -38,6 +38,8 @@ from retinanet.runtime.device import (
     usable_workers,
 )
 from retinanet.runtime.distributed import from_main
+from retinanet.runtime.files import first_free
+from retinanet.runtime.own_files import is_foreign
 from retinanet.runtime.signals import StoppedError, StopRequest
 from retinanet.training.loss_log import LossLog
 from retinanet.training.optim import OptimConfig
@@ -165,13 +167,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """A training run from flags to the final file."""
     args = parse(argv)
     runtime = start_runtime(args.device, args.precision, args.seed)
-    folder = RunFolder(
+    with RunFolder(
         Path(args.output_dir),
         args.dataset,
         keep=args.keep,
         save_every_minutes=args.save_every_minutes,
         writes=runtime.is_main,
-    )
+    ) as folder:
+        run(args, runtime, folder)
+
+
+def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder) -> None:
+    """The run, in a folder that is its own until the end."""
     log = RunLog(
         folder.path,
         device=runtime.device,
@@ -252,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         say(f"Report: {report}")
     if args.dataset == "shapes" and dataset_val and detections and runtime.is_main:
-        sheet = folder.path / "shapes_retinanet_detections.jpg"
+        sheet = first_free(folder.path / "shapes_retinanet_detections.jpg", is_foreign)
         save_picture(sheet, draw_sheet(dataset_val, detections, score_threshold=0.5))
         say(f"Detections on the validation set, annotations dashed: {sheet}")
 

@@ -20,7 +20,7 @@ from retinanet.evaluation.coco import ap_table
 from retinanet.evaluation.measure import measure
 from retinanet.evaluation.voc import as_numbers, voc_table
 from retinanet.inference.results import coco_results
-from retinanet.report.report import report_file, write_report
+from retinanet.report.report import REPORT_FILES, write_report
 from retinanet.runtime.console import say
 from retinanet.runtime.device import start_runtime
 from retinanet.runtime.files import check_output_dir, write_whole
@@ -61,9 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         flags.error("--report needs --output_dir")
     runtime = start_runtime(args.device, args.precision)
     if args.output_dir:
-        check_output_dir(args.output_dir)
-    if args.report:
-        report_file(Path(args.output_dir))  # that of someone else is said before the work
+        names = ("metrics.json", "detections.json", *(REPORT_FILES if args.report else ()))
+        check_output_dir(args.output_dir, names=names)
     checkpoint = load_checkpoint(file)
     transform = evaluation_transform(checkpoint.min_side, checkpoint.max_side)
     dataset = open_validation_data(flags, args, checkpoint, transform)

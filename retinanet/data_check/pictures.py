@@ -11,6 +11,8 @@ from retinanet.data.datasets import Data
 from retinanet.data_check.summary import Facts, size_bins
 from retinanet.report.charts import INK
 from retinanet.report.drawing import contact_sheet, draw_boxes, draw_ground_truth
+from retinanet.report.pictures import as_jpeg
+from retinanet.runtime.own_files import MARK
 
 PICTURES, COLUMNS, TILE = 12, 4, 480  # of the contact sheet; longest side of a picture, pixels
 
@@ -68,7 +70,7 @@ def size_chart(facts: Facts, min_side: int, max_side: int) -> bytes:
     figure.suptitle(f"Boxes as the network sees them, images of {min_side} to {max_side} px")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, markerscale=3)
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=150)
+    figure.savefig(stream, format="png", dpi=150, metadata={"Software": MARK})
     return stream.getvalue()
 
 
@@ -89,7 +91,4 @@ def sample_sheet(dataset: Data, facts: Facts) -> bytes:
             np.asarray(image), scale * good.corners, good.labels, class_names=names
         )
         drawn.append(draw_ground_truth(picture, scale * bad.corners, bad.labels, class_names=names))
-    stream = io.BytesIO()
-    sheet = contact_sheet(drawn, COLUMNS, side=TILE)
-    Image.fromarray(sheet).save(stream, format="JPEG", quality=90)
-    return stream.getvalue()
+    return as_jpeg(contact_sheet(drawn, COLUMNS, side=TILE), quality=90)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from retinanet.evaluation.precision_recall import ClassScores, Floats, mean_f1
 from retinanet.report.drawing import class_color
 from retinanet.runtime.files import write_whole
+from retinanet.runtime.own_files import MARK
 
 Records: TypeAlias = Sequence[Mapping[str, Any]]
 
@@ -367,7 +368,7 @@ def _drawn(draw: Callable[["Figure"], None], width: float, height: float) -> Cha
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
         figure.savefig(svg, format="svg", facecolor="none", metadata={"Date": None})
-        figure.savefig(png, format="png", facecolor="white", dpi=200)
+        figure.savefig(png, format="png", facecolor="white", dpi=200, metadata={"Software": MARK})
     return Chart(_in_readers_ink(svg.getvalue()), png.getvalue())
 
 

@@ -1,5 +1,6 @@
 """Images of a data set with detections and annotations drawn on them, and how they are saved."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from PIL import Image
 from retinanet.data.datasets import Data, ImageFiles
 from retinanet.postprocess import Detections
 from retinanet.report.drawing import Pixels, contact_sheet, draw_boxes, draw_ground_truth
-from retinanet.runtime.files import first_free, whole_file
+from retinanet.runtime.files import first_free, write_whole
+from retinanet.runtime.own_files import MARK, is_foreign
 
 JPEG_SIDE = 65_500  # pixels, the most that a JPEG can have
 
@@ -37,14 +39,16 @@ def draw_image(
 
 
 def free_name(folder: Path, image: Path, taken: set[Path]) -> Path:
-    """Path for the picture of `image`: its name, made unique, and never an input file.
+    """Path for the picture of `image`: its name, or the next at which no other file is lost.
 
     Args:
         folder: of the pictures.
         image: the file it was drawn on.
         taken: names given out before and input files; the new one is added.
     """
-    path = first_free(folder / f"{image.stem}.jpg", lambda name: name.resolve() in taken)
+    path = first_free(
+        folder / f"{image.stem}.jpg", lambda name: name.resolve() in taken or is_foreign(name)
+    )
     taken.add(path.resolve())
     return path
 
@@ -55,10 +59,15 @@ def save_picture(path: Path, picture: Pixels) -> None:
     Raises:
         DataError: the folder or the file cannot be written.
     """
-    with whole_file(path) as stream:
-        image = Image.fromarray(picture)
-        image.thumbnail((JPEG_SIDE, JPEG_SIDE))  # which leaves smaller ones alone
-        image.save(stream, format="JPEG", quality=92)
+    write_whole(path, as_jpeg(picture, quality=92))
+
+
+def as_jpeg(picture: Pixels, *, quality: int) -> bytes:
+    """The bytes of a JPEG file, with the mark of this program's own; a large picture is reduced."""
+    image, stream = Image.fromarray(picture), io.BytesIO()
+    image.thumbnail((JPEG_SIDE, JPEG_SIDE))  # which leaves smaller ones alone
+    image.save(stream, format="JPEG", quality=quality, comment=MARK)
+    return stream.getvalue()
 
 
 def draw_sheet(

@@ -1,6 +1,5 @@
 """The report: one page with a model's numbers, curves and mistakes, its pictures beside it."""
 
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ import numpy as np
 from PIL import Image
 
 from retinanet.data.datasets import Data
-from retinanet.errors import DataError
 from retinanet.evaluation.coco import CocoScores
 from retinanet.evaluation.confusion import cause, most_confident_false, most_missed
 from retinanet.evaluation.precision_recall import Floats
@@ -17,7 +15,8 @@ from retinanet.evaluation.voc import VocScores
 from retinanet.postprocess import Detections
 from retinanet.report.charts import Records
 from retinanet.report.drawing import draw_boxes, draw_ground_truth
-from retinanet.report.html import BEGINNING, Html, definitions, element, page, picture, section
+from retinanet.report.html import Html, definitions, element, page, picture, section
+from retinanet.report.pictures import as_jpeg
 from retinanet.report.sections import (
     FILES,
     Findings,
@@ -29,7 +28,8 @@ from retinanet.report.sections import (
     summary,
     training,
 )
-from retinanet.runtime.files import write_whole
+from retinanet.runtime.files import check_output_dir, write_whole
+from retinanet.runtime.own_files import remove_own
 
 PICTURES = 6  # of each kind of mistake
 
@@ -37,25 +37,14 @@ PICTURES = 6  # of each kind of mistake
 PICTURE_SIZE = (480, 360)  # most of width and height, pixels: letters on it can be read
 
 
-OWN_PICTURES = (
-    *FILES,
-    *(f"{kind}_{rank}.jpg" for kind in ("missed", "false") for rank in range(1, PICTURES + 1)),
+REPORT_PICTURES = (
+    *(f"report/{name}" for name in FILES),
+    *(f"report/{kind}_{k}.jpg" for kind in ("missed", "false") for k in range(1, PICTURES + 1)),
 )
 
 
-def report_file(folder: Path) -> Path:
-    """Path of a report: `report.html`, with its pictures beside it in `report/`.
-
-    Raises:
-        DataError: a file of that name is there that is no report of this program.
-    """
-    path = folder / "report.html"
-    if path.exists() and not path.read_bytes().startswith(BEGINNING):
-        raise DataError(
-            f"{path}: is not a report of this program, which would replace it; move it, or choose"
-            " another --output_dir"
-        )
-    return path
+REPORT_FILES = ("report.html", *REPORT_PICTURES)
+"""All that a report may consist of, for `check_output_dir`."""
 
 
 def write_report(
@@ -83,11 +72,15 @@ def write_report(
 
     Returns:
         The path of the page.
+
+    Raises:
+        DataError: the files cannot be written, or would replace others than this program's.
     """
-    path = report_file(folder)
+    check_output_dir(folder, names=REPORT_FILES)
+    path = folder / "report.html"
     pictures = folder / "report"
-    for name in OWN_PICTURES:
-        (pictures / name).unlink(missing_ok=True)
+    for name in REPORT_PICTURES:
+        remove_own(folder / name)
 
     heading = element("h1", title)
     facts_list = definitions(facts, "facts")
@@ -170,9 +163,8 @@ def _photo(
     drawn = draw_ground_truth(drawn, boxes, labels, class_names=names)
     scores, labels, boxes = (column.numpy() for column in detections)
     drawn = draw_boxes(drawn, scale * boxes, labels, scores, class_names=names)
-    stream = io.BytesIO()
-    Image.fromarray(drawn).save(stream, format="JPEG", quality=85)
-    write_whole(path, stream.getvalue())
+    jpeg = as_jpeg(drawn, quality=85)
+    write_whole(path, jpeg)
     file, root = dataset.image_path(index), dataset.images_root
     name = str(file.relative_to(root) if file.is_relative_to(root) else file.name)
-    return picture(stream.getvalue(), "jpeg", name, (element("b", name), caption))
+    return picture(jpeg, "jpeg", name, (element("b", name), caption))

@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read, count, tell; write where wanted."""
     args = parse(argv)
     if args.output_dir:
-        check_output_dir(args.output_dir)
+        check_output_dir(args.output_dir, names=("check.json", "box_sizes.png", "samples.jpg"))
     data = open_data(args)
     for part, dataset in data.items():
         tell_notes(f"{part.capitalize()} data", dataset)

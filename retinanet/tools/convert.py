@@ -63,7 +63,7 @@ def convert_from(args: argparse.Namespace) -> None:
     if args.csv_classes:
         names = class_names(args.csv_classes, checkpoint, args.file)
         checkpoint = replace(checkpoint, class_names=names)
-    save_checkpoint(args.output, checkpoint)
+    save_checkpoint(args.output, checkpoint, overwrite=args.overwrite)
     config = checkpoint.config
     title = SOURCES[args.source].title
     say(f"{args.file}: {title}, ResNet-{config.depth}, {config.num_classes} classes")
@@ -79,7 +79,7 @@ def convert_to(args: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(args.file)
     config = checkpoint.config
     weights, K = to_torchvision(config, checkpoint.weights, checkpoint.class_names, args.file)
-    write_file(args.output, weights)
+    write_file(args.output, weights, overwrite=args.overwrite)
     builder = f"retinanet_resnet{config.depth}_fpn" + ("_v2" if config.group_norm else "")
     say(f"Written: {args.output}, the state dict of torchvision's")
     say(f"  {builder}(weights=None, weights_backbone=None, num_classes={K})")

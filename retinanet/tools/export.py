@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     batches = cases(model, checkpoint, photographs, limits)
     agreement = compare(batches, network, content if nms else None)
-    write(args.output, content, agreement)
+    write(args.output, content, agreement, overwrite=args.overwrite)
     say(f"Compared with PyTorch: {agreement}")
     say(f"Written: {args.output}, opset {OPSET}, {len(content) / 1e6:.0f} MB")
     say(f"  in: {INPUT}\n  out: {OUTPUT[nms]}")
@@ -144,7 +144,7 @@ def metadata(
     return texts | {name: json.dumps(fact) for name, fact in facts.items()}
 
 
-def write(path: Path, content: bytes, agreement: Agreement) -> None:
+def write(path: Path, content: bytes, agreement: Agreement, *, overwrite: bool) -> None:
     """Write the file, if it is what PyTorch agrees with.
 
     Raises:
@@ -155,7 +155,7 @@ def write(path: Path, content: bytes, agreement: Agreement) -> None:
             f"{path}: not written: onnxruntime and PyTorch disagree: {agreement};"
             f" try other versions of {', '.join(PACKAGES)}"
         )
-    write_whole(path, content)
+    write_whole(path, content, overwrite=overwrite)
 
 
 if __name__ == "__main__":

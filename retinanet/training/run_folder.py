@@ -5,15 +5,18 @@ import re
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from retinanet.errors import DataError
-from retinanet.report import html
+from retinanet.report.report import REPORT_FILES
 from retinanet.runtime.console import say
 from retinanet.runtime.distributed import run_id, was_restarted
-from retinanet.runtime.files import write_whole
+from retinanet.runtime.files import check_output_dir, remove_temporaries, write_whole
+from retinanet.runtime.folder_lock import lock_folder
+from retinanet.runtime.own_files import is_own, remove_own
 from retinanet.training.run_log import METRICS_FILE, TENSORBOARD_FOLDER
 from retinanet.training.saved_state import STATE_FILE, STATE_VERSION, SavedState, read_state
 from retinanet.weights.checkpoint import Checkpoint, save_checkpoint, write_file
@@ -21,7 +24,11 @@ from retinanet.weights.checkpoint import Checkpoint, save_checkpoint, write_file
 CONFIG_FILE = "config.json"
 
 
-# What a run leaves in its folder; nothing else is ever removed. `.tmp` is what a kill leaves.
+FINAL_FILE = "model_final.pt"
+
+
+# What another run may have left in the folder, beside the files that this one will replace; `.tmp`
+# is what a kill of version 1.0 left.
 _RUN_FILE = re.compile(
     r"((coco|csv|shapes)_retinanet_(\d+|best)\.pt|model_final\.pt|training_state\.pt)(\.tmp)?"
     r"|shapes_retinanet_detections\.jpg"
@@ -29,16 +36,10 @@ _RUN_FILE = re.compile(
 )
 
 
-# Names that others use too, and how such a file of a run begins.
-_COMMON_NAMES = {
-    CONFIG_FILE: b'{\n "flags"',
-    METRICS_FILE: b'{"kind"',
-    "report.html": html.BEGINNING,
-}
-
-
 class RunFolder:
     """Writes a run's files, whole or not at all, from the main process only.
+
+    As a context it is the run's alone: another run that enters it ends with an error.
 
     Args:
         path: of the run's folder, which need not exist yet.
@@ -63,6 +64,16 @@ class RunFolder:
         self.since_best = 0  # evaluations
         self._saved_at = float("-inf")  # the first step's state is due at once
         self._old_files: list[Path] = []  # of another run, which `claim` removes
+        self._lock = ExitStack()
+
+    def __enter__(self) -> "RunFolder":
+        if self.writes:
+            check_output_dir(self.path)
+            self._lock.enter_context(lock_folder(self.path))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.close()
 
     @property
     def state_file(self) -> Path:
@@ -88,8 +99,10 @@ class RunFolder:
             The state to go on from; None for a new run.
 
         Raises:
-            DataError: there is no such state; or another run's files are there and are to stay.
+            DataError: there is no such state; or files are there that are to stay: another run's,
+                or of a name that the run would write, and not this program's.
         """
+        check_output_dir(self.path, names=self._names())
         state = self._state_to_resume(resume)
         own = state is not None and state.path.resolve() == self.state_file.resolve()
         self._old_files = [] if own else self._another_runs_files(overwrite=overwrite)
@@ -108,33 +121,30 @@ class RunFolder:
             return None
         return read_state(self.state_file if wanted is True else Path(wanted))
 
+    def _names(self) -> list[str]:
+        """Names that the run will write to, as far as they are known before it."""
+        epochs = self.path.glob(f"{self.dataset}_retinanet_*.pt")
+        names = [file.name for file in epochs if file.stem.rsplit("_", 1)[1].isdecimal()]
+        names += [self.best_file.name, STATE_FILE, FINAL_FILE, CONFIG_FILE, METRICS_FILE]
+        return [*names, *REPORT_FILES]
+
     def _another_runs_files(self, *, overwrite: bool) -> list[Path]:
         """Files of another run, which a new run's must not be mixed with.
 
         Raises:
             DataError: there are such files and they are not to be overwritten; nothing is touched.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise DataError(f"{self.path}: is a file; expected a folder for --output_dir")
-        files = sorted(
-            file
+        found = {
+            path.relative_to(self.path).as_posix()
             for pattern in ("*", f"{TENSORBOARD_FOLDER}/*")
-            for file in self.path.glob(pattern)
-            if _RUN_FILE.fullmatch(file.relative_to(self.path).as_posix())
-        )
-        for name, beginning in _COMMON_NAMES.items():
-            file = self.path / name
-            if file.exists():
-                if file.is_dir() or not beginning.startswith(_first_bytes(file, len(beginning))):
-                    raise DataError(
-                        f"{file}: is not a run's, and the run would replace it; move it away, or"
-                        " choose another --output_dir"
-                    )
-                files.append(file)
+            for path in self.path.glob(pattern)
+        }
+        names = {name for name in found if _RUN_FILE.fullmatch(name)} | set(self._names())
+        files = [self.path / name for name in sorted(names) if is_own(self.path / name)]
         if files and not overwrite:
-            names = ", ".join(file.name for file in files[:5]) + (" ..." if len(files) > 5 else "")
+            shown = ", ".join(file.name for file in files[:5]) + (" ..." if len(files) > 5 else "")
             raise DataError(
-                f"{self.path}: holds another run's files ({names}); pass --resume to go on with"
+                f"{self.path}: holds another run's files ({shown}); pass --resume to go on with"
                 " it, choose another --output_dir, or pass --overwrite to remove them"
             )
         return files
@@ -152,7 +162,8 @@ class RunFolder:
         if self._old_files:
             say(f"Removing the old run's files: {', '.join(map(str, self._old_files))}")
         for file in self._old_files:
-            file.unlink()
+            remove_own(file)
+        remove_temporaries(self.path)
         # Kept epochs, best and final; the state has two moments more, and twice while replaced.
         need = weights_size * (min(self.keep or epochs, epochs) + 2 + 2 * 3)
         free = shutil.disk_usage(self.path).free
@@ -178,7 +189,7 @@ class RunFolder:
         for file in self.path.glob(f"{self.dataset}_retinanet_*.pt"):
             number = file.stem.rsplit("_", 1)[1]
             if self.keep and number.isdecimal() and int(number) <= epoch - self.keep:
-                file.unlink()
+                remove_own(file)
 
     def save_if_best(self, checkpoint: Checkpoint, score: float) -> None:
         """Write the checkpoint again as the best one if no earlier score was as high."""
@@ -195,7 +206,7 @@ class RunFolder:
     def save_final(self, checkpoint: Checkpoint) -> None:
         """Write the last file."""
         if self.writes:
-            save_checkpoint(self.path / "model_final.pt", checkpoint)
+            save_checkpoint(self.path / FINAL_FILE, checkpoint)
 
     def state_is_due(self) -> bool:
         """Whether the last state is older than it may be."""
@@ -223,8 +234,3 @@ class RunFolder:
             }
             write_file(self.state_file, {**known, **training})
             self._saved_at = time.monotonic()
-
-
-def _first_bytes(file: Path, count: int) -> bytes:
-    with file.open("rb") as stream:
-        return stream.read(count)

@@ -61,26 +61,27 @@ def _check_plain(value: object, name: str) -> None:
         raise TypeError(f"{name} is {type(value).__module__}.{type(value).__name__}")
 
 
-def write_file(path: Path, content: dict[str, Any]) -> None:
-    """Write plain data and tensors, whole or not at all.
+def write_file(path: Path, content: dict[str, Any], *, overwrite: bool = False) -> None:
+    """Write plain data and tensors, whole or not at all; arguments as `files.whole_file`.
 
     Raises:
         TypeError: the content is not dict, list, tuple, str, int, float, bool, None and Tensor.
-        DataError: the disk is full or not writable; the old file is whole.
+        DataError: as `files.whole_file`; the old file is whole.
     """
     _check_plain(content, "checkpoint")
-    with whole_file(path) as stream:
+    with whole_file(path, overwrite=overwrite) as stream:
         torch.save(content, stream)
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint as plain data."""
+def save_checkpoint(path: Path, checkpoint: Checkpoint, *, overwrite: bool = False) -> None:
+    """Write a checkpoint as plain data; arguments and errors as `files.whole_file`."""
     content = {
         item.name: getattr(checkpoint, item.name)
         for item in fields(checkpoint)
         if item.name != "config"
     }
-    write_file(path, {"version": VERSION, "config": asdict(checkpoint.config), **content})
+    content = {"version": VERSION, "config": asdict(checkpoint.config), **content}
+    write_file(path, content, overwrite=overwrite)
 
 
 def resnet_depth(weights: Mapping[str, Tensor], path: object) -> int:

@@ -1,7 +1,10 @@
 """The report of a run: its numbers, its pictures, and what it says where something is missing."""
 
+import io
 import json
 import re
+import shutil
+from base64 import b64encode
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,8 @@ from retinanet.evaluation.voc import score_voc, voc_table
 from retinanet.postprocess import Detections
 from retinanet.report import sections
 from retinanet.report.drawing import class_color
-from retinanet.report.report import OWN_PICTURES, PICTURES, write_report
+from retinanet.report.report import PICTURES, REPORT_PICTURES, write_report
+from retinanet.runtime.own_files import is_own
 
 NAMES = ("cat", "<script>alert(1)</script>", "$dog_")
 NOTHING = Detections(torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
@@ -128,22 +132,40 @@ def test_missed_annotations_are_dashed_and_detections_in_the_colours_of_their_cl
 
 
 def test_writing_again_replaces_the_old_report_and_nothing_else(
-    tmp_path: Path, data: CSVDataset
+    tmp_path: Path, written: Path
 ) -> None:
-    (tmp_path / "report").mkdir()
+    shutil.copytree(written.parent, tmp_path, dirs_exist_ok=True)
     (tmp_path / "report" / "mine.png").touch()
-    for name in OWN_PICTURES:
-        (tmp_path / "report" / name).touch()
-    for _ in range(2):
-        write_report(tmp_path, None, [], title="run", facts={}, history=[STEP])
+    write_report(tmp_path, None, [], title="run", facts={}, history=[STEP])
     names = {path.name for path in (tmp_path / "report").iterdir()}
     assert names == {"mine.png", "losses.png"}
 
 
+def test_the_pictures_of_an_old_report_are_known_without_a_mark(
+    tmp_path: Path, written: Path
+) -> None:
+    """Version 1.0 marked its page only: a JPEG is known by it, a chart by matplotlib's mark."""
+    shutil.copytree(written.parent, tmp_path, dirs_exist_ok=True)
+    chart, photo = tmp_path / "report/losses.png", tmp_path / "report/missed_1.jpg"
+    matplotlib = b"tEXtSoftware\0Matplotlib version3.9.0, https://matplotlib.org/"
+    chart.write_bytes(b"\x89PNG....IHDR...." + matplotlib)
+    unmarked = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(unmarked, format="JPEG")
+    photo.write_bytes(unmarked.getvalue())
+    assert is_own(chart)
+    assert not is_own(photo)
+    page = tmp_path / "report.html"
+    page.write_bytes(page.read_bytes() + b64encode(unmarked.getvalue()))
+    assert is_own(photo)
+    page.unlink()
+    assert not is_own(chart)
+
+
 def test_a_file_of_somebody_else_is_not_replaced(tmp_path: Path, data: CSVDataset) -> None:
     (tmp_path / "report.html").write_text("<html>my thesis</html>")
-    with pytest.raises(DataError, match=r"html: is not a report of this program.*; move it"):
+    with pytest.raises(DataError, match=r"html: was not written by this program"):
         write_report(tmp_path, data, FOUND, title="run", facts={})
+    assert (tmp_path / "report.html").read_text() == "<html>my thesis</html>"
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
@@ -208,6 +230,6 @@ def test_no_more_pictures_than_fit(tmp_path: Path) -> None:
     many = dataset(tmp_path / "images", {f"{k}.png": [(5, 5, 25, 25, 0)] for k in range(9)})
     found = [detections((50, 30, 70, 50, 0.9 - 0.1 * k, 0)) for k in range(9)]
     write_report(tmp_path, many, found, title="run", facts={})
-    names = [path.name for path in (tmp_path / "report").iterdir()]
-    assert sum(name.startswith("missed") for name in names) == PICTURES
-    assert all(name in OWN_PICTURES for name in names)
+    names = [f"report/{path.name}" for path in (tmp_path / "report").iterdir()]
+    assert sum(name.startswith("report/missed") for name in names) == PICTURES
+    assert all(name in REPORT_PICTURES for name in names)

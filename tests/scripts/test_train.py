@@ -84,12 +84,12 @@ def test_same_seed_same_weights_whatever_the_workers(
 
 
 def test_second_run_refuses_then_overwrites(
-    sample: SampleData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sample: SampleData, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--dataset", "csv", *csv_flags(sample), *SMALL, "--epochs", "1"]
     flags += ["--output_dir", str(tmp_path)]
     (tmp_path / "mine.txt").write_text("mine")
-    (tmp_path / "csv_retinanet_7.pt").write_text("an old run's")
+    (tmp_path / "csv_retinanet_7.pt").write_bytes((run / "csv_retinanet_1.pt").read_bytes())
     assert train.main(flags) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert files(tmp_path) == ["csv_retinanet_7.pt", "mine.txt"]

@@ -13,7 +13,7 @@ from retinanet.errors import DataError
 from retinanet.model import ModelConfig, resnet18
 from retinanet.training.run_folder import RunFolder
 from retinanet.training.saved_state import read_state
-from retinanet.weights.checkpoint import Checkpoint, load_checkpoint
+from retinanet.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 CHECKPOINT = Checkpoint(ModelConfig(1, depth=18), {"w": torch.ones(1)}, epoch=0)
 
@@ -25,7 +25,9 @@ def run_folder(folder: Path, keep: int | None = None, minutes: float = 10) -> Ru
 def test_old_run_is_refused_or_removed(tmp_path: Path) -> None:
     ours = ["coco_retinanet_3.pt", "csv_retinanet_best.pt", "model_final.pt", "training_state.pt"]
     others = ["csv_retinanet_backup.pt", "mine.pt", "mine.pt.tmp", "notes.txt"]
-    for name in [*ours, *others]:
+    for name in ours:
+        save_checkpoint(tmp_path / name, CHECKPOINT)
+    for name in others:
         (tmp_path / name).touch()
     folder = run_folder(tmp_path)
     with pytest.raises(DataError, match=r"coco_retinanet_3\.pt.*--resume.*--output_dir.*--overwr"):
@@ -52,7 +54,9 @@ def test_keep_bounds_the_epoch_files_and_the_best_stays(tmp_path: Path) -> None:
         checkpoint = Checkpoint(model.config, model.state_dict(), epoch=epoch)
         folder.save_epoch(checkpoint)
         folder.save_if_best(checkpoint, score)
-    (tmp_path / "csv_retinanet_0.pt").touch()  # as an earlier part of the run left it
+    save_checkpoint(
+        tmp_path / "csv_retinanet_0.pt", CHECKPOINT
+    )  # as an earlier part of the run left it
     folder.save_epoch(Checkpoint(model.config, model.state_dict(), epoch=4))
     kept = ["csv_retinanet_3.pt", "csv_retinanet_4.pt", "csv_retinanet_best.pt"]
     assert sorted(os.listdir(tmp_path)) == kept
@@ -158,7 +162,7 @@ def test_common_names_are_a_runs_only_when_they_look_it(tmp_path: Path) -> None:
     assert not config.exists()
     assert not metrics.exists()
     config.write_text('{"mine": true}')
-    with pytest.raises(DataError, match=r"config\.json: is not a run's.*--output_dir"):
+    with pytest.raises(DataError, match=r"config\.json: was not written by this program"):
         folder.open(None, overwrite=True)
     assert config.read_text() == '{"mine": true}'
 
