@@ -13,6 +13,15 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """8 bits RGB. Grey of more bits is scaled, where Pillow's own conversion would cut it off."""
+    if not picture.mode.startswith("I"):
+        return picture.convert("RGB")
+    values = np.asarray(picture).astype(np.float32)
+    white = next((2**bits - 1 for bits in (8, 10, 12, 14) if values.max() < 2**bits), 65535)
+    return Image.fromarray((values * (255 / white) + 0.5).astype(np.uint8)).convert("RGB")
+
+
 def resized(picture: Image.Image, min_side: int, max_side: int) -> Image.Image:
     """The picture with its shorter side at `min_side`, or else its longer one at `max_side`."""
     scale = min(min_side / min(picture.size), max_side / max(picture.size))
@@ -34,7 +43,7 @@ def main() -> None:
         json.loads(facts[key]) for key in ("class_names", "min_side", "max_side")
     )
     for path in args.images:
-        picture = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+        picture = as_rgb(ImageOps.exif_transpose(Image.open(path)))
         small = resized(picture, min_side, max_side)
         # The network takes several pictures of one size; here it is one, [1, height, width, 3].
         images = np.asarray(small)[None]

@@ -1,6 +1,7 @@
 import io
 import json
 import re
+import runpy
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -15,6 +16,7 @@ from PIL import Image
 from skimage import data
 
 import retinanet
+from retinanet.data.images import read_image
 from retinanet.data.transforms import Resizer
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig, RetinaNet
@@ -156,6 +158,19 @@ def test_the_file_says_what_goes_in_and_out(exported):
 def test_the_file_tells_nothing_of_the_machine(exported):
     assert str(ROOT).encode() not in exported.content
     assert b"site-packages" not in exported.content
+
+
+@pytest.mark.parametrize("top", [255, 4095, 65535])
+def test_the_example_sees_grey_of_any_depth_as_the_program_does(tmp_path, top):
+    example = runpy.run_path(str(ROOT / "examples/onnx_detect.py"))
+    values = (data.camera() / 255 * top).astype(np.uint16)
+    path = tmp_path / "grey.png"
+    Image.fromarray(values).save(path)
+    seen = np.asarray(example["as_rgb"](Image.open(path)))
+    np.testing.assert_array_equal(seen, read_image(path))
+    assert seen.min() < 5
+    assert seen.max() > 250
+    assert 100 < seen.mean() < 160
 
 
 def test_the_example_finds_what_the_detector_finds_without_torch(exported, tmp_path):
