@@ -13,7 +13,7 @@ from retinanet.runtime.console import progress
 from retinanet.runtime.files import READING_THREADS
 
 SIDE = 16  # of the grid of brightness differences
-DISTANCE = 12  # of the SIDE * SIDE bits that may differ; unrelated pictures differ in about half
+DISTANCE = 26  # of the 256 bits that may differ; unrelated photographs differ in 65 to 190
 FLAT = 8  # grey values; a picture without larger differences has no structure to compare
 BLOCK = 2048  # pictures that are compared with as many at a time
 
