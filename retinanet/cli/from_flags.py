@@ -139,7 +139,7 @@ def class_names(csv_classes: str | None, checkpoint: Checkpoint, file: str) -> t
     return names
 
 
-SAMPLE_SIZE = {"train_images": 300, "val_images": 60}
+SAMPLE_SIZE = {"train_images": 460, "val_images": 60}
 
 
 def open_data(args: argparse.Namespace, runtime: Runtime) -> tuple[Data, Data | None]:

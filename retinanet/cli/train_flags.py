@@ -38,13 +38,13 @@ DEFAULTS = {
 SHAPES_DEFAULTS = {
     "depth": 18,
     "weights": "none",
-    "epochs": 4,
+    "epochs": 3,
     "lr": 6e-4,
     "schedule": "cosine",
     "warmup": 100,
     "batch_norm": "trained",
-    "min_side": 256,
-    "max_side": 384,
+    "min_side": 96,
+    "max_side": 128,
 }
 
 
@@ -68,7 +68,7 @@ def parser() -> Parser:
 
     training = result.add_argument_group("training")
     training.add_argument(
-        "--epochs", type=positive_int, help="passes over the data (100; shapes: 4)"
+        "--epochs", type=positive_int, help="passes over the data (100; shapes: 3)"
     )
     training.add_argument(
         "--patience",
@@ -76,7 +76,7 @@ def parser() -> Parser:
         help="stop after N evaluations without a better mAP (never)",
     )
     add_learning_flags(training)
-    add_size_flags(training, "608; shapes: 256", "1024; shapes: 384")
+    add_size_flags(training, "608; shapes: 96", "1024; shapes: 128")
     training.add_argument(
         "--on_bad_image",
         choices=("error", "skip"),

@@ -22,13 +22,13 @@ from skimage import data, draw
 
 from retinanet.errors import DataError
 
-VERSION = 1  # of the rendering: raise it when the same seed is to give other files
+VERSION = 2  # of the rendering: raise it when the same seed is to give other files
 
 
 CLASS_NAMES = ("ring", "square", "star", "triangle")  # by label
 
 
-TRAIN_IMAGES, VAL_IMAGES = 300, 60
+TRAIN_IMAGES, VAL_IMAGES = 460, 60
 
 
 LONG_SIDE, SHORT_SIDE = 320, 240  # of a picture, pixels
@@ -40,10 +40,10 @@ PORTRAITS = 0.4  # of the pictures stand upright
 EMPTY_EVERY = 30  # the 30th, 60th, ... picture of a split holds no object
 
 
-MAX_SHAPES = 5  # in one picture
+MAX_SHAPES = 3  # in one picture
 
 
-DIAMETERS = (36, 150)  # of the circle around a shape, pixels; small ones are the more frequent
+DIAMETERS = (80, 220)  # of the circle around a shape, pixels; small ones are the more frequent
 
 
 MAX_TILT = math.radians(15)  # either way

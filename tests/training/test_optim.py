@@ -91,7 +91,7 @@ def test_a_file_of_flags_is_read_once() -> None:
 def test_the_sample_says_which_of_its_settings_stand(capsys: pytest.CaptureFixture[str]) -> None:
     train.parse(["--dataset", "shapes", "--lr", "1e-3", "--depth", "34"])
     said = capsys.readouterr().out
-    assert "--epochs 4 --schedule cosine --warmup 100 --batch_norm trained" in said
+    assert "--epochs 3 --schedule cosine --warmup 100 --batch_norm trained" in said
     assert "--lr" not in said
     assert "--depth" not in said
 
