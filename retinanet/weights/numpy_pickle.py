@@ -1,11 +1,12 @@
 """Pickles of numpy arrays, as detectron2's model zoo has them; what they name is never called."""
 
-import pickle
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from retinanet.weights.pickle_check import LimitedUnpickler, mapped
 
 
 class _Type:
@@ -51,19 +52,6 @@ _NAMES = {
 }
 
 
-class _Unpickler(pickle._Unpickler):
-    """Knows the names above and no other.
-
-    Of the two unpicklers the one in Python: a few bytes make the other one take gigabytes.
-    """
-
-    def find_class(self, module: str, name: str) -> object:
-        """The stand-in of a name."""
-        if f"{module}.{name}" not in _NAMES:
-            raise pickle.UnpicklingError(f"Unsupported global: {module}.{name}")
-        return _NAMES[f"{module}.{name}"]
-
-
 def _plain(value: object, levels: int = 3) -> object:
     """A value with tensors where arrays were, in dicts not deeper than any project's."""
     if isinstance(value, dict) and levels:
@@ -77,5 +65,5 @@ def read_numpy_pickle(path: Path) -> object:
     Raises:
         Exception: of any kind; the file is damaged, or it names anything else.
     """
-    with path.open("rb") as stream:
-        return _plain(_Unpickler(stream).load())
+    with mapped(path) as stream:
+        return _plain(LimitedUnpickler(stream, path.stat().st_size, _NAMES).load())

@@ -31,10 +31,9 @@ from tests.support.hostile import (
     png,
     refusal,
     run,
-    saved,
     training,
-    zipped,
 )
+from tests.support.zips import saved, zipped
 
 pytestmark = pytest.mark.usefixtures("narrow")
 

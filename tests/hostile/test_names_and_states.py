@@ -23,9 +23,9 @@ from tests.support.hostile import (
     png,
     refusal,
     run,
-    saved,
     training,
 )
+from tests.support.zips import saved
 
 pytestmark = pytest.mark.usefixtures("narrow")
 

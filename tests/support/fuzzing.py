@@ -40,6 +40,7 @@ from retinanet.evaluation.coco import score_coco
 from retinanet.model import ModelConfig, RetinaNet
 from retinanet.postprocess import Detections
 from retinanet.weights.checkpoint import Checkpoint, load_checkpoint, load_foreign, read_weights
+from tests.support.zips import saved
 
 SECONDS = 30  # of the processor, for one input: torch takes ten to name a large storage
 MEGABYTES = 2500  # for one input: an image may have 179 million pixels, as Pillow's limit says
@@ -316,12 +317,6 @@ def read_any_image(path: Path) -> None:
     assert pixels.dtype == np.uint8
     assert pixels.ndim == 3
     assert pixels.shape == (*(size or pixels.shape[:2]), 3), f"size {size}, read {pixels.shape}"
-
-
-def saved(content: object, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    torch.save(content, stream, **options)
-    return stream.getvalue()
 
 
 def checkpoint_samples() -> list[bytes]:

@@ -1,12 +1,10 @@
 """Running the scripts on files made to do harm, within limits of time and memory."""
 
-import io
 import json
 import os
 import signal
 import sys
 import traceback
-import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -148,21 +146,6 @@ def training(good: Inputs, csv: Path | None = None) -> list[object]:
 
 
 # ---- files ----
-
-
-def saved(content: object, **options: Any) -> bytes:
-    """What torch.save writes."""
-    stream = io.BytesIO()
-    torch.save(content, stream, **options)
-    return stream.getvalue()
-
-
-def zipped(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", compression, compresslevel=1) as archive:
-        for name, content in entries.items():
-            archive.writestr(name, content)
-    return stream.getvalue()
 
 
 def png(width: int, height: int) -> bytes:

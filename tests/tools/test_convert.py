@@ -227,7 +227,7 @@ def test_epsilon_of_the_published_file_and_of_others(tmp_path, torchvision):
             {"bbox_head.retina_cls.bias": None},
             "there is no bbox_head.retina_cls.bias in it, so it is not mmdetection's RetinaNet",
         ),
-        ({"backbone.bn1.bias": "text"}, "backbone.bn1.bias is no plain tensor"),
+        ({"backbone.bn1.bias": "text"}, "backbone.bn1.bias is no tensor"),
         ({"backbone.bn1.bias": torch.full((64,), torch.nan)}, "backbone.bn1.bias is not finite"),
     ],
 )
