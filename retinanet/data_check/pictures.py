@@ -9,6 +9,7 @@ from PIL import Image
 
 from retinanet.data.datasets import Data
 from retinanet.data_check.summary import Facts, size_bins
+from retinanet.errors import DataError
 from retinanet.report.charts import INK
 from retinanet.report.drawing import contact_sheet, draw_boxes, draw_ground_truth
 from retinanet.report.pictures import as_jpeg
@@ -74,8 +75,11 @@ def size_chart(facts: Facts, min_side: int, max_side: int) -> bytes:
     return stream.getvalue()
 
 
-def sample_sheet(dataset: Data, facts: Facts) -> bytes:
-    """A JPEG of annotated images from all over a data set; dashed: what no anchor reaches."""
+def sample_sheet(dataset: Data, facts: Facts) -> bytes | None:
+    """A JPEG of annotated images from all over a data set; dashed: what no anchor reaches.
+
+    Images that cannot be read are left out; None where there is no other.
+    """
     boxes, names = facts.boxes, dataset.class_names
     images = np.unique(boxes.images) if len(boxes.images) else np.arange(len(dataset))
     chosen = images[np.linspace(0, len(images) - 1, min(len(images), PICTURES), dtype=int)]
@@ -83,7 +87,10 @@ def sample_sheet(dataset: Data, facts: Facts) -> bytes:
     for index in chosen.tolist():
         own, fits = boxes.images == index, facts.reached
         good, bad = boxes.only(own & fits), boxes.only(own & ~fits)
-        image = Image.fromarray(dataset.load_image(index))
+        try:
+            image = Image.fromarray(dataset.load_image(index))
+        except DataError:  # which is said elsewhere
+            continue
         width = image.width
         image.thumbnail((TILE, TILE))  # before drawing, so that letters are of one size
         scale = image.width / width

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -90,7 +89,7 @@ def percent(part: float, whole: float) -> str:
 BAR = 40  # letters
 
 
-GROUPS, NAMES = 10, 3  # of equal files, of images; check.json has them all
+NAMES = 3  # images that are named; check.json has them all
 
 
 # ---- text ----
@@ -187,22 +186,3 @@ def listed(counts: Mapping[str, int]) -> str:
     names = [f"{name} ({count})" for name, count in counts.items()]
     more = len(names) - NAMES
     return ", ".join(names[:NAMES]) + (f" and {more:,} more" if more > 0 else "")
-
-
-def file_text(groups: Sequence[Sequence[tuple[str, Path]]]) -> str:
-    """Which images are in the training and the validation data, which in one of them twice."""
-    leaks = [group for group in groups if len({part for part, _ in group}) > 1]
-    repeats = [group for group in groups if len({part for part, _ in group}) == 1]
-    lines = []
-    for text, found in (
-        ("in the training and in the validation data", leaks),
-        ("there under several names", repeats),
-    ):
-        if found:
-            lines.append(f"{len(found):,} image{'s are' * (len(found) > 1) or ' is'} {text}:")
-            lines += [
-                "  " + " = ".join(printable(path) for _, path in group) for group in found[:GROUPS]
-            ]
-            if len(found) > GROUPS:
-                lines.append(f"  and {len(found) - GROUPS:,} more")
-    return "\n".join(lines) or "No image is there twice."

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,17 @@ from retinanet.cli.from_flags import tell_notes
 from retinanet.cli.parser import Parser
 from retinanet.cli.script import script
 from retinanet.data.datasets import CocoDataset, CSVDataset, Data
-from retinanet.data_check.anchor_coverage import Side, better_anchors, better_sides
-from retinanet.data_check.duplicates import equal_files
+from retinanet.data_check.anchor_coverage import (
+    AnchorSizes,
+    Side,
+    better_anchors,
+    better_sides,
+)
+from retinanet.data_check.findings import Findings, Place, find_problems
 from retinanet.data_check.pictures import sample_sheet, size_chart
+from retinanet.data_check.problem_text import problem_text
 from retinanet.data_check.summary import Facts, look_at, missed_images, size_bins
-from retinanet.data_check.text import anchor_text, count_table, file_text, size_table
+from retinanet.data_check.text import anchor_text, count_table, size_table
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig
 from retinanet.runtime.console import say
@@ -40,6 +47,14 @@ def parser() -> Parser:
         "--output_dir",
         metavar="DIR",
         help="write check.json, box_sizes.png and samples.jpg there (nowhere)",
+    )
+    group.add_argument(
+        "--json", action="store_true", help="print check.json instead of text, and nothing else"
+    )
+    group = result.add_argument_group("speed")
+    group.add_argument("--no_decode", action="store_true", help="read the images' headers only")
+    group.add_argument(
+        "--no_near_duplicates", action="store_true", help="look for equal files only"
     )
     result.set_defaults(min_side=608, max_side=1024)
     return result
@@ -82,16 +97,6 @@ def open_data(args: argparse.Namespace) -> dict[str, Data]:
     return found
 
 
-def equal_images(data: Mapping[str, Data]) -> list[list[tuple[str, Path]]]:
-    """Groups of images of the same content: of each the data it is of, and its path."""
-    images = [
-        (part, dataset.image_path(index))
-        for part, dataset in data.items()
-        for index in range(len(dataset))
-    ]
-    return [[images[k] for k in group] for group in equal_files([path for _, path in images])]
-
-
 def as_json(dataset: Data, facts: Facts, sides: Sequence[Side | None]) -> dict[str, Any]:
     """What was found in one of the data sets, as plain values."""
     classes = [
@@ -121,63 +126,120 @@ def as_json(dataset: Data, facts: Facts, sides: Sequence[Side | None]) -> dict[s
     }
 
 
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files of these names, and say so."""
+def write_files(folder: Path, files: Mapping[str, bytes], *, told: bool) -> None:
+    """Write files of these names, and say so if wanted."""
     for name, content in files.items():
         write_whole(folder / name, content)
-        say(f"Written: {folder / name}")
+        if told:
+            say(f"Written: {folder / name}")
 
 
-@script
-def main(argv: Sequence[str] | None = None) -> None:
-    """Read, count, tell; write where wanted."""
-    args = parse(argv)
-    if args.output_dir:
-        check_output_dir(args.output_dir, names=("check.json", "box_sizes.png", "samples.jpg"))
-    data = open_data(args)
-    for part, dataset in data.items():
-        tell_notes(f"{part.capitalize()} data", dataset)
-    train = data["training"]
-    if any(dataset.class_names != train.class_names for dataset in data.values()):
-        say("Warning: the validation data has other classes; train.py will refuse it")
+@dataclass(frozen=True)
+class Checked:
+    """All that was found in the data sets, at one size and with one set of anchors."""
+
+    data: Mapping[str, Data]
+    facts: Mapping[str, Facts]
+    sides: Mapping[str, list[Side | None]]
+    """By data set: better sizes for its classes."""
+    together: Side | None
+    """A better size for all boxes of the training data."""
+    anchors: AnchorSizes | None
+    """Better anchors for them."""
+    findings: Findings
+
+
+def check(data: Mapping[str, Data], args: argparse.Namespace) -> Checked:
+    """Count boxes, try other sizes and anchors, look at every image."""
     config = ModelConfig(
-        train.num_classes(),
+        data["training"].num_classes(),
         anchor_sizes=tuple(args.anchor_sizes),
         anchor_ratios=tuple(args.anchor_ratios),
         anchor_scales=tuple(args.anchor_scales),
     )
     size = args.min_side, args.max_side
     facts = {part: look_at(dataset, *size, config) for part, dataset in data.items()}
-    sides = {
-        part: better_sides([row.missed for row in found.classes], *size, config)
-        for part, found in facts.items()
-    }
-    equal = equal_images(data)
-
     found = facts["training"]
-    missed = found.boxes.only(~found.reached)
-    say(f"\n{count_table(facts)}")
-    say(f"\nTraining boxes at {size[0]} to {size[1]} px, by the side of a square of equal area:")
-    say(size_table(found))
-    together = better_sides([missed], *size, config)[0]
-    anchors = better_anchors(found.boxes, *size, config)
-    say(f"\n{anchor_text(train, found, sides['training'], together, anchors)}")
-    say(f"\n{file_text(equal)}")
+    return Checked(
+        data,
+        facts,
+        {
+            part: better_sides([row.missed for row in own.classes], *size, config)
+            for part, own in facts.items()
+        },
+        better_sides([found.boxes.only(~found.reached)], *size, config)[0],
+        better_anchors(found.boxes, *size, config),
+        find_problems(data, facts, decode=not args.no_decode, compare=not args.no_near_duplicates),
+    )
 
+
+def tell(checked: Checked, args: argparse.Namespace) -> None:
+    """Say everything as text."""
+    train, found = checked.data["training"], checked.facts["training"]
+    for part, dataset in checked.data.items():
+        tell_notes(f"{part.capitalize()} data", dataset)
+    if any(dataset.class_names != train.class_names for dataset in checked.data.values()):
+        say("Warning: the validation data has other classes; train.py will refuse it")
+    sizes = f"{args.min_side} to {args.max_side} px"
+    say(f"\n{count_table(checked.facts)}")
+    say(f"\nTraining boxes at {sizes}, by the side of a square of equal area:")
+    say(size_table(found))
+    sides = checked.sides["training"]
+    say(f"\n{anchor_text(train, found, sides, checked.together, checked.anchors)}")
+    kinds = {"decoded": not args.no_decode, "compared": not args.no_near_duplicates}
+    say(f"\n{problem_text(checked.findings, **kinds)}")
+
+
+def content(checked: Checked, args: argparse.Namespace) -> dict[str, Any]:
+    """Everything as plain values: check.json."""
+    settings = ("min_side", "max_side", "anchor_sizes", "anchor_ratios", "anchor_scales")
+    found = checked.findings
+    return {
+        **{name: vars(args)[name] for name in settings},
+        **{
+            part: as_json(dataset, checked.facts[part], checked.sides[part])
+            for part, dataset in checked.data.items()
+        },
+        "better_anchor_sizes": checked.anchors and checked.anchors.sizes,
+        "problems": found.problems,
+        "equal_files": _plain(found.equal),
+        "near_duplicates": None if args.no_near_duplicates else _plain(found.alike),
+        "unreadable": None if args.no_decode else found.unreadable,
+        "one_colour": None if args.no_decode else _plain([found.one_colour])[0],
+        "double_boxes": [
+            {"image": str(double.image), "classes": double.classes, "box": double.box}
+            for double in found.double_boxes
+        ],
+        "classes_in_one_set": found.only_in,
+    }
+
+
+def _plain(groups: Sequence[Sequence[Place]]) -> list[list[list[str]]]:
+    return [[[part, str(path)] for part, path in group] for group in groups]
+
+
+@script
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read, count, tell; write where wanted; end with 1 where there are problems."""
+    args = parse(argv)
     if args.output_dir:
-        content: dict[str, Any] = {
-            name: vars(args)[name]
-            for name in ("min_side", "max_side", "anchor_sizes", "anchor_ratios", "anchor_scales")
-        }
-        for part, dataset in data.items():
-            content[part] = as_json(dataset, facts[part], sides[part])
-        content["better_anchor_sizes"] = anchors and anchors.sizes
-        content["equal_files"] = [[[part, str(path)] for part, path in group] for group in equal]
-        files = {"check.json": json.dumps(content, indent=1).encode()}
+        check_output_dir(args.output_dir)
+    checked = check(open_data(args), args)
+    report = json.dumps(content(checked, args), indent=1)
+    if args.json:
+        say(report)
+    else:
+        tell(checked, args)
+    if args.output_dir:
+        train, found = checked.data["training"], checked.facts["training"]
+        files = {"check.json": report.encode()}
         if len(found.reached):
-            files["box_sizes.png"] = size_chart(found, *size)
-        files["samples.jpg"] = sample_sheet(train, found)
-        write_files(Path(args.output_dir), files)
+            files["box_sizes.png"] = size_chart(found, args.min_side, args.max_side)
+        if sheet := sample_sheet(train, found):
+            files["samples.jpg"] = sheet
+        write_files(Path(args.output_dir), files, told=not args.json)
+    if problems := checked.findings.problems:
+        raise DataError(f"{problems:,} problem{'s' * (problems > 1)} found, named above")
 
 
 if __name__ == "__main__":

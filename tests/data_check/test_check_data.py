@@ -7,13 +7,21 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+from skimage import data
 
 from retinanet.data.datasets import CocoDataset, CSVDataset
 from retinanet.data.shapes import SampleData, write_shapes
 from retinanet.data_check import pictures
 from retinanet.data_check import text as check_report
+from retinanet.data_check.anchor_coverage import Boxes
+from retinanet.data_check.double_boxes import double_boxes
+from retinanet.data_check.findings import Findings
+from retinanet.data_check.problem_text import problem_text
 from retinanet.data_check.summary import look_at
 from retinanet.model import ModelConfig
 from retinanet.tools import check_data
@@ -112,12 +120,14 @@ def test_images_that_are_there_twice(
     shutil.copy(first, folder / "images/val2017/0001.jpg")
     shutil.copy(folder / "images/train2017/0002.jpg", folder / "images/train2017/0003.jpg")
     flags = [f.replace(str(sample.coco_root), str(folder)) for f in csv_flags(sample)]
-    assert check_data.main([*flags, "--output_dir", str(tmp_path / "out")]) == 0
-    said = capsys.readouterr().out
+    assert check_data.main([*flags, "--output_dir", str(tmp_path / "out")]) == 1
+    output = capsys.readouterr()
+    said = output.out
+    assert output.err.endswith("error: 2 problems found, named above\n")
     assert (
-        "1 image is in the training and in the validation data:\n"
+        "1 image in the training and in the validation data:\n"
         f"  {first} = {folder}/images/val2017/0001.jpg\n"
-        "1 image is there under several names:\n"
+        "1 image there under several names:\n"
         f"  {folder}/images/train2017/0002.jpg = {folder}/images/train2017/0003.jpg\n"
     ) in said
     groups = json.loads((tmp_path / "out/check.json").read_text())["equal_files"]
@@ -125,12 +135,109 @@ def test_images_that_are_there_twice(
     assert ["validation", f"{folder}/images/val2017/0001.jpg"] in groups[0]
 
 
-def test_long_lists_of_equal_files_are_cut() -> None:
-    text = check_report.file_text(
-        [[("training", Path(f"{k}")), ("training", Path(f"{k}b"))] for k in range(12)]
+def test_long_lists_are_cut() -> None:
+    equal = [[("training", Path(f"{k}")), ("training", Path(f"{k}b"))] for k in range(12)]
+    text = problem_text(Findings(equal), decoded=True, compared=True)
+    assert text.startswith("12 images there under several names:\n  0 = 0b\n")
+    assert "  9 = 9b\n  and 2 more\n" in text
+    assert text.endswith("No images look alike.\nEvery image can be decoded.")
+
+
+@pytest.fixture
+def problematic(tmp_path: Path) -> list[str]:
+    """Flags of data with one problem of each kind, but for equal files."""
+    noise = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    cat, other = Image.fromarray(data.chelsea()), Image.fromarray(noise).resize((80, 60))
+    cat.save(tmp_path / "cat.jpg")
+    cat.resize((220, 150)).save(tmp_path / "again.jpg")
+    cat.resize((110, 75)).save(tmp_path / "small.jpg")
+    other.save(tmp_path / "other.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "other.png").read_bytes()[:1200])
+    Image.new("RGB", (40, 30), "grey").save(tmp_path / "plain.jpg")
+    (tmp_path / "train.csv").write_text(
+        "cat.jpg,10,10,100,100,cat\ncat.jpg,11,10,100,101,dog\ncat.jpg,10,10,60,100,dog\n"
+        "again.jpg,10,10,90,90,cat\nbroken.png,1,1,20,20,dog\nplain.jpg,,,,,\n"
     )
-    assert text.startswith("12 images are there under several names:\n  0 = 0b\n")
-    assert text.endswith("  9 = 9b\n  and 2 more")
+    (tmp_path / "val.csv").write_text("small.jpg,5,5,50,50,cat\nother.png,5,5,50,50,emu\n")
+    (tmp_path / "classes.csv").write_text("cat,0\ndog,1\nemu,2\n")
+    files = {"train": "train.csv", "val": "val.csv", "classes": "classes.csv"}
+    return ["--dataset", "csv", *(f"--csv_{k}={tmp_path / name}" for k, name in files.items())]
+
+
+def test_every_kind_of_problem_is_found_and_said(
+    problematic: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check_data.main(problematic) == 1
+    output = capsys.readouterr()
+    for said in (
+        "1 group of images that look alike in the training and in the validation data:\n"
+        f"  {tmp_path}/cat.jpg = {tmp_path}/again.jpg = {tmp_path}/small.jpg\n",
+        f"1 image unreadable; train.py leaves out such with --on_bad_image skip, after the start"
+        f" with --resume --on_bad_image skip:\n  {tmp_path}/broken.png: cannot be decoded",
+        f"1 image of one colour:\n  {tmp_path}/plain.jpg\n",
+        "1 object drawn twice with different classes:\n"
+        f"  {tmp_path}/cat.jpg: cat and dog at 10, 10, 100, 100\n",
+        "1 class with boxes in the training data alone:\n  dog\n",
+        "1 class with boxes in the validation data alone:\n  emu\n",
+    ):
+        assert said in output.out
+    assert output.err.endswith("error: 5 problems found, named above\n")
+
+
+def test_json_alone_on_stdout(
+    problematic: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check_data.main([*problematic, "--json", f"--output_dir={tmp_path / 'out'}"]) == 1
+    text = capsys.readouterr().out
+    found = json.loads(text)
+    assert (tmp_path / "out/check.json").read_text() == text.rstrip("\n")
+    assert found["problems"] == 5
+    assert [len(group) for group in found["near_duplicates"]] == [3]
+    assert found["one_colour"] == [["training", f"{tmp_path}/plain.jpg"]]
+    assert len(found["unreadable"]) == 1
+    assert found["double_boxes"] == [
+        {"image": f"{tmp_path}/cat.jpg", "classes": ["cat", "dog"], "box": [10, 10, 100, 100]}
+    ]
+    assert found["classes_in_one_set"] == {"training": ["dog"], "validation": ["emu"]}
+
+
+def test_the_slow_looks_can_be_left_out(
+    problematic: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check_data.main([*problematic, "--no_decode", "--no_near_duplicates"]) == 1
+    output = capsys.readouterr()
+    for said in ("unreadable", "decoded", "alike", "one colour"):
+        assert said not in output.out
+    assert output.err.endswith("error: 2 problems found, named above\n")
+
+
+def test_frames_of_a_film_are_no_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, quality in (("a.jpg", 90), ("b.jpg", 60)):
+        Image.fromarray(data.chelsea()).save(tmp_path / name, quality=quality)
+    (tmp_path / "train.csv").write_text("a.jpg,1,1,90,90,cat\nb.jpg,1,1,90,90,cat\n")
+    (tmp_path / "classes.csv").write_text("cat,0\n")
+    flags = ["--dataset", "csv", f"--csv_train={tmp_path}/train.csv"]
+    assert check_data.main([*flags, f"--csv_classes={tmp_path}/classes.csv"]) == 0
+    assert "1 group of images that look alike in one of them:" in capsys.readouterr().out
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 2)), max_size=12))
+def test_double_boxes_are_those_of_the_plain_count(rows: list[tuple[int, int, int]]) -> None:
+    rows.sort()
+    corners = np.array([[0.0, 0, 100, 100 + (0, 5, 40)[shape]] for _, _, shape in rows])
+    images, labels = (np.array([row[k] for row in rows], np.int64) for k in (0, 1))
+    boxes = Boxes(corners.reshape(-1, 4), labels, images, np.zeros((len(rows), 2), np.int64))
+    expected = [  # 100 x 100 in 100 x 105 is 0.95; in 100 x 140, 0.71
+        [a, b]
+        for a in range(len(rows))
+        for b in range(a + 1, len(rows))
+        if rows[a][0] == rows[b][0]
+        and rows[a][1] != rows[b][1]
+        and (rows[a][2] == 2) == (rows[b][2] == 2)
+    ]
+    assert sorted(double_boxes(boxes).tolist()) == expected
 
 
 def test_problems_of_both_files_are_said_at_once(
@@ -165,7 +272,7 @@ def test_other_classes_in_the_validation_data(
     folder = shutil.copytree(sample.coco_root, tmp_path / "data")
     file = folder / "annotations/instances_val2017.json"
     file.write_text(file.read_text().replace('"star"', '"planet"'))
-    assert check_data.main(["--dataset", "coco", "--coco_path", str(folder)]) == 0
+    assert check_data.main(["--dataset", "coco", "--coco_path", str(folder)]) == 1
     said = capsys.readouterr().out
     assert "Warning: the validation data has other classes; train.py will refuse it" in said
     assert [line.split()[3] for line in said.splitlines() if line.startswith("planet")] != ["0"]
@@ -188,7 +295,7 @@ def test_flags(flags: list[str], message: str, capsys: pytest.CaptureFixture[str
 
 
 def test_data_without_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    Image.effect_noise((40, 30), 50).save(tmp_path / "a.png")
     (tmp_path / "train.csv").write_text("a.png,,,,,\n")
     (tmp_path / "classes.csv").write_text("cat,0\n")
     flags = ["--dataset", "csv", f"--csv_train={tmp_path}/train.csv"]
