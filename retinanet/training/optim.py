@@ -50,9 +50,11 @@ class OptimConfig:
         decay = self.weight_decay
         if self.optimizer == "adam":
             return torch.optim.Adam(parameters, self.lr, weight_decay=decay, fused=True)
-        return torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             parameters, self.lr, momentum=MOMENTUM, weight_decay=decay, fused=True
         )
+        optimizer.register_step_pre_hook(_start_momenta)
+        return optimizer
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step of the run, counted from 0; not for plateau."""
@@ -61,3 +63,15 @@ class OptimConfig:
         if self.schedule == "cosine":
             return self.lr * warm * (1 + math.cos(math.pi * done)) / 2
         return self.lr * warm * 0.1 ** sum(done >= drop for drop in DROPS)
+
+
+def _start_momenta(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Momenta of 0 before the first step.
+
+    Torch's fused SGD would allocate them without a value, and write none where it skips that step.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            if parameter.grad is not None and state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter.grad)

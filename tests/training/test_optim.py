@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,36 @@ def test_optimizers_are_torchs(name: str) -> None:
             optimizer.step()
     assert not torch.equal(ours.detach(), torch.tensor([1.0, -3.0]))
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.fixture
+def dirty_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Memory that nobody has written to holds NaN."""
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.usefixtures("dirty_memory")
+def test_a_skipped_first_step_leaves_no_trace(name: str) -> None:
+    """As in float16, where the loss's first scales overflow; then two steps with gradient 2x."""
+    skips, counts = (torch.tensor([1.0, -3.0], requires_grad=True) for _ in range(2))
+    optim = OptimConfig(0.1, optimizer=name, weight_decay=0.1)
+    optimizers = optim.make_optimizer([skips]), optim.make_optimizer([counts])
+    skips.grad = torch.full((2,), math.inf)
+    optimizers[0].found_inf = torch.ones(())  # type: ignore[attr-defined]
+    optimizers[0].step()
+    assert skips.tolist() == [1, -3]
+    for _ in range(2):
+        for x, optimizer in zip((skips, counts), optimizers, strict=True):
+            optimizer.found_inf = torch.zeros(())  # type: ignore[attr-defined]
+            optimizer.zero_grad()
+            x.square().sum().backward()
+            optimizer.step()
+    assert counts[0] < 1
+    assert torch.equal(skips, counts)
 
 
 def test_the_defaults_are_the_originals_recipe() -> None:
