@@ -97,7 +97,8 @@ def image_anchors(
         point = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # [rows, columns, 2]
         around = point.repeat(1, 1, 2).unsqueeze(2) + cell_anchors(size, ratios, scales, grid)
         levels.append(around.reshape(-1, 4))
-    return torch.cat(levels).float().to(device)
+    coordinates = torch.cat(levels).T.contiguous()  # [4, N]: their arithmetic is vectorised so
+    return coordinates.float().to(device).T
 
 
 class Anchors(nn.Module):

@@ -24,13 +24,14 @@ def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     Returns:
         [..., M, N] in 0..1; 0 where both boxes are empty.
     """
-    x1, y1, x2, y2 = boxes.unsqueeze(-2).unbind(-1)  # each [..., M, 1]
-    left, top, right, bottom = others.unbind(-1)
-    width = (torch.minimum(x2, right) - torch.maximum(x1, left)).clamp_(min=0)  # [..., M, N]
-    height = (torch.minimum(y2, bottom) - torch.maximum(y1, top)).clamp_(min=0)
+    low, high = boxes.mT.unsqueeze(-1).chunk(2, dim=-3)  # each [..., 2, M, 1]
+    other_low, other_high = others.mT.unsqueeze(-2).chunk(2, dim=-3)  # each [2, 1, N]
+    sides = torch.minimum(high, other_high).sub_(torch.maximum(low, other_low)).clamp_(min=0)
+    width, height = sides.unbind(-3)  # each [..., M, N]
     intersection = width.mul_(height)
-    areas = (x2 - x1) * (y2 - y1) + (right - left) * (bottom - top)
-    return intersection.div_(areas.sub_(intersection).clamp_(min=1e-8))
+    other_width, other_height = (other_high - other_low).clamp_(min=1e-4).unbind(-3)
+    areas = torch.addcmul((high - low).prod(-3), other_width, other_height)  # their sum
+    return intersection.div_(areas.sub_(intersection))
 
 
 def encode_boxes(anchors: Tensor, boxes: Tensor) -> Tensor:
@@ -47,12 +48,13 @@ def encode_boxes(anchors: Tensor, boxes: Tensor) -> Tensor:
         dx, dy relative to the anchor's size.
     """
     anchor_sizes = anchors[:, 2:] - anchors[:, :2]
-    anchor_centers = anchors[:, :2] + 0.5 * anchor_sizes
-    sizes = boxes[..., 2:] - boxes[..., :2]
-    centers = boxes[..., :2] + 0.5 * sizes
-    shifts = (centers - anchor_centers) / anchor_sizes
-    log_ratios = torch.log(sizes.clamp(min=1) / anchor_sizes)
-    return torch.cat((shifts / CENTER_STD, log_ratios / SIZE_STD), dim=-1)
+    deltas = boxes - anchors  # of the two corners
+    shifts, ratios = deltas.chunk(2, dim=-1)
+    shifts += ratios  # twice the centre's
+    torch.sub(boxes[..., 2:], boxes[..., :2], out=ratios).clamp_(min=1)
+    deltas /= anchor_sizes.repeat(1, 2)
+    ratios.log_()
+    return deltas.div_(SIZE_STD)  # twice `CENTER_STD`
 
 
 def decode_boxes(

@@ -4,6 +4,7 @@ Nothing here waits for the device: every shape follows from the shapes of the ar
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,15 +23,18 @@ SMOOTH_L1_BETA = 1 / 9
 
 # The original clamps probabilities to [1e-4, 1 - 1e-4]; the *value* of the loss keeps that clamp.
 MIN_PROBABILITY = 1e-4
-MIN_SOFTPLUS = -math.log1p(-MIN_PROBABILITY)
-MAX_SOFTPLUS = -math.log(MIN_PROBABILITY)
+# The loss of a negative at these two, without alpha: p^2 * -log(1 - p).
+MIN_LOSS = MIN_PROBABILITY**2 * -math.log1p(-MIN_PROBABILITY)
+MAX_LOSS = (1 - MIN_PROBABILITY) ** 2 * -math.log(MIN_PROBABILITY)
 
 NEGATIVE = -1  # the label of an anchor that is background
 IGNORED = -2  # the label of an anchor that is neither
 
-# Working sets that stay in the cache: pairs of anchor and box, rows of the logits.
-_PAIRS_AT_ONCE = 2**19
-_LOGITS_AT_ONCE = 2**17
+# Pairs of anchor and box, and entries of the logits, that are worked on at once. On a CPU they stay
+# in its cache. Elsewhere each launch costs, so all are done at once but in very large batches: they
+# take 16 and 12 bytes each for a moment.
+_CPU_PAIRS, _PAIRS = 2**17, 2**28
+_CPU_ENTRIES, _ENTRIES = 2**17, 2**29
 
 
 def match_anchors(anchors: Tensor, annotations: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,43 +51,46 @@ def match_anchors(anchors: Tensor, annotations: Tensor) -> tuple[Tensor, Tensor]
         labels [B, N] int64: the class, `NEGATIVE` or `IGNORED`; boxes [B, N, 4] xyxy.
     """
     B, M, _ = annotations.shape
-    boxes = annotations[..., :4]
-    # A box of padding has no area, so its IoU is 0 with everything.
-    chunks = [
-        pairwise_iou(boxes, chunk).max(dim=1)  # over M
-        for chunk in torch.split(anchors, max(1, _PAIRS_AT_ONCE // max(1, B * M)))
-    ]
-    iou = torch.cat([chunk.values for chunk in chunks], dim=1)
-    best = torch.cat([chunk.indices for chunk in chunks], dim=1)
-    matched = annotations.gather(1, best.unsqueeze(2).expand(-1, -1, 5))  # [B, N, 5]
-    background = torch.where(iou < NEGATIVE_IOU, NEGATIVE, IGNORED)
-    labels = torch.where(iou >= POSITIVE_IOU, matched[..., 4].long(), background)
-    return labels, matched[..., :4]
+    N = len(anchors)
+    iou, best = anchors.new_empty(B, N), anchors.new_empty((B, N), dtype=torch.int64)
+    at_once = (_CPU_PAIRS if anchors.is_cpu else _PAIRS) // max(1, B * M)
+    for rows in _chunks(N, at_once):
+        # A box of padding has no area, so its IoU is 0 with everything.
+        pairs = pairwise_iou(annotations[..., :4], anchors[rows])  # [B, M, n]
+        torch.max(pairs, dim=1, out=(iou[:, rows], best[:, rows]))
+    matched = annotations.mT.gather(2, best.unsqueeze(1).expand(-1, 5, -1))  # [B, 5, N]
+    labels = matched[:, 4].long()
+    labels.masked_fill_(iou < POSITIVE_IOU, IGNORED).masked_fill_(iou < NEGATIVE_IOU, NEGATIVE)
+    return labels, matched[:, :4].mT
 
 
-def _focal_term(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Focal loss of entries that should be 0, without alpha: p^2 * softplus(x), and its slope.
+def _chunks(length: int, size: int) -> Iterator[slice]:
+    """Cut a length into slices of at most `size`, at least 1."""
+    size = max(1, size)
+    return (slice(start, start + size) for start in range(0, length, size))
 
-    The value is that of the clamped probability, the slope that of the loss without a clamp, so
-    that an entry which is sure and wrong is still pulled back.
+
+def _focal_terms(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Focal loss of entries that should be 0, without alpha, and its slope; the logits are lost.
+
+    The loss p^2 * softplus(x), here negated, is that of the clamped probability; the slope is that
+    of the loss without a clamp, so that an entry which is sure and wrong is still pulled back.
     """
-    p = torch.sigmoid(logits)
-    q = torch.sigmoid(-logits).clamp_(min=torch.finfo(logits.dtype).tiny)  # 1 - p, never 0
-    # -log(1 - p) is the softplus; torch's own, and log1p, are not vectorised on a CPU: 7 times the
+    p = logits.sigmoid_()
+    q = torch.rsub(p, 1, alpha=1 - torch.finfo(p.dtype).eps / 2)  # 1 - p, but never 0
+    # log(1 - p) is -softplus; torch's own, and log1p, are not vectorised on a CPU: 7 times the
     # time. What it loses is a relative 6e-8 / p of terms that weigh p^2.
-    softplus = torch.log(q).neg_()
-    slope = q.mul_(softplus).mul_(2).add_(p).mul_(p).mul_(p)
-    clamped = p.clamp_(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
-    value = clamped.square_().mul_(softplus.clamp_(MIN_SOFTPLUS, MAX_SOFTPLUS))
-    return value, slope
+    negated = torch.log(q).mul_(p).mul_(p)
+    slope = torch.addcmul(p.pow_(3), q, negated, value=-2, out=q)  # p^2 * (p + 2q * softplus)
+    return negated.clamp_(-MAX_LOSS, -MIN_LOSS), slope  # the loss only rises with p
 
 
 class _FocalLoss(torch.autograd.Function):
     """Sum over anchors and classes of each image, with the gradient in closed form.
 
-    The dense part takes every entry of every row that is not ignored for a negative, chunk by
-    chunk, and keeps nothing but the gradient; then the one positive entry of each positive anchor
-    is put right by index. No [N, K] target exists at any time.
+    Every entry of every row that is not ignored is taken for a negative, then the one positive
+    entry of each positive anchor is put right by index. No [N, K] target exists at any time, and
+    nothing but the gradient is kept.
     """
 
     @staticmethod
@@ -99,38 +106,45 @@ class _FocalLoss(torch.autograd.Function):
         Returns:
             The loss, a scalar.
         """
-        exact = torch.promote_types(logits.dtype, torch.float32)
         B, N, K = logits.shape
-        gradient = torch.empty_like(logits)
-        row_weights = (1 - ALPHA) * (labels != IGNORED) * weights.to(exact).unsqueeze(1)  # [B, N]
+        weights = weights.to(torch.float64 if logits.dtype is torch.float64 else torch.float32)
+        counted = labels != IGNORED
+        # Negative, for -log(1 - p) costs a pass that log(1 - p) does not.
+        row_weights = counted * (weights * (ALPHA - 1)).unsqueeze(1)  # [B, N]
+        # Float16 ends at 6e-8. Most gradients of the background lie below before they are scaled,
+        # which only `backward` does, so they are kept in bfloat16, which has float32's range.
+        kind = torch.bfloat16 if logits.dtype is torch.float16 else logits.dtype
+        gradient = logits.new_empty((B * N, K), dtype=kind)
 
-        total = logits.new_zeros((), dtype=exact)
-        step = max(1, _LOGITS_AT_ONCE // K)
-        for image in range(B):
-            for start in range(0, N, step):
-                rows = (image, slice(start, start + step))
-                value, slope = _focal_term(logits[rows].to(exact))
-                total += row_weights[rows] @ value.sum(dim=1)
-                gradient[rows] = slope.mul_(row_weights[rows].unsqueeze(1))
-
-        positive = labels >= 0
-        column = labels.clamp(min=0).unsqueeze(2)
-        entry = logits.gather(2, column).squeeze(2).to(exact)  # [B, N]: the assigned class's logit
-        as_negative, _ = _focal_term(entry)
-        as_positive, slope = _focal_term(-entry)
-        correction = ALPHA * as_positive - (1 - ALPHA) * as_negative
-        total += (torch.where(positive, correction, 0).sum(dim=1) * weights).sum()
-        slope = (-ALPHA * slope * weights.unsqueeze(1)).to(logits.dtype).unsqueeze(2)
-        slope = torch.where(positive.unsqueeze(2), slope, gradient.gather(2, column))
-        ctx.save_for_backward(gradient.scatter_(2, column, slope))
-        return total
+        logits, labels, row_weights = logits.flatten(0, 1), labels.flatten(), row_weights.flatten()
+        row_losses = torch.empty_like(row_weights)
+        at_once = (_CPU_ENTRIES if logits.is_cpu else _ENTRIES) // (K + 1)
+        for rows in _chunks(B * N, at_once):
+            # One column more, for the positive entry as a negative of the opposite sign. Rows
+            # without a positive entry write there what they would put right: -1 % (K + 1) is K,
+            # and IGNORED, -2, has no weight.
+            column = labels[rows].remainder(K + 1).unsqueeze(1)
+            entries = torch.cat((logits[rows], row_weights[rows].unsqueeze(1)), dim=1)
+            torch.neg(entries.gather(1, column), out=entries[:, K:])
+            negated, slope = _focal_terms(entries)
+            negated.scatter_(1, column, negated[:, K:] * (ALPHA / (1 - ALPHA)))
+            slope.scatter_(1, column, slope[:, K:] * (-ALPHA / (1 - ALPHA)))
+            torch.sum(negated[:, :K], dim=1, out=row_losses[rows])
+            torch.mul(slope[:, :K], row_weights[rows].unsqueeze(1), out=gradient[rows])
+        ctx.save_for_backward(gradient.view(B, N, K))
+        ctx.half = logits.dtype is torch.float16
+        return row_losses.dot(row_weights)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
         """The stored gradient, scaled."""
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad_output.to(gradient.dtype), None, None
+        (negated,) = ctx.saved_tensors
+        if not ctx.half:
+            return negated * -grad_output.to(negated.dtype), None, None
+        # A factor with dimensions makes the product a float32, which is rounded once.
+        gradient = torch.empty_like(negated, dtype=torch.float16)
+        return torch.mul(negated, -grad_output.reshape(1, 1, 1), out=gradient), None, None
 
 
 class FocalLoss(nn.Module):
@@ -160,13 +174,13 @@ class FocalLoss(nn.Module):
             annotations = annotations.to(anchors)
             labels, boxes = match_anchors(anchors, annotations)
             positive = labels >= 0
-            weights = 1 / (positive.sum(dim=1).clamp(min=1) * len(labels))  # [B]
+            weights = (positive.sum(dim=1).clamp_(min=1) * len(labels)).reciprocal()  # [B]
             classification = _FocalLoss.apply(logits, labels, weights)
 
             targets = encode_boxes(anchors, boxes)
             distances = F.smooth_l1_loss(
                 deltas.to(targets), targets, reduction="none", beta=SMOOTH_L1_BETA
             )
-            per_anchor = torch.where(positive, distances.mean(dim=2), 0)
-            regression = (per_anchor.sum(dim=1) * weights).sum()
+            shares = positive * weights.to(targets).unsqueeze(1)  # [B, N]
+            regression = distances.mean(dim=2).flatten().dot(shares.flatten())
         return classification.reshape(1), regression.reshape(1)
