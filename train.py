@@ -43,8 +43,9 @@ from retinanet.runtime.own_files import is_foreign
 from retinanet.runtime.signals import StoppedError, StopRequest
 from retinanet.training.loss_log import LossLog
 from retinanet.training.optim import OptimConfig
+from retinanet.training.records import METRICS_FILE, read_records
 from retinanet.training.run_folder import RunFolder
-from retinanet.training.run_log import METRICS_FILE, RunLog, read_records
+from retinanet.training.run_log import RunLog
 from retinanet.training.trainer import Training, UnreadableImageError, compile_network
 from retinanet.weights.checkpoint import Checkpoint
 from retinanet.weights.pretrained import resumed_start, start_config, start_weights, take_weights

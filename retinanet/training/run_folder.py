@@ -17,7 +17,8 @@ from retinanet.runtime.distributed import run_id, was_restarted
 from retinanet.runtime.files import check_output_dir, remove_temporaries, write_whole
 from retinanet.runtime.folder_lock import lock_folder
 from retinanet.runtime.own_files import is_own, remove_own
-from retinanet.training.run_log import METRICS_FILE, TENSORBOARD_FOLDER
+from retinanet.training.records import METRICS_FILE
+from retinanet.training.run_log import TENSORBOARD_FOLDER
 from retinanet.training.saved_state import STATE_FILE, STATE_VERSION, SavedState, read_state
 from retinanet.weights.checkpoint import Checkpoint, save_checkpoint, write_file
 

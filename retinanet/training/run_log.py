@@ -17,10 +17,8 @@ from tqdm import tqdm
 from retinanet.errors import DataError
 from retinanet.runtime.console import Item, is_main_process, say, shows_bars
 from retinanet.runtime.device import peak_memory
-from retinanet.runtime.files import whole_file
-
-METRICS_FILE = "metrics.jsonl"
-
+from retinanet.runtime.own_files import refuse_foreign
+from retinanet.training.records import METRICS_FILE, cut_records
 
 TENSORBOARD_FOLDER = "tensorboard"
 
@@ -116,6 +114,7 @@ class RunLog:
         self.device, self.log_every, self.epochs = device, log_every, epochs
         self.prints_steps = not (shows_bars() and sys.stdout.isatty())
         self.pace = Pace()
+        self.epoch_record = ""  # the last epoch's line of metrics.jsonl, part of the state
         self._steps: int | None = None  # of an epoch
         self._bar: tqdm[Any] | None = None
         self._board: Any = None  # TensorBoard's writer
@@ -132,13 +131,8 @@ class RunLog:
         self._steps = steps
         if self.folder is None:
             return
-        earlier = [
-            record
-            for record in read_records(self.folder / METRICS_FILE)
-            if (record["epoch"], record.get("iteration", math.inf)) < (epoch, step)
-        ]
-        with whole_file(self.folder / METRICS_FILE) as stream:
-            stream.writelines(json.dumps(record).encode() + b"\n" for record in earlier)
+        refuse_foreign(self.folder / METRICS_FILE)
+        cut_records(self.folder / METRICS_FILE, epoch, step, self.epoch_record)
         if self._open_board is not None:
             self._board = self._open_board(
                 self.folder / TENSORBOARD_FOLDER, purge_step=epoch * steps + step
@@ -227,7 +221,9 @@ class RunLog:
             say("  The images come too slowly: try more --workers, or store them smaller")
         numbers = {"mean_loss": mean_loss, **self._speed()}
         scores = {"metrics": dict(metrics), "AP_per_class": dict(per_class)}
-        self._write({"kind": "epoch", "epoch": epoch, **_finite(numbers), **scores})
+        record = {"kind": "epoch", "epoch": epoch, **_finite(numbers), **scores}
+        self.epoch_record = json.dumps(record)
+        self._write(record)
         curves = {f"epoch/{name}": value for name, value in numbers.items()}
         curves |= {f"validation/{name}": value for name, value in metrics.items()}
         curves |= {f"AP of a class/{name}": value for name, value in per_class.items()}
@@ -243,6 +239,7 @@ class RunLog:
         if self._board is not None:
             at = (epoch + 1) * (self._steps or 0)
             self._board.add_image(name, picture, at, dataformats="HWC")
+            self._board.flush()
 
     def _speed(self) -> dict[str, float]:
         return {
@@ -267,14 +264,3 @@ class RunLog:
 def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
     """The numbers, None for those that JSON does not know."""
     return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl; none where there is no file, up to a line that was cut."""
-    records: list[dict[str, Any]] = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records

@@ -89,6 +89,7 @@ class Training:
             "total": self.log.total,
             "count": self.log.count,
             "unreadable": sorted(self._unreadable),
+            "epoch_record": self.log.run.epoch_record,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -109,6 +110,7 @@ class Training:
             self.log.total = float(state["total"])
             self.log.count = operator.index(state["count"])
             self._unreadable.update(state["unreadable"])
+            self.log.run.epoch_record = str(state.get("epoch_record", ""))  # not in version 1.0
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(
                 f"the state to resume from is damaged ({reason(error)}); start without --resume"

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from PIL import Image
 
 import train
 from retinanet.data.shapes import SampleData, write_shapes
+from retinanet.runtime.folder_lock import lock_folder
 from retinanet.runtime.signals import StopRequest
+from retinanet.training.records import read_records
 from retinanet.training.run_folder import RunFolder
-from retinanet.training.run_log import read_records
 from retinanet.weights.checkpoint import load_checkpoint
 from tests.support.helpers import csv_run_flags
 from tests.support.narrow import narrow_network
@@ -116,6 +118,29 @@ def test_more_epochs_after_the_end_and_none_after_that(
         assert_same_run(tmp_path, whole[0])
         assert sorted(os.listdir(tmp_path)) == sorted(os.listdir(whole[0]))
         assert load_checkpoint(tmp_path / "model_final.pt").epoch == EPOCHS - 1
+
+
+@pytest.mark.parametrize("lost", [1, 40])
+def test_the_last_epochs_record_comes_back_if_it_was_cut(
+    sample: SampleData, whole: tuple[Path, str], tmp_path: Path, lost: int
+) -> None:
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "metrics.jsonl"
+    file.write_bytes(file.read_bytes()[:-lost])
+    assert train.main(flags(sample, tmp_path, "--resume")) == 0
+    assert file.read_bytes() == (whole[0] / "metrics.jsonl").read_bytes()
+
+
+def test_a_second_run_in_the_folder_ends_at_once(
+    sample: SampleData, whole: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in whole[0].iterdir() if path.is_file()}
+    with lock_folder(whole[0]):
+        for more in ([], ["--resume"], ["--overwrite"]):
+            assert train.main(flags(sample, whole[0], *more)) == 1
+            said = f"another run is at work there (process {os.getpid()} on "
+            assert said in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_stopped_during_the_evaluation(

@@ -15,7 +15,8 @@ import pytest
 
 from retinanet.errors import DataError
 from retinanet.training import run_log as logger
-from retinanet.training.run_log import METRICS_FILE, Pace, RunLog, read_records
+from retinanet.training.records import METRICS_FILE, read_records
+from retinanet.training.run_log import Pace, RunLog
 from tests.support.paths import ROOT
 
 NUMBERS = {"lr": 1e-5, "classification": 0.25, "regression": 0.5, "running": 0.75, "norm": 2.0}
