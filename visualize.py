@@ -1,32 +1,38 @@
 """Draw and save a detector's findings on images, or on those of a data set."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import torch
 
 from retinanet.cli.flags import (
     add_data_flags,
     add_detection_flags,
     add_device_flags,
     add_model_flags,
+    detection_limits,
     model_file,
 )
 from retinanet.cli.from_flags import class_names, detect_as_told, open_validation_data
-from retinanet.cli.parser import Parser
+from retinanet.cli.parser import Parser, positive_int
 from retinanet.cli.script import script
 from retinanet.data.datasets import ImageFiles
 from retinanet.data.transforms import evaluation_transform
 from retinanet.errors import DataError, printable
-from retinanet.inference.results import FORMATS, Images, save_predictions
+from retinanet.inference import film
+from retinanet.inference.prediction import predict_stream
+from retinanet.inference.results import FORMATS, Images, rows, save_predictions
 from retinanet.postprocess import Detections
-from retinanet.report.drawing import show
+from retinanet.report.drawing import draw_boxes, show
 from retinanet.report.pictures import draw_image, free_name, save_picture
 from retinanet.runtime.console import progress, say
-from retinanet.runtime.device import start_runtime
-from retinanet.runtime.files import check_output_dir
-from retinanet.weights.checkpoint import load_checkpoint
+from retinanet.runtime.device import Runtime, start_runtime
+from retinanet.runtime.files import check_output_dir, first_free
+from retinanet.weights.checkpoint import Checkpoint, load_checkpoint
 
 NAMED = 20  # unreadable images that are named at the end
 
@@ -42,10 +48,13 @@ def parser() -> Parser:
         dest="images",
         nargs="+",
         metavar="PATH",
-        help="images, folders, patterns, instead of a data set",
+        help="images, folders, patterns, or a film, instead of a data set",
     )
     add_detection_flags(result, score_threshold=0.5)
     add_device_flags(result, precision="fp32", batch_size=4)
+    result.add_argument_group("films").add_argument(
+        "--every", type=positive_int, default=1, help="of a film, frames from one to the next (1)"
+    )
     group = result.add_argument_group("results")
     group.add_argument(
         "--output_dir", default="detections", metavar="DIR", help="for what is saved (detections)"
@@ -86,15 +95,22 @@ def only(found: Detections, labels: Sequence[int]) -> Detections:
 
 @script
 def main(argv: Sequence[str] | None = None) -> None:
-    """Load; detect, tell and draw image by image; save."""
+    """Load; detect, tell and draw image by image, or frame by frame; save."""
     flags = parser()
     args = flags.parse(argv)
     file = model_file(flags, args)
     if args.show and "pictures" not in args.save:
         flags.error("--show shows the pictures; add pictures to --save")
+    is_film = args.images and Path(args.images[0]).suffix.lower() in film.SUFFIXES
+    if is_film and len(args.images) > 1:
+        flags.error("--images takes one film alone")
     check_output_dir(args.output_dir)
     runtime = start_runtime(args.device, args.precision)
     checkpoint = load_checkpoint(file)
+    if is_film:
+        names = class_names(args.csv_classes, checkpoint, file)
+        visualize_film(checkpoint, names, wanted_labels(args.classes, names), args, runtime)
+        return
     transform = evaluation_transform(checkpoint.min_side, checkpoint.max_side)
     images: Images
     if args.images:
@@ -103,8 +119,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         images = open_validation_data(flags, args, checkpoint, transform)
         names = images.class_names
-    labels = wanted_labels(args.classes, names)
+    visualize_images(checkpoint, images, names, args, runtime)
 
+
+def visualize_images(
+    checkpoint: Checkpoint,
+    images: Images,
+    names: Sequence[str],
+    args: argparse.Namespace,
+    runtime: Runtime,
+) -> None:
+    """Detect, tell and draw image by image, and save what was found.
+
+    Raises:
+        DataError: images could not be read; the others are done.
+    """
+    labels = wanted_labels(args.classes, names)
     found: dict[int, Detections] = {}
     errors: list[str] = []
     taken = {Path(os.path.realpath(images.image_path(index))) for index in range(len(images))}
@@ -122,6 +152,59 @@ def main(argv: Sequence[str] | None = None) -> None:
         save(images, found, names, args)
     if errors:
         raise DataError(unreadable_text(errors, len(images)))
+
+
+def visualize_film(
+    checkpoint: Checkpoint,
+    names: Sequence[str],
+    labels: Sequence[int],
+    args: argparse.Namespace,
+    runtime: Runtime,
+) -> None:
+    """Detect in every frame, draw it to a film, and write a line of JSON for it.
+
+    Raises:
+        DataError: the file is no film; or a part of it is damaged, and the rest is written.
+    """
+    source = film.Film(args.images[0], args.every)
+    transform = evaluation_transform(checkpoint.min_side, checkpoint.max_side)
+    results = predict_stream(
+        checkpoint.build(runtime.device),
+        progress(source, total=source.total, desc="detect"),
+        lambda frame: transform(
+            {"img": torch.from_numpy(frame.pixels), "annot": torch.zeros(0, 5)}
+        ),
+        detection_limits(args),
+        batch_size=args.batch_size,
+        autocast=runtime.autocast,
+    )
+    folder, stem = Path(args.output_dir), source.path.stem
+    drawn = first_free(folder / f"{stem}.mp4", os.path.lexists)
+    lines = first_free(folder / f"{stem}.jsonl", os.path.lexists)
+    count = 0
+    with film.FilmWriter(drawn, source.rate / args.every) as writer, lines.open("x") as stream:
+        for frame, result in results:
+            if isinstance(result, DataError):
+                raise result
+            found = only(result, labels)
+            scores, classes, boxes = (column.numpy() for column in found)
+            picture = draw_boxes(frame.pixels, boxes, classes, scores, class_names=names)
+            writer.add(picture, frame.time)
+            stream.write(film_line(frame, found, names) + "\n")
+            count += 1
+    say(f"{count} frames: {drawn}, {lines}")
+    if source.damage:
+        raise DataError(f"{source.path}: damaged {source.damage}; what could be read is written")
+
+
+def film_line(frame: film.Frame, found: Detections, names: Sequence[str]) -> str:
+    """A frame's detections as a line of JSON."""
+    detections = [
+        {"label": names[label], "score": round(score, 4), "box": [round(v, 1) for v in box]}
+        for score, label, box in rows(found)
+    ]
+    line = {"frame": frame.number, "time": round(frame.time, 3), "detections": detections}
+    return json.dumps(line, ensure_ascii=False)
 
 
 def tell(path: Path, found: Detections, names: Sequence[str]) -> None:

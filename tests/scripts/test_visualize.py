@@ -1,13 +1,16 @@
 """visualize.py: what it draws, saves and never overwrites."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import visualize
 from retinanet.data.shapes import SampleData
+from retinanet.inference.film import Film, FilmWriter
 from tests.support.helpers import files
 
 pytestmark = pytest.mark.usefixtures("narrow")
@@ -66,3 +69,23 @@ def test_visualize_never_writes_onto_its_input(run: Path, tmp_path: Path) -> Non
     assert visualize.main([*flags, "--output_dir", str(folder), "--workers", "0"]) == 0
     assert files(folder) == ["a.jpg", "a.png", "a_2.jpg", "a_3.jpg"]
     assert (folder / "a.jpg").read_bytes() == before
+
+
+def test_visualize_a_film(
+    sample: SampleData, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    film = tmp_path / "walk.mp4"
+    with FilmWriter(film, Fraction(10)) as writer:
+        for number in range(6):
+            with Image.open(sample.coco_root / "images/val2017/0001.jpg") as image:
+                writer.add(np.asarray(image.convert("RGB")), number / 10)
+    flags = [str(run / "model_final.pt"), "--images", str(film), "--every", "2"]
+    flags += ["--score_threshold", "0.001", "--output_dir", str(tmp_path)]
+    assert visualize.main([*flags, "--classes", "star"]) == 0
+    assert files(tmp_path) == ["walk.jsonl", "walk.mp4", "walk_2.mp4"]  # the film itself stays
+    lines = [json.loads(line) for line in (tmp_path / "walk.jsonl").read_text().splitlines()]
+    assert [(line["frame"], line["time"]) for line in lines] == [(0, 0.0), (2, 0.2), (4, 0.4)]
+    assert {found["label"] for line in lines for found in line["detections"]} == {"star"}
+    assert [round(frame.time, 3) for frame in Film(tmp_path / "walk_2.mp4")] == [0.0, 0.2, 0.4]
+    assert "3 frames: " in capsys.readouterr().out
