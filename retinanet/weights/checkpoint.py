@@ -140,20 +140,29 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         checkpoint = Checkpoint(_config_of(weights, path), weights)
     else:
         checkpoint = _checkpoint_of(content, path)
-    expected = _expected_weights(checkpoint.config, path)
+    check_fit(checkpoint.weights, checkpoint.config, path)
+    return checkpoint
+
+
+def check_fit(weights: Mapping[str, Tensor], config: ModelConfig, path: object) -> None:
+    """Make sure that weights are those of a model of such settings, before it is built.
+
+    Raises:
+        DataError: they are not, or there is no such model.
+    """
+    expected = _expected_weights(config, path)
     wrong = [
-        f"{name} is {_shape(checkpoint.weights.get(name))}, expected {_shape(tensor)}"
+        f"{name} is {_shape(weights.get(name))}, expected {_shape(tensor)}"
         for name, tensor in expected.items()
-        if _shape(checkpoint.weights.get(name)) != _shape(tensor) and tensor.dim() > 0
+        if _shape(weights.get(name)) != _shape(tensor) and tensor.dim() > 0
     ]
-    unknown = [name for name in checkpoint.weights if name not in expected]
+    unknown = [name for name in weights if name not in expected]
     wrong += [f"{printable(name)[:80]} is not expected" for name in unknown]
     if wrong:
         raise DataError(
-            f"{path}: its weights do not fit a ResNet-{checkpoint.config.depth} RetinaNet:"
+            f"{path}: its weights do not fit a ResNet-{config.depth} RetinaNet:"
             f" {'; '.join(wrong[:3])}" + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
         )
-    return checkpoint
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelConfig | None]:
@@ -198,7 +207,7 @@ def _foreign_checkpoint(found: conversion.Converted) -> Checkpoint:
     return Checkpoint(found.config, found.weights, found.class_names, min_side=800, max_side=1333)
 
 
-def _expected_weights(config: ModelConfig, path: Path) -> dict[str, Tensor]:
+def _expected_weights(config: ModelConfig, path: object) -> dict[str, Tensor]:
     """The state dict of such a model, shapes only."""
     try:
         return empty_weights(config)

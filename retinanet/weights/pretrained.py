@@ -10,7 +10,7 @@ from torch import Tensor
 from retinanet.backbone import imagenet_weights
 from retinanet.errors import DataError, reason
 from retinanet.model import ModelConfig, RetinaNet
-from retinanet.weights.checkpoint import load_checkpoint, read_weights, resnet_depth
+from retinanet.weights.checkpoint import check_fit, load_checkpoint, read_weights, resnet_depth
 from retinanet.weights.conversion import PUBLISHED
 
 
@@ -53,14 +53,20 @@ def start_weights(source: str, depth: int) -> Start:
 
 
 def resumed_start(state: Mapping[str, Any]) -> Start:
-    """Network settings in the state of a resumed run; its weights come later.
+    """Network settings in the state of a resumed run; its weights come later, and fit them.
 
     Raises:
-        DataError: they are no settings of a model.
+        DataError: they are no settings of a model, or of another one than the weights'.
     """
     try:
-        return Start({}, ModelConfig(**state["network"]) if "network" in state else None)
-    except (TypeError, ValueError) as error:
+        if "network" not in state:
+            return Start({})
+        config = ModelConfig(**state["network"])
+        check_fit(state["weights"], config, "the state to resume from")
+        return Start({}, config)
+    except DataError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"the state to resume from is damaged ({reason(error)}); start without --resume"
         ) from error

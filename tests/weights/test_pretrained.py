@@ -1,6 +1,6 @@
 """What a training starts from: which tensors, and of which network."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,13 @@ from retinanet.data.shapes import write_shapes
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig, RetinaNet, resnet18, resnet50
 from retinanet.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from retinanet.weights.pretrained import Start, start_config, start_weights, take_weights
+from retinanet.weights.pretrained import (
+    Start,
+    resumed_start,
+    start_config,
+    start_weights,
+    take_weights,
+)
 from retinanet.weights.projects import SOURCES
 from tests.support.helpers import csv_run_flags
 
@@ -125,3 +131,15 @@ def test_a_run_and_its_resumption_keep_the_files_network(
     found = load_checkpoint(tmp_path / "run" / "model_final.pt")
     assert found.config == replace(config, num_classes=len(found.class_names))
     assert found.epoch == 1
+
+
+def test_a_state_of_a_larger_network_than_its_weights_is_refused(model: RetinaNet) -> None:
+    """A few settings must not make the program take 40 GB for a network of 30,000 channels."""
+    state = {"network": asdict(model.config), "weights": model.state_dict()}
+    assert resumed_start(state) == Start({}, model.config)
+    state["network"] |= {"channels": 30_000}
+    with pytest.raises(DataError, match=r"the state to resume from: .*do not fit"):
+        resumed_start(state)
+    state["weights"] = {"conv1.weight": 3}
+    with pytest.raises(DataError, match=r"the state to resume from.*damaged"):
+        resumed_start(state)
