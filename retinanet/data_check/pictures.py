@@ -98,4 +98,6 @@ def sample_sheet(dataset: Data, facts: Facts) -> bytes | None:
             np.asarray(image), scale * good.corners, good.labels, class_names=names
         )
         drawn.append(draw_ground_truth(picture, scale * bad.corners, bad.labels, class_names=names))
+    if not drawn:
+        return None
     return as_jpeg(contact_sheet(drawn, COLUMNS, side=TILE), quality=90)

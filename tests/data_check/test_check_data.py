@@ -211,6 +211,18 @@ def test_the_slow_looks_can_be_left_out(
     assert output.err.endswith("error: 2 problems found, named above\n")
 
 
+def test_data_of_which_nothing_can_be_decoded(
+    problematic: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train.csv").write_text("broken.png,1,1,20,20,dog\n")
+    flags = [flag for flag in problematic if "csv_val" not in flag]
+    assert check_data.main([*flags, f"--output_dir={tmp_path / 'out'}"]) == 1
+    assert "1 image unreadable" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "box_sizes.png", "check.json",
+    ]  # fmt: skip
+
+
 def test_frames_of_a_film_are_no_problem(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
