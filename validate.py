@@ -12,7 +12,7 @@ from retinanet.cli.flags import (
     add_model_flags,
     model_file,
 )
-from retinanet.cli.from_flags import describe_model, open_validation_data, predict_as_told
+from retinanet.cli.from_flags import open_validation_data, predict_as_told
 from retinanet.cli.parser import Parser, fraction
 from retinanet.cli.script import script
 from retinanet.data.transforms import evaluation_transform
@@ -20,9 +20,11 @@ from retinanet.evaluation.coco import ap_table
 from retinanet.evaluation.measure import measure
 from retinanet.evaluation.voc import as_numbers, voc_table
 from retinanet.inference.results import coco_results
+from retinanet.report.facts import model_facts
 from retinanet.report.report import REPORT_FILES, write_report
 from retinanet.runtime.console import say
 from retinanet.runtime.device import start_runtime
+from retinanet.runtime.distributed import is_main_process
 from retinanet.runtime.files import check_output_dir, write_whole
 from retinanet.weights.checkpoint import load_checkpoint
 
@@ -68,10 +70,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     dataset = open_validation_data(flags, args, checkpoint, transform)
 
     detections = predict_as_told(checkpoint, dataset, args, runtime)
-    if not runtime.is_main:  # scoring takes time and memory: once is enough
+    if not is_main_process():  # scoring takes time and memory: once is enough
         return
 
-    facts = describe_model(checkpoint, runtime) | {
+    facts = model_facts(checkpoint, runtime.precision) | {
         "Detections": f"scores above {args.score_threshold:g}, NMS {args.nms_threshold:g}, at most"
         f" {args.max_detections} an image"
     }
@@ -101,11 +103,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             path = write_report(
                 Path(args.output_dir),
                 dataset,
-                detections,
+                scores,
                 title=Path(file).name,
                 facts=facts,
-                coco=scores.coco,
-                voc=scores.voc,
             )
             say(f"Written: {path}")
 

@@ -31,6 +31,7 @@ from retinanet.report.drawing import draw_boxes, show
 from retinanet.report.pictures import draw_image, free_name, save_picture
 from retinanet.runtime.console import progress, say
 from retinanet.runtime.device import Runtime, start_runtime
+from retinanet.runtime.distributed import is_main_process
 from retinanet.runtime.files import check_output_dir, first_free
 from retinanet.weights.checkpoint import Checkpoint, load_checkpoint
 
@@ -144,11 +145,11 @@ def visualize_images(
             errors.append(str(result))
             continue
         found[index] = only(result, labels)
-        if runtime.is_main:
+        if is_main_process():
             tell(images.image_path(index), found[index], names)
             if "pictures" in args.save:
                 draw(images, index, found[index], names, args, taken)
-    if runtime.is_main and found:
+    if is_main_process() and found:
         save(images, found, names, args)
     if errors:
         raise DataError(unreadable_text(errors, len(images)))

@@ -1,7 +1,7 @@
 """The data sets, class names and detections that a script's flags name."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from torchvision.transforms import Compose
@@ -18,8 +18,10 @@ from retinanet.inference.results import Images
 from retinanet.postprocess import Detections
 from retinanet.runtime.console import say
 from retinanet.runtime.device import Runtime, usable_workers
-from retinanet.runtime.distributed import barrier
+from retinanet.runtime.distributed import barrier, is_main_process
 from retinanet.weights.checkpoint import Checkpoint
+
+SAMPLE_SIZE = {"train_images": 460, "val_images": 60}
 
 
 def tell_notes(name: str, dataset: Data) -> None:
@@ -33,6 +35,75 @@ def tell_notes(name: str, dataset: Data) -> None:
         say(f"  {note}")
 
 
+def open_set(
+    args: argparse.Namespace,
+    part: str,
+    transform: Compose | None = None,
+    classes: str | Mapping[str, int] | None = None,
+    *,
+    skip_unreadable: bool = False,
+) -> Data | None:
+    """One of the data sets that the flags name; None where they name none.
+
+    Args:
+        args: the flags; `args.dataset` is coco or csv.
+        part: train or val.
+        transform: applied to every sample.
+        classes: of CSV data, as `CSVDataset` takes them; else --csv_classes.
+        skip_unreadable: leave out images that cannot be read, instead of raising.
+
+    Raises:
+        DataError: with everything that is wrong with it.
+    """
+    if args.dataset == "coco":
+        return CocoDataset(
+            args.coco_path,
+            vars(args)[f"coco_{part}_set"],
+            transform,
+            strict=args.strict,
+            skip_unreadable=skip_unreadable,
+        )
+    file = vars(args)[f"csv_{part}"]
+    return file and CSVDataset(
+        file,
+        classes or args.csv_classes,
+        transform,
+        args.csv_images_dir,
+        strict=args.strict,
+        skip_unreadable=skip_unreadable,
+    )
+
+
+def open_data(args: argparse.Namespace) -> tuple[Data, Data | None]:
+    """The data to train on, and the data to evaluate on if the flags name some.
+
+    Raises:
+        DataError: something is wrong with one, or their classes are not the same.
+    """
+    if args.dataset == "shapes":
+        folder = Path(args.output_dir) / "shapes"
+        if is_main_process():
+            write_shapes(folder, **SAMPLE_SIZE)
+        barrier()
+        sample = write_shapes(folder, **SAMPLE_SIZE)  # finds it
+        args.csv_train, args.csv_val = sample.csv_train, sample.csv_val
+        args.csv_classes = sample.csv_classes
+    training = Compose([Augmenter(args.seed), Resizer(args.min_side, args.max_side), Normalizer()])
+    evaluation = evaluation_transform(args.min_side, args.max_side)
+    train = open_set(args, "train", training, skip_unreadable=args.on_bad_image == "skip")
+    assert train is not None  # the parser asks for it
+    val = open_set(args, "val", evaluation, train.classes)
+    tell_notes("Training data", train)
+    if val is not None:
+        tell_notes("Validation data", val)
+        if val.class_names != train.class_names:
+            raise DataError(
+                f"the validation data has the classes {', '.join(val.class_names)}, the training"
+                f" data {', '.join(train.class_names)}; give both the same ones, in one order"
+            )
+    return train, val
+
+
 def open_validation_data(
     parser: Parser, args: argparse.Namespace, checkpoint: Checkpoint, transform: Compose
 ) -> Data:
@@ -41,21 +112,15 @@ def open_validation_data(
     Raises:
         DataError: it cannot be read, or its classes are not the checkpoint's.
     """
-    kind = args.dataset or ("coco" if args.coco_path else "csv")
-    dataset: Data
-    if kind == "coco":
-        if not args.coco_path:
-            parser.error("--dataset coco needs --coco_path")
-        dataset = CocoDataset(args.coco_path, args.coco_val_set, transform, strict=args.strict)
-    else:
-        if not args.csv_val:
-            parser.error("no data is named; give --coco_path, or --csv_val")
-        classes = args.csv_classes or {n: i for i, n in enumerate(checkpoint.class_names)}
-        if not classes:
-            parser.error("the model does not know its class names; give --csv_classes")
-        dataset = CSVDataset(
-            args.csv_val, classes, transform, args.csv_images_dir, strict=args.strict
-        )
+    args.dataset = args.dataset or ("coco" if args.coco_path else "csv")
+    classes = {name: label for label, name in enumerate(checkpoint.class_names)}
+    if args.dataset == "coco" and not args.coco_path:
+        parser.error("--dataset coco needs --coco_path")
+    if args.dataset == "csv" and not (args.csv_classes or classes):
+        parser.error("the model does not know its class names; give --csv_classes")
+    dataset = open_set(args, "val", transform, args.csv_classes or classes)
+    if dataset is None:
+        parser.error("no data is named; give --coco_path, or --csv_val")
     check_classes(dataset, checkpoint, args.file or args.model)
     tell_notes("Validation data", dataset)
     return dataset
@@ -89,15 +154,6 @@ def detect_as_told(
         threads=usable_workers(args.workers),
         autocast=runtime.autocast,
     )
-
-
-def describe_model(checkpoint: Checkpoint, runtime: Runtime) -> dict[str, str]:
-    """What a reader of its numbers should know of a model."""
-    return {
-        "Network": f"ResNet-{checkpoint.config.depth} RetinaNet",
-        "Images": f"{checkpoint.min_side}-{checkpoint.max_side} px",
-        "Precision": runtime.precision,
-    }
 
 
 def check_classes(dataset: Data, checkpoint: Checkpoint, file: str) -> None:
@@ -137,50 +193,3 @@ def class_names(csv_classes: str | None, checkpoint: Checkpoint, file: str) -> t
             " give the class file that it was trained with"
         )
     return names
-
-
-SAMPLE_SIZE = {"train_images": 460, "val_images": 60}
-
-
-def open_data(args: argparse.Namespace, runtime: Runtime) -> tuple[Data, Data | None]:
-    """The data to train on and the data to evaluate on, as the flags say."""
-    training = Compose([Augmenter(args.seed), Resizer(args.min_side, args.max_side), Normalizer()])
-    evaluation = evaluation_transform(args.min_side, args.max_side)
-    skips = args.on_bad_image == "skip"
-    train: Data
-    val: Data | None
-    if args.dataset == "coco":
-        root, strict = args.coco_path, args.strict
-        train = CocoDataset(
-            root, args.coco_train_set, training, strict=strict, skip_unreadable=skips
-        )
-        val = CocoDataset(root, args.coco_val_set, evaluation, strict=strict)
-    else:
-        if args.dataset == "shapes":
-            sample_folder = Path(args.output_dir) / "shapes"
-            if runtime.is_main:
-                write_shapes(sample_folder, **SAMPLE_SIZE)
-            barrier()
-            sample = write_shapes(sample_folder, **SAMPLE_SIZE)  # finds it
-            args.csv_train, args.csv_val = sample.csv_train, sample.csv_val
-            args.csv_classes = sample.csv_classes
-        train = CSVDataset(
-            args.csv_train,
-            args.csv_classes,
-            training,
-            args.csv_images_dir,
-            strict=args.strict,
-            skip_unreadable=skips,
-        )
-        val = args.csv_val and CSVDataset(
-            args.csv_val, train.classes, evaluation, args.csv_images_dir, strict=args.strict
-        )
-    tell_notes("Training data", train)
-    if val:
-        tell_notes("Validation data", val)
-        if val.class_names != train.class_names:
-            raise DataError(
-                f"the validation data has the classes {', '.join(val.class_names)}, the training"
-                f" data {', '.join(train.class_names)}; give both the same ones, in one order"
-            )
-    return train, val

@@ -169,6 +169,11 @@ def as_flags(values: Mapping[str, object]) -> str:
     return " ".join(f"--{name} {value}" for name, value in values.items())
 
 
+def anchor_settings(args: argparse.Namespace) -> dict[str, tuple[float, ...]]:
+    """The anchor settings that were given as flags, as keywords of `ModelConfig`."""
+    return {name: tuple(vars(args)[name]) for name in ANCHOR_FLAGS if vars(args)[name]}
+
+
 def deciding_settings(
     args: argparse.Namespace, config: ModelConfig, dataset: Data, runtime: Runtime
 ) -> dict[str, object]:

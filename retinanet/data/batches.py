@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from retinanet.data.loading import Loader
 from retinanet.data.transforms import Sample, random_stream
 from retinanet.errors import DataError
+from retinanet.runtime.distributed import rank_and_world_size
 
 BINS_PER_OCTAVE = 8  # of aspect ratio
 
@@ -136,3 +138,41 @@ def collater(samples: Sequence[Sample]) -> Batch:
         if all(key in sample for sample in samples)
     }
     return cast(Batch, {**batch, **more})
+
+
+class TrainingBatches:
+    """Batches of every epoch, from loader processes that stay for the whole run.
+
+    Under torchrun each process gets its share of joint batches.
+
+    Args:
+        dataset: an `AspectRatioSource` that gives the samples.
+        batch_size: images of a batch, of each process.
+        seed: of the order.
+        workers: loader processes of each process; 0 loads in this one.
+        pin_memory: for copies to a GPU.
+    """
+
+    def __init__(
+        self, dataset: Any, batch_size: int, *, seed: int, workers: int, pin_memory: bool
+    ) -> None:
+        rank, world_size = rank_and_world_size()
+        self._sampler = AspectRatioBasedSampler(
+            dataset, batch_size, seed=seed, rank=rank, world_size=world_size
+        )
+        self._loader = Loader(
+            dataset,
+            batch_sampler=self._sampler,
+            collate=collater,
+            workers=workers,
+            pin_memory=pin_memory,
+        )
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return len(self._sampler)
+
+    def of_epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from one of them on."""
+        self._sampler.set_epoch(epoch, first_batch)
+        return iter(self._loader)

@@ -8,10 +8,9 @@ import numpy as np
 from PIL import Image
 
 from retinanet.data.datasets import Data
-from retinanet.evaluation.coco import CocoScores
 from retinanet.evaluation.confusion import cause, most_confident_false, most_missed
+from retinanet.evaluation.measure import Evaluation
 from retinanet.evaluation.precision_recall import Floats
-from retinanet.evaluation.voc import VocScores
 from retinanet.postprocess import Detections
 from retinanet.report.charts import Records
 from retinanet.report.drawing import draw_boxes, draw_ground_truth
@@ -50,25 +49,21 @@ REPORT_FILES = ("report.html", *REPORT_PICTURES)
 def write_report(
     folder: Path,
     dataset: Data | None,
-    detections: Sequence[Detections],
+    evaluation: Evaluation | None,
     *,
     title: str,
     facts: Mapping[str, str],
     history: Records = (),
-    coco: CocoScores | None = None,
-    voc: VocScores | None = None,
 ) -> Path:
     """Write the report of a model, one page, and its pictures beside it.
 
     Args:
         folder: for `report.html` and `report/`; those of an earlier report are replaced.
         dataset: the validation data; None: the page is on the training alone.
-        detections: one an image, in the order of the data set, in pixels of the files.
+        evaluation: of the model on it; the page has the thresholds of its VOC scores.
         title: of the page.
         facts: further facts by name: the model, the data, the command.
         history: records of `metrics.jsonl`; none where nothing was trained.
-        coco: the scores of these detections, where they are known already.
-        voc: likewise; its IoU and score thresholds are the report's.
 
     Returns:
         The path of the page.
@@ -84,11 +79,11 @@ def write_report(
 
     heading = element("h1", title)
     facts_list = definitions(facts, "facts")
-    if dataset is None:
+    if dataset is None or evaluation is None:
         nothing = "There is no validation data, so detections were not measured."
         sections = [heading, element("p", nothing), facts_list, training(history, pictures)]
     else:
-        found = find(dataset, detections, coco, voc)
+        found = find(dataset, evaluation)
         sections = [
             heading,
             summary(found),

@@ -3,17 +3,17 @@
 Each chart is part of the page and a PNG beside it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from retinanet.data.datasets import CocoDataset, Data
-from retinanet.evaluation.coco import CocoScores, score_coco
+from retinanet.evaluation.coco import CocoScores
 from retinanet.evaluation.confusion import condensed, confusion_matrix, frequent_mistakes
 from retinanet.evaluation.matching import Matches
+from retinanet.evaluation.measure import Evaluation
 from retinanet.evaluation.precision_recall import best_mean_f1
 from retinanet.evaluation.voc import VocScores, match_images, score_matches, three_digits
-from retinanet.postprocess import DEFAULT_LIMITS, Detections
+from retinanet.postprocess import DEFAULT_LIMITS
 from retinanet.report.charts import (
     COLORED_CLASSES,
     Chart,
@@ -55,23 +55,18 @@ class Findings:
     """Matches of every image, of the detections that reach the threshold."""
 
 
-def find(
-    dataset: Data,
-    detections: Sequence[Detections],
-    coco: CocoScores | None = None,
-    voc: VocScores | None = None,
-) -> Findings:
-    """Evaluate detections for a report; arguments as `report.write_report`."""
-    thresholds = (
-        (voc.iou_threshold, voc.score_threshold) if voc else (0.5, DEFAULT_LIMITS.score_threshold)
-    )
-    images = match_images(dataset, detections, *thresholds)
-    voc = voc or score_matches(dataset, images, *thresholds)
+def find(dataset: Data, evaluation: Evaluation) -> Findings:
+    """Add to an evaluation what a report needs: the best threshold, and VOC scores of COCO data."""
+    voc, images = evaluation.voc, evaluation.matches
+    if voc is None or images is None:
+        thresholds = 0.5, DEFAULT_LIMITS.score_threshold
+        images = match_images(dataset, evaluation.detections, *thresholds)
+        voc = score_matches(dataset, images, *thresholds)
     best_f1 = best_mean_f1(voc.annotated)
     threshold = best_f1[0] if best_f1 else 0.5
     return Findings(
         dataset,
-        coco or score_coco(dataset, detections),
+        evaluation.coco,
         voc,
         best_f1,
         threshold,

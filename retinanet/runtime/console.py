@@ -1,18 +1,14 @@
 """Lines on stdout and bars on stderr, from the main process only."""
 
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
 
+from retinanet.runtime.distributed import is_main_process
+
 Item = TypeVar("Item")
-
-
-def is_main_process() -> bool:
-    """Whether this process speaks and writes files: rank 0, or a run without torchrun."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def say(text: str) -> None:

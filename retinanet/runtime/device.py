@@ -37,11 +37,6 @@ class Runtime:
         names = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
         return names[self.autocast]
 
-    @property
-    def is_main(self) -> bool:
-        """Whether this process speaks and writes files."""
-        return self.rank == 0
-
 
 def start_runtime(device: str, precision: str, seed: int | None = None) -> Runtime:
     """Choose device and precision, seed torch, and meet the other processes under torchrun.

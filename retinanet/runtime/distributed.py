@@ -47,6 +47,11 @@ class GlobalBatch(NamedTuple):
     """Whether any process was asked to stop."""
 
 
+def is_main_process() -> bool:
+    """Whether this process speaks and writes files: rank 0, or a run without torchrun."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def run_id() -> str | None:
     """What torchrun calls this run and all its restarts; None without torchrun."""
     return os.environ.get("TORCHELASTIC_RUN_ID")

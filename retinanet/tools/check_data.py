@@ -14,10 +14,10 @@ from retinanet.cli.flags import (
     add_training_data_flags,
     check_training_flags,
 )
-from retinanet.cli.from_flags import tell_notes
+from retinanet.cli.from_flags import open_set, tell_notes
 from retinanet.cli.parser import Parser
 from retinanet.cli.script import script
-from retinanet.data.datasets import CocoDataset, CSVDataset, Data
+from retinanet.data.datasets import Data
 from retinanet.data_check.anchor_coverage import (
     AnchorSizes,
     Side,
@@ -76,22 +76,14 @@ def open_data(args: argparse.Namespace) -> dict[str, Data]:
     """
     found: dict[str, Data] = {}
     problems = []
-    files = {"training": args.csv_train, "validation": args.csv_val}
-    sets = {"training": args.coco_train_set, "validation": args.coco_val_set}
-    for name in files:
+    for name, part in (("training", "train"), ("validation", "val")):
+        first = found.get("training")
         try:
-            if args.dataset == "coco":
-                found[name] = CocoDataset(args.coco_path, sets[name], strict=args.strict)
-            elif files[name]:
-                first = found.get("training")
-                found[name] = CSVDataset(
-                    files[name],
-                    first.classes if first else args.csv_classes,
-                    images_dir=args.csv_images_dir,
-                    strict=args.strict,
-                )
+            dataset = open_set(args, part, classes=first.classes if first else None)
         except DataError as error:
             problems.append(str(error))
+        else:
+            found |= {name: dataset} if dataset else {}
     if problems:
         raise DataError("\n".join(dict.fromkeys(problems)))
     return found

@@ -13,7 +13,7 @@ from typing import Any
 from retinanet.errors import DataError
 from retinanet.report.report import REPORT_FILES
 from retinanet.runtime.console import say
-from retinanet.runtime.distributed import run_id, was_restarted
+from retinanet.runtime.distributed import is_main_process, run_id, was_restarted
 from retinanet.runtime.files import check_output_dir, remove_temporaries, write_whole
 from retinanet.runtime.folder_lock import lock_folder
 from retinanet.runtime.own_files import is_own, remove_own
@@ -47,7 +47,6 @@ class RunFolder:
         dataset: its kind, the first word of the files' names.
         keep: how many epochs' files stay; None for all.
         save_every_minutes: how long the state may lag behind.
-        writes: whether this process writes at all.
     """
 
     def __init__(
@@ -57,14 +56,15 @@ class RunFolder:
         *,
         keep: int | None,
         save_every_minutes: float,
-        writes: bool,
     ) -> None:
-        self.path, self.dataset, self.keep, self.writes = path, dataset, keep, writes
+        self.path, self.dataset, self.keep = path, dataset, keep
+        self.writes = is_main_process()
         self.seconds_between_states = 60 * save_every_minutes
         self.best = float("-inf")
         self.since_best = 0  # evaluations
         self._saved_at = float("-inf")  # the first step's state is due at once
         self._old_files: list[Path] = []  # of another run, which `claim` removes
+        self._settings: dict[str, Any] = {}
         self._lock = ExitStack()
 
     def __enter__(self) -> "RunFolder":
@@ -150,13 +150,15 @@ class RunFolder:
             )
         return files
 
-    def claim(self, epochs: int, weights_size: int) -> None:
+    def claim(self, settings: Mapping[str, Any], *, epochs: int, weights_size: int) -> None:
         """Make the folder, clear it of an old run's files, and look whether the disk will do.
 
         Args:
+            settings: all that a resumed run must agree with, by name; every state holds them.
             epochs: that the run is to take.
             weights_size: of one file of weights, bytes.
         """
+        self._settings = dict(settings)
         if not self.writes:
             return
         self.path.mkdir(parents=True, exist_ok=True)
@@ -213,20 +215,17 @@ class RunFolder:
         """Whether the last state is older than it may be."""
         return self.writes and time.monotonic() - self._saved_at >= self.seconds_between_states
 
-    def save_state(
-        self, training: Mapping[str, Any], checkpoint: Checkpoint, settings: Mapping[str, Any]
-    ) -> None:
+    def save_state(self, training: Mapping[str, Any], checkpoint: Checkpoint) -> None:
         """Replace the state.
 
         Args:
             training: `Training.state()`.
             checkpoint: the last one; its network and metrics are kept.
-            settings: all that a resumed run must agree with, by name.
         """
         if self.writes:
             known = {
                 "version": STATE_VERSION,
-                "settings": dict(settings),
+                "settings": self._settings,
                 "best": self.best,
                 "since_best": self.since_best,
                 "run_id": run_id(),

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from retinanet.errors import DataError
-from retinanet.runtime.console import Item, is_main_process, say, shows_bars
+from retinanet.runtime.console import Item, say, shows_bars
 from retinanet.runtime.device import peak_memory
+from retinanet.runtime.distributed import is_main_process
 from retinanet.runtime.own_files import refuse_foreign
 from retinanet.training.records import METRICS_FILE, cut_records
 

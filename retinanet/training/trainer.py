@@ -3,6 +3,7 @@
 import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from retinanet.data.batches import Batch
 from retinanet.data.loading import LoadingError
 from retinanet.data.problems import MOST_SKIPPED
 from retinanet.errors import DataError, reason
-from retinanet.model import RetinaNet
+from retinanet.model import ModelConfig, RetinaNet
 from retinanet.runtime.console import say
 from retinanet.runtime.device import Runtime, shares_batches
 from retinanet.runtime.distributed import (
@@ -26,6 +27,31 @@ from retinanet.runtime.distributed import (
 from retinanet.runtime.signals import StopRequest
 from retinanet.training.loss_log import LossLog
 from retinanet.training.optim import OptimConfig
+from retinanet.training.saved_state import SavedState
+from retinanet.weights.checkpoint import Checkpoint
+from retinanet.weights.pretrained import Start, take_weights
+
+
+def prepare_model(
+    config: ModelConfig, start: Start, runtime: Runtime, *, compiled: bool
+) -> RetinaNet:
+    """Build the network with its initial weights, on its device, and say which weights it took.
+
+    Args:
+        config: settings of the network.
+        start: initial weights; those of a resumed run come with its state.
+        runtime: device and precision.
+        compiled: whether torch is to compile all that comes before the loss.
+    """
+    if compiled and shares_batches(runtime):  # the replicas would run the first GPU's weights
+        raise DataError("--compile with several GPUs needs torchrun, or give --device cuda:0")
+    model = RetinaNet(config)
+    if start.weights is not None:
+        say(f"Weights {start.source}: {take_weights(model, start.weights)}")
+    model.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compiled:
+        model.head_outputs = torch.compile(model.head_outputs)  # type: ignore[method-assign]
+    return model
 
 
 def parallel(model: RetinaNet, runtime: Runtime) -> nn.Module:
@@ -56,10 +82,17 @@ class Training:
         runtime: device, precision and peers.
         optim: optimizer, schedule, clipping.
         log: takes the losses.
+        checkpoint: the model with the names of its classes and the sizes of its images; the model
+            alone by default.
     """
 
     def __init__(
-        self, model: RetinaNet, runtime: Runtime, optim: OptimConfig, log: LossLog
+        self,
+        model: RetinaNet,
+        runtime: Runtime,
+        optim: OptimConfig,
+        log: LossLog,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.model, self.runtime, self.optim, self.log = model, runtime, optim, log
         model.autocast = runtime.autocast
@@ -72,6 +105,8 @@ class Training:
         )
         self.epoch, self.step = 0, 0
         self.steps_done = 0  # of the whole run
+        self.checkpoint = checkpoint or Checkpoint(model.config, model.state_dict())
+        """The weights as they are now, with epoch and metrics of the last whole epoch."""
         self._unreadable: set[str] = set()
 
     def state(self) -> dict[str, Any]:
@@ -92,12 +127,13 @@ class Training:
             "epoch_record": self.log.run.epoch_record,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go back to what `state()` gave.
+    def restore(self, saved: SavedState) -> None:
+        """Go on from a state, of `state()` and with the metrics of the last whole epoch.
 
         Raises:
-            DataError: it is not that.
+            DataError: it is not complete, or of another model.
         """
+        state = saved.content
         try:
             self.model.load_state_dict(state["weights"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -111,9 +147,14 @@ class Training:
             self.log.count = operator.index(state["count"])
             self._unreadable.update(state["unreadable"])
             self.log.run.epoch_record = str(state.get("epoch_record", ""))  # not in version 1.0
+            self.checkpoint = replace(
+                self.checkpoint,
+                epoch=self.epoch - 1 if self.epoch else None,
+                metrics=state["metrics"],
+            )
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(
-                f"the state to resume from is damaged ({reason(error)}); start without --resume"
+                f"{saved.path}: a damaged state ({reason(error)}); start without --resume"
             ) from error
 
     def train_epoch(
@@ -154,6 +195,7 @@ class Training:
                 stop.stop()
         self.log.flush()
         broadcast_from_main(self.model.buffers())  # of batch norm: the ones that are saved
+        self.checkpoint = replace(self.checkpoint, epoch=self.epoch, metrics={})
 
     @property
     def lr(self) -> float:
@@ -213,14 +255,15 @@ class Training:
     def _note_unreadable(self, batch: Batch) -> None:
         """Say each image that was skipped once, from any process, and give up when many are."""
         for message in batch.get("unreadable", ()):
-            if message not in self._unreadable:
-                self._unreadable.add(message)
-                sys.stderr.write(f"Skipped ({len(self._unreadable)}): {message}\n")
-        if len(self._unreadable) > MOST_SKIPPED:
-            raise DataError(
-                f"more than {MOST_SKIPPED} images cannot be read, the last: {message};"
-                " mend the data"
-            )
+            if message in self._unreadable:
+                continue
+            self._unreadable.add(message)
+            sys.stderr.write(f"Skipped ({len(self._unreadable)}): {message}\n")
+            if len(self._unreadable) > MOST_SKIPPED:
+                raise DataError(
+                    f"more than {MOST_SKIPPED} images cannot be read, the last: {message};"
+                    " mend the data"
+                )
 
 
 def _readable(batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -232,10 +275,3 @@ def _readable(batches: Iterable[Batch]) -> Iterator[Batch]:
     except DataError as error:
         advice = "or go on without it: the same with --resume --on_bad_image skip"
         raise UnreadableImageError(f"{error}; {advice}") from error
-
-
-def compile_network(model: RetinaNet, runtime: Runtime) -> None:
-    """Let torch compile what the model computes before the loss."""
-    if shares_batches(runtime):  # the replicas would run the first GPU's weights
-        raise DataError("--compile with several GPUs needs torchrun, or give --device cuda:0")
-    model.head_outputs = torch.compile(model.head_outputs)  # type: ignore[method-assign]

@@ -15,12 +15,14 @@ from retinanet.weights.conversion import PUBLISHED
 
 
 class Start(NamedTuple):
-    """The weights to start from, and what they were trained as."""
+    """The weights to start from, and the network that they are of."""
 
-    weights: Mapping[str, Tensor]
-    """Not all of them need fit the model."""
+    source: str
+    """Name of the weights or file, for messages."""
+    weights: Mapping[str, Tensor] | None = None
+    """Not all of them need fit the model; None: they come with the state of a resumed run."""
     config: ModelConfig | None = None
-    """None where they are no detector."""
+    """None where they are no detector's."""
 
 
 def start_weights(source: str, depth: int) -> Start:
@@ -35,15 +37,15 @@ def start_weights(source: str, depth: int) -> Start:
         DataError: the file cannot be had or read, or its ResNet is another one.
     """
     if source == "none":
-        return Start({})
+        return Start(source, {})
     if source == "imagenet":
-        return Start(imagenet_weights(depth))
+        return Start(source, imagenet_weights(depth))
     if source in PUBLISHED:
         checkpoint = load_checkpoint(source)
-        start = Start(checkpoint.weights, checkpoint.config)
+        start = Start(source, checkpoint.weights, checkpoint.config)
     else:
-        start = Start(*read_weights(Path(source)))
-    found = resnet_depth(start.weights, source)
+        start = Start(source, *read_weights(Path(source)))
+    found = resnet_depth(start.weights or {}, source)
     if found != depth:
         raise DataError(
             f"{source}: it holds a ResNet-{found}, the model is a ResNet-{depth};"
@@ -52,29 +54,32 @@ def start_weights(source: str, depth: int) -> Start:
     return start
 
 
-def resumed_start(state: Mapping[str, Any]) -> Start:
-    """Network settings in the state of a resumed run; its weights come later, and fit them.
+def resumed_start(state: Mapping[str, Any], source: str) -> Start:
+    """The network of a resumed run, from its state; its weights come later.
+
+    Args:
+        state: content of the state's file.
+        source: name of that file.
 
     Raises:
         DataError: they are no settings of a model, or of another one than the weights'.
     """
     try:
         if "network" not in state:
-            return Start({})
+            return Start(source)
         config = ModelConfig(**state["network"])
-        check_fit(state["weights"], config, "the state to resume from")
-        return Start({}, config)
+        check_fit(state["weights"], config, source)
+        return Start(source, config=config)
     except DataError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"the state to resume from is damaged ({reason(error)}); start without --resume"
+            f"{source}: a damaged state ({reason(error)}); start without --resume"
         ) from error
 
 
 def start_config(
     start: Start,
-    source: str,
     *,
     num_classes: int,
     depth: int,
@@ -84,7 +89,6 @@ def start_config(
 
     Args:
         start: initial weights and their settings.
-        source: name of the start, for messages.
         num_classes: K, whatever the start's.
         depth: of the ResNet, which is the start's.
         anchors: the settings of anchors that were asked for: tuples by name.
@@ -98,8 +102,8 @@ def start_config(
         found = getattr(start.config, name)
         if tuple(found) != asked:
             raise DataError(
-                f"{source}: its {name} are {_numbers(found)}, --{name} asks for {_numbers(asked)};"
-                " give the same ones, or other --weights"
+                f"{start.source}: its {name} are {_numbers(found)}, --{name} asks for"
+                f" {_numbers(asked)}; give the same ones, or other --weights"
             )
     return replace(start.config, num_classes=num_classes)
 

@@ -14,7 +14,9 @@ from PIL import Image
 
 from retinanet.data.datasets import CocoDataset, CSVDataset
 from retinanet.errors import DataError
+from retinanet.evaluation import coco, voc
 from retinanet.evaluation.coco import score_coco
+from retinanet.evaluation.measure import measure
 from retinanet.evaluation.voc import score_voc, voc_table
 from retinanet.postprocess import Detections
 from retinanet.report import sections
@@ -71,7 +73,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> CSVDataset:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory, data: CSVDataset) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    return write_report(folder, data, FOUND, title="<b>run</b>", facts=FACTS, history=[STEP, EPOCH])
+    return write_report(
+        folder, data, measure(data, FOUND), title="<b>run</b>", facts=FACTS, history=[STEP, EPOCH]
+    )
 
 
 def rows(html: str) -> list[list[str]]:
@@ -82,14 +86,15 @@ def rows(html: str) -> list[list[str]]:
 
 def test_the_numbers_are_those_of_validate(written: Path, data: CSVDataset) -> None:
     html = written.read_text()
-    coco, voc = score_coco(data, FOUND), score_voc(data, FOUND)
-    said = voc_table(voc).splitlines()
+    scores, table = score_coco(data, FOUND), score_voc(data, FOUND)
+    said = voc_table(table).splitlines()
     cat = next(row for row in rows(html) if row and row[0] == "cat")
     assert said[2].split() == [cat[0], cat[1], *cat[3:]]
-    assert cat[2] == f"{coco.per_class['cat']:.3f}"
+    assert cat[2] == f"{scores.per_class['cat']:.3f}"
     total = next(row for row in rows(html) if row and row[0] == "all classes")
-    assert total[1:4] == [*("3", f"{coco.stats['AP']:.3f}", f"{voc.mean_average_precision:.3f}")]
-    for name, value in coco.stats.items():
+    ap, mean = scores.stats["AP"], table.mean_average_precision
+    assert total[1:4] == ["3", f"{ap:.3f}", f"{mean:.3f}"]
+    for name, value in scores.stats.items():
         shown = f"{value:.3f}" if value >= 0 else "-"
         assert f"<dt>{name}</dt><dd>{shown}</dd>" in html
     assert "Without annotations: $dog_." in html
@@ -136,7 +141,7 @@ def test_writing_again_replaces_the_old_report_and_nothing_else(
 ) -> None:
     shutil.copytree(written.parent, tmp_path, dirs_exist_ok=True)
     (tmp_path / "report" / "mine.png").touch()
-    write_report(tmp_path, None, [], title="run", facts={}, history=[STEP])
+    write_report(tmp_path, None, None, title="run", facts={}, history=[STEP])
     names = {path.name for path in (tmp_path / "report").iterdir()}
     assert names == {"mine.png", "losses.png"}
 
@@ -164,13 +169,14 @@ def test_the_pictures_of_an_old_report_are_known_without_a_mark(
 def test_a_file_of_somebody_else_is_not_replaced(tmp_path: Path, data: CSVDataset) -> None:
     (tmp_path / "report.html").write_text("<html>my thesis</html>")
     with pytest.raises(DataError, match=r"html: was not written by this program"):
-        write_report(tmp_path, data, FOUND, title="run", facts={})
+        write_report(tmp_path, data, measure(data, FOUND), title="run", facts={})
     assert (tmp_path / "report.html").read_text() == "<html>my thesis</html>"
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_nothing_found(tmp_path: Path, data: CSVDataset) -> None:
-    html = write_report(tmp_path, data, [NOTHING] * 3, title="run", facts={}).read_text()
+    found = measure(data, [NOTHING] * 3)
+    html = write_report(tmp_path, data, found, title="run", facts={}).read_text()
     assert "Training" not in html  # nothing was trained
     assert "Nothing true has a score above 0.05, so there are no curves." in html
     assert "Scores of at least 0.500 (for want of a best F1)" in html
@@ -180,7 +186,7 @@ def test_nothing_found(tmp_path: Path, data: CSVDataset) -> None:
 
 def test_nothing_annotated(tmp_path: Path) -> None:
     empty = dataset(tmp_path / "images", {"1.png": [], "2.png": []})
-    found = [detections((5, 5, 25, 25, 0.9, 0)), NOTHING]
+    found = measure(empty, [detections((5, 5, 25, 25, 0.9, 0)), NOTHING])
     html = write_report(tmp_path, empty, found, title="run", facts={}).read_text()
     assert "Nothing is annotated, so nothing can be measured." in html
     assert "No annotation was missed." in html
@@ -189,17 +195,28 @@ def test_nothing_annotated(tmp_path: Path) -> None:
 
 
 def test_a_run_without_validation_data(tmp_path: Path) -> None:
-    html = write_report(tmp_path, None, [], title="run", facts=FACTS, history=[STEP]).read_text()
+    html = write_report(tmp_path, None, None, title="run", facts=FACTS, history=[STEP]).read_text()
     assert "There is no validation data" in html
     assert html.count("<img") == 1
 
 
 def test_scores_that_are_known_are_taken_as_they_are(tmp_path: Path, data: CSVDataset) -> None:
-    strict = score_voc(data, FOUND, iou_threshold=0.97, score_threshold=0.4)
-    html = write_report(tmp_path, data, FOUND, title="run", facts={}, voc=strict).read_text()
+    strict = measure(data, FOUND, iou_threshold=0.97, score_threshold=0.4)
+    html = write_report(tmp_path, data, strict, title="run", facts={}).read_text()
     assert "AP, IoU 0.97" in html
     assert "scores above 0.4" in html
     assert ["cat missed", "1"] in rows(html)
+
+
+def test_what_was_measured_is_not_measured_again(
+    tmp_path: Path, data: CSVDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    for module, name in ((coco, "_evaluator"), (voc, "match")):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, f=real, n=name: calls.append(n) or f(*a))
+    write_report(tmp_path, data, measure(data, FOUND), title="run", facts={})
+    assert calls == ["_evaluator", "match", "match", "match"]  # pycocotools once, 3 images once
 
 
 def test_coco_data_with_a_crowd(tmp_path: Path) -> None:
@@ -221,7 +238,9 @@ def test_coco_data_with_a_crowd(tmp_path: Path) -> None:
     [cat] = score_voc(crowded, found).classes
     np.testing.assert_allclose(cat.scores, [0.8])  # what lies on the crowd does not count
     assert cat.average_precision == 1
-    html = write_report(tmp_path, crowded, found, title="run", facts={}).read_text()
+    html = write_report(
+        tmp_path, crowded, measure(crowded, found), title="run", facts={}
+    ).read_text()
     assert "What lies on a crowd of its class counts neither way." in html
     assert "No detection is false." in html
 
@@ -229,7 +248,7 @@ def test_coco_data_with_a_crowd(tmp_path: Path) -> None:
 def test_no_more_pictures_than_fit(tmp_path: Path) -> None:
     many = dataset(tmp_path / "images", {f"{k}.png": [(5, 5, 25, 25, 0)] for k in range(9)})
     found = [detections((50, 30, 70, 50, 0.9 - 0.1 * k, 0)) for k in range(9)]
-    write_report(tmp_path, many, found, title="run", facts={})
+    write_report(tmp_path, many, measure(many, found), title="run", facts={})
     names = [f"report/{path.name}" for path in (tmp_path / "report").iterdir()]
     assert sum(name.startswith("report/missed") for name in names) == PICTURES
     assert all(name in REPORT_PICTURES for name in names)

@@ -56,7 +56,7 @@ def main(words: Sequence[str]) -> int:
         losses = training.train_step(batch, joint)
         gradients = [p.grad.flatten() for p in model.parameters()]
         found.append({"losses": losses, "gradient": torch.cat(gradients).clone()})
-    if runtime.is_main:
+    if runtime.rank == 0:
         torch.save(found, out)
     shut_down()
     return 0

@@ -16,6 +16,7 @@ from PIL import Image
 
 import train
 from retinanet.data.shapes import SampleData, write_shapes
+from retinanet.evaluation import measure
 from retinanet.runtime.folder_lock import lock_folder
 from retinanet.runtime.signals import StopRequest
 from retinanet.training.records import read_records
@@ -151,7 +152,7 @@ def test_stopped_during_the_evaluation(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(train, "predict", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(measure, "predict", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
         assert train.main(flags(sample, tmp_path)) == 128 + signal.SIGINT
     assert "--resume" in capsys.readouterr().err
     assert train.main(flags(sample, tmp_path, "--resume")) == 0

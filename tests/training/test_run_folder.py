@@ -19,7 +19,7 @@ CHECKPOINT = Checkpoint(ModelConfig(1, depth=18), {"w": torch.ones(1)}, epoch=0)
 
 
 def run_folder(folder: Path, keep: int | None = None, minutes: float = 10) -> RunFolder:
-    return RunFolder(folder, "csv", keep=keep, save_every_minutes=minutes, writes=True)
+    return RunFolder(folder, "csv", keep=keep, save_every_minutes=minutes)
 
 
 def test_old_run_is_refused_or_removed(tmp_path: Path) -> None:
@@ -34,15 +34,16 @@ def test_old_run_is_refused_or_removed(tmp_path: Path) -> None:
         folder.open(None, overwrite=False)
     assert sorted(os.listdir(tmp_path)) == sorted([*ours, *others])
     folder.open(None, overwrite=True)
-    folder.claim(epochs=1, weights_size=1)
+    folder.claim({}, epochs=1, weights_size=1)
     assert sorted(os.listdir(tmp_path)) == others
 
 
-def test_only_the_main_process_writes(tmp_path: Path) -> None:
-    other = RunFolder(tmp_path / "x", "csv", keep=None, save_every_minutes=1e-9, writes=False)
-    other.claim(1, 1)
+def test_only_the_main_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")  # as torchrun names the second one
+    other = run_folder(tmp_path / "x", minutes=1e-9)
+    other.claim({}, epochs=1, weights_size=1)
     other.save_epoch(CHECKPOINT)
-    other.save_state({}, CHECKPOINT, {})
+    other.save_state({}, CHECKPOINT)
     assert not other.state_is_due()
     assert not (tmp_path / "x").exists()
 
@@ -66,7 +67,9 @@ def test_keep_bounds_the_epoch_files_and_the_best_stays(tmp_path: Path) -> None:
 def test_state_comes_back_with_the_same_settings_only(tmp_path: Path) -> None:
     settings = {"--lr": 1e-4, "--depth": 18}
     checkpoint = replace(CHECKPOINT, metrics={"AP": 0.5})
-    run_folder(tmp_path).save_state({"weights": {"w": torch.ones(2)}}, checkpoint, settings)
+    folder = run_folder(tmp_path)
+    folder.claim(settings, epochs=1, weights_size=1)
+    folder.save_state({"weights": {"w": torch.ones(2)}}, checkpoint)
     state = run_folder(tmp_path).open(True, overwrite=False)
     assert state is not None
     assert state.content["weights"]["w"].tolist() == [1, 1]
@@ -80,7 +83,7 @@ def test_state_comes_back_with_the_same_settings_only(tmp_path: Path) -> None:
 def test_the_best_score_counts_while_its_file_is_there(tmp_path: Path) -> None:
     folder = run_folder(tmp_path)
     folder.save_if_best(CHECKPOINT, 0.25)
-    folder.save_state({}, CHECKPOINT, {})
+    folder.save_state({}, CHECKPOINT)
     again = run_folder(tmp_path)
     again.open(True, overwrite=False)
     assert again.best == 0.25
@@ -95,10 +98,10 @@ def test_another_folders_state_does_not_bring_this_ones_best_score(tmp_path: Pat
     first, second = run_folder(tmp_path / "first"), run_folder(tmp_path / "second")
     for folder in (first, second):
         folder.save_if_best(CHECKPOINT, 0.5)
-        folder.save_state({}, CHECKPOINT, {})
+        folder.save_state({}, CHECKPOINT)
     resumed = run_folder(tmp_path / "second")
     resumed.open(str(first.state_file), overwrite=True)
-    resumed.claim(1, 1)
+    resumed.claim({}, epochs=1, weights_size=1)
     assert not resumed.best_file.exists()
     resumed.save_if_best(CHECKPOINT, 0.25)
     assert resumed.best_file.exists()
@@ -136,7 +139,7 @@ def test_state_is_due_at_once_and_then_when_the_time_is_up(
 ) -> None:
     folder = run_folder(tmp_path, minutes=minutes)
     assert folder.state_is_due()
-    folder.save_state({}, CHECKPOINT, {})
+    folder.save_state({}, CHECKPOINT)
     assert folder.state_is_due() == due
 
 
@@ -146,9 +149,9 @@ def test_a_disk_that_will_not_do_is_said(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(0, 0, 10_000_000_000))
     # 100 epochs, best and final are 102 files, the state takes 6 more: 108 x 0.1 GB = 10.8 GB.
-    run_folder(tmp_path).claim(epochs=100, weights_size=100_000_000)
+    run_folder(tmp_path).claim({}, epochs=100, weights_size=100_000_000)
     assert "will take about 10.8 GB" in capsys.readouterr().out
-    run_folder(tmp_path, keep=3).claim(epochs=100, weights_size=100_000_000)
+    run_folder(tmp_path, keep=3).claim({}, epochs=100, weights_size=100_000_000)
     assert capsys.readouterr().out == ""
 
 
@@ -158,7 +161,7 @@ def test_common_names_are_a_runs_only_when_they_look_it(tmp_path: Path) -> None:
     folder.save_config({"lr": 1e-5}, {})
     metrics.touch()  # a run that was stopped before its first step
     folder.open(None, overwrite=True)
-    folder.claim(1, 1)
+    folder.claim({}, epochs=1, weights_size=1)
     assert not config.exists()
     assert not metrics.exists()
     config.write_text('{"mine": true}')
@@ -176,7 +179,7 @@ def test_patience_counts_evaluations_without_a_better_score(tmp_path: Path) -> N
     assert stands == [False, False, False, True, False]
     assert not folder.stands_still(None)
     folder.save_if_best(CHECKPOINT, 0.0)
-    folder.save_state({}, CHECKPOINT, {})
+    folder.save_state({}, CHECKPOINT)
     resumed = run_folder(tmp_path)
     resumed.open(True, overwrite=False)
     assert resumed.stands_still(1)

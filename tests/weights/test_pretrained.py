@@ -67,7 +67,7 @@ def test_start_from_another_depth_is_refused(tmp_path: Path, model: RetinaNet) -
 
 
 def test_start_from_nothing(model: RetinaNet) -> None:
-    assert start_weights("none", 18) == Start({}, None)
+    assert start_weights("none", 18) == Start("none", {})
     assert take_weights(resnet50(2), {}).startswith("taken: nothing; new: backbone")
 
 
@@ -81,7 +81,7 @@ def test_all_but_the_classes_is_the_files(tmp_path: Path, source: str) -> None:
     weights = RetinaNet(config).state_dict()
     save_checkpoint(tmp_path / "a.pt", Checkpoint(config, weights))
     start = start_weights(str(tmp_path / "a.pt"), 18)
-    found = start_config(start, "a.pt", num_classes=3, depth=18, anchors={})
+    found = start_config(start, num_classes=3, depth=18, anchors={})
     assert found == replace(config, num_classes=3)
     fresh = RetinaNet(found)
     said = take_weights(fresh, start.weights)
@@ -99,17 +99,17 @@ def test_a_tower_without_its_norms_is_new(model: RetinaNet) -> None:
 
 def test_where_nothing_is_known_the_flags_decide() -> None:
     asked = {"anchor_scales": (1.0,)}
-    found = start_config(Start({}), "imagenet", num_classes=3, depth=18, anchors=asked)
+    found = start_config(Start("imagenet", {}), num_classes=3, depth=18, anchors=asked)
     assert found == ModelConfig(3, 18, anchor_scales=(1.0,))
 
 
 def test_other_anchors_than_the_files_are_refused() -> None:
-    start = Start({}, ModelConfig(80, anchor_sizes=(16, 32, 64, 128, 256)))
+    start = Start("a.pt", {}, ModelConfig(80, anchor_sizes=(16, 32, 64, 128, 256)))
     asked: dict[str, tuple[float, ...]] = {"anchor_scales": SCALES}
-    start_config(start, "a.pt", num_classes=3, depth=50, anchors=asked)  # the sizes are the file's
+    start_config(start, num_classes=3, depth=50, anchors=asked)  # the sizes are the file's
     asked["anchor_sizes"] = (32, 64, 128, 256, 512)
     with pytest.raises(DataError) as error:
-        start_config(start, "a.pt", num_classes=3, depth=50, anchors=asked)
+        start_config(start, num_classes=3, depth=50, anchors=asked)
     assert str(error.value) == (
         "a.pt: its anchor_sizes are 16 32 64 128 256, --anchor_sizes asks for 32 64 128 256 512;"
         " give the same ones, or other --weights"
@@ -136,10 +136,10 @@ def test_a_run_and_its_resumption_keep_the_files_network(
 def test_a_state_of_a_larger_network_than_its_weights_is_refused(model: RetinaNet) -> None:
     """A few settings must not make the program take 40 GB for a network of 30,000 channels."""
     state = {"network": asdict(model.config), "weights": model.state_dict()}
-    assert resumed_start(state) == Start({}, model.config)
+    assert resumed_start(state, "a.pt") == Start("a.pt", None, model.config)
     state["network"] |= {"channels": 30_000}
-    with pytest.raises(DataError, match=r"the state to resume from: .*do not fit"):
-        resumed_start(state)
+    with pytest.raises(DataError, match=r"a\.pt: .*do not fit"):
+        resumed_start(state, "a.pt")
     state["weights"] = {"conv1.weight": 3}
-    with pytest.raises(DataError, match=r"the state to resume from.*damaged"):
-        resumed_start(state)
+    with pytest.raises(DataError, match=r"a\.pt: a damaged state"):
+        resumed_start(state, "a.pt")

@@ -1,0 +1,51 @@
+"""The report of a training run, with its flags among the facts."""
+
+import argparse
+
+from retinanet.cli.flags import learning_settings
+from retinanet.cli.train_flags import as_flags
+from retinanet.data.datasets import Data
+from retinanet.evaluation.measure import Evaluation
+from retinanet.report.facts import model_facts, training_facts
+from retinanet.report.pictures import draw_sheet, save_picture
+from retinanet.report.report import write_report
+from retinanet.runtime.console import say
+from retinanet.runtime.files import first_free
+from retinanet.runtime.own_files import is_foreign
+from retinanet.training.records import METRICS_FILE, read_records
+from retinanet.training.run_folder import RunFolder
+from retinanet.training.trainer import Training
+
+
+def write_run_report(
+    args: argparse.Namespace,
+    folder: RunFolder,
+    training: Training,
+    evaluation: Evaluation | None,
+    train: Data,
+    val: Data | None,
+) -> None:
+    """Write the report of a finished run, and for the sample a sheet of its detections.
+
+    Args:
+        args: flags of train.py.
+        folder: of the run.
+        training: with the last checkpoint.
+        evaluation: of it; None without validation data.
+        train: the training data.
+        val: the validation data.
+    """
+    facts = model_facts(training.checkpoint, training.runtime.precision) | training_facts(
+        started_from=args.weights,
+        images=len(train),
+        batch_size=args.batch_size,
+        settings=as_flags(learning_settings(args)),
+    )
+    title = f"{folder.path.resolve().name}: {args.dataset}, epoch {training.checkpoint.epoch}"
+    history = read_records(folder.path / METRICS_FILE)
+    report = write_report(folder.path, val, evaluation, title=title, facts=facts, history=history)
+    say(f"Report: {report}")
+    if args.dataset == "shapes" and val and evaluation:
+        sheet = first_free(folder.path / "shapes_retinanet_detections.jpg", is_foreign)
+        save_picture(sheet, draw_sheet(val, evaluation.detections, score_threshold=0.5))
+        say(f"Detections on the validation set, annotations dashed: {sheet}")

@@ -1,0 +1,30 @@
+"""Facts about a model and its training, by name, as they stand in the report."""
+
+from retinanet.weights.checkpoint import Checkpoint
+
+
+def model_facts(checkpoint: Checkpoint, precision: str) -> dict[str, str]:
+    """Network, image size and precision: what scores depend on."""
+    return {
+        "Network": f"ResNet-{checkpoint.config.depth} RetinaNet",
+        "Images": f"{checkpoint.min_side}-{checkpoint.max_side} px",
+        "Precision": precision,
+    }
+
+
+def training_facts(
+    *, started_from: str, images: int, batch_size: int, settings: str
+) -> dict[str, str]:
+    """Initial weights, data and settings of a training.
+
+    Args:
+        started_from: name of the initial weights.
+        images: of the training data.
+        batch_size: images of a batch.
+        settings: flags of learning with their values.
+    """
+    return {
+        "Started from": started_from,
+        "Trained on": f"{images} images, batches of {batch_size}",
+        "Learned by": settings,
+    }
