@@ -1,0 +1,95 @@
+"""Settings that suit a data set: what --data takes for the flags that are not given.
+
+They follow from the data alone, so that a run on the same data has the same ones. The figures
+behind them are in benchmarks/README.md, under Learning.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retinanet.data.datasets import Data
+from retinanet.data_check.anchor_coverage import all_boxes, better_anchors
+from retinanet.errors import DataError
+from retinanet.model import ModelConfig
+from retinanet.runtime.console import say
+from retinanet.weights.checkpoint import read_weights, resnet_depth
+from retinanet.weights.conversion import PUBLISHED
+from retinanet.weights.pretrained import start_weights
+
+SIDES = (256, 608)  # pixels, between which the shorter side of the images may be kept
+SHAPE = 1024 / 608  # most of the longer side, by the shorter one's length: the paper's
+CROWDED = 10  # boxes an image, on average, from which the higher learning rate is better
+IMAGES_SEEN = 2000  # at least, in a training from trained weights; three times as many from none
+EPOCHS = (6, 100)
+
+
+def suited_settings(dataset: Data, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings for a training on this data.
+
+    Args:
+        dataset: to train on.
+        given: flags by name, None where they were not given; some of the settings depend on them.
+
+    Returns:
+        Values by name, of flags that were not given.
+
+    Raises:
+        DataError: the file of `--weights` cannot be read.
+    """
+    start = _start(given)
+    new = start["weights"] == "none"
+    config = start.pop("config")
+    boxes = all_boxes(dataset)
+    crowded = len(boxes.labels) >= CROWDED * len(dataset)
+    values: dict[str, Any] = {
+        **start,
+        **_sides(dataset, given),
+        "epochs": _epochs(len(dataset), new),
+        "lr": 6e-4 if new else 2e-4 if crowded else 1e-4,
+        "schedule": "cosine",
+        "batch_norm": "trained" if new else "frozen",
+    }
+    values |= {name: value for name, value in given.items() if value is not None}
+    steps = values["epochs"] * math.ceil(len(dataset) / values["batch_size"])
+    values["warmup"] = min(100, steps // 5) if values["schedule"] != "plateau" else 0
+    asked = any(given.get(f"anchor_{name}") for name in ("sizes", "ratios", "scales"))
+    if config is None and not asked:  # a detector's heads have learned with its own anchors
+        sides = (values["min_side"], values["max_side"])
+        choice = better_anchors(boxes, *sides, ModelConfig(dataset.num_classes()))
+        values["anchor_sizes"] = choice and list(choice.sizes)
+    return {name: value for name, value in values.items() if given.get(name) is None}
+
+
+def _start(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights and depth, and the settings of the detector that the weights are of, if any."""
+    weights, depth = given["weights"], given["depth"]
+    if weights is None:
+        try:
+            start_weights("imagenet", depth or 50)
+            weights = "imagenet"
+        except DataError as error:
+            say(f"{error}; training begins without them, which takes more epochs")
+            weights = "none"
+    if weights == "none":
+        depth = depth or 18
+    elif weights not in ("imagenet", *PUBLISHED):
+        depth = depth or resnet_depth(read_weights(Path(weights))[0], weights)
+    depth = depth or 50
+    return {"weights": weights, "depth": depth, "config": start_weights(weights, depth).config}
+
+
+def _sides(dataset: Data, given: Mapping[str, Any]) -> dict[str, int]:
+    """The size of the images: about their own, so that nothing is enlarged, up to the paper's."""
+    shorter = np.median([min(dataset.image_size(index)) for index in range(len(dataset))])
+    side = given["min_side"] or int(np.clip(32 * round(float(shorter) / 32), *SIDES))
+    return {"min_side": side, "max_side": max(side, 32 * round(side * SHAPE / 32))}
+
+
+def _epochs(images: int, new: bool) -> int:
+    """So many that enough images are seen: few images are seen more often."""
+    wanted = (3 if new else 1) * IMAGES_SEEN
+    return int(np.clip(math.ceil(wanted / images), *EPOCHS))
