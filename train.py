@@ -53,26 +53,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         keep=args.keep,
         save_every_minutes=args.save_every_minutes,
     )
-    log = RunLog(
-        folder.path,
-        device=runtime.device,
-        log_every=args.log_every,
-        epochs=args.epochs,
-        tensorboard=args.tensorboard,
-    )
     with folder:
-        run(args, runtime, folder, log)
+        run(args, runtime, folder)
 
 
-def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder, log: RunLog) -> None:
+def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder) -> None:
     """Open, build, train and report, in a folder that is the run's own until the end."""
     # What can go wrong goes wrong here, before anything is built or written.
     resumed = folder.open(args.resume, overwrite=args.overwrite)
+    train, val = open_data(args)
     if resumed:
         start = resumed_start(resumed.content, str(resumed.path))
     else:
         start = start_weights(args.weights, args.depth)
-    train, val = open_data(args)
     classes, anchors = train.num_classes(), anchor_settings(args)
     config = start_config(start, num_classes=classes, depth=args.depth, anchors=anchors)
     say(digest(train, args.min_side, args.max_side, config))
@@ -88,6 +81,13 @@ def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder, log: RunL
     evaluator = None
     if val is not None:
         evaluator = Evaluator(val, 2 * args.batch_size, autocast=runtime.autocast, **loading)
+    log = RunLog(
+        folder.path,
+        device=runtime.device,
+        log_every=args.log_every,
+        epochs=args.epochs,
+        tensorboard=args.tensorboard,
+    )
     losses = LossLog(log, train.image_path, skips_overflow=runtime.autocast is torch.float16)
     optim = OptimConfig(**learning_settings(args), steps=args.epochs * len(batches))
     sides = args.min_side, args.max_side
@@ -104,6 +104,8 @@ def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder, log: RunL
     weights_size = sum(tensor.nbytes for tensor in checkpoint.weights.values())
     folder.claim(settings, epochs=args.epochs, weights_size=weights_size)
     folder.save_config(vars(args), describe_machine(runtime))
+    if args.data:
+        folder.save_lists(train.image_names, val.image_names if val else ())
     log.open(training.epoch, training.step, steps=len(batches))
     evaluation = run_epochs(training, batches, folder, evaluator, args)
     folder.save_final(training.checkpoint)

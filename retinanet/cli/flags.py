@@ -14,6 +14,7 @@ from retinanet.cli.parser import (
     positive_float,
     positive_int,
 )
+from retinanet.data.labelled import FORMATS
 from retinanet.postprocess import DEFAULT_LIMITS, DetectionLimits
 from retinanet.runtime.device import PRECISIONS
 from retinanet.training.optim import BATCH_NORMS, OPTIMIZERS, SCHEDULES, OptimConfig
@@ -47,10 +48,11 @@ def add_device_flags(parser: Parser, *, precision: str, batch_size: int) -> argp
     return group
 
 
-def add_training_data_flags(parser: Parser, kinds: Sequence[str]) -> None:
-    """What to train on and what to evaluate on."""
+def add_training_data_flags(parser: Parser, kinds: Sequence[str]) -> argparse._ArgumentGroup:
+    """What to train on and what to evaluate on; returns the group."""
     group = parser.add_argument_group("data")
-    group.add_argument("--dataset", choices=kinds, required=True, help="the data's format")
+    add_labelled_data_flags(group)
+    group.add_argument("--dataset", choices=kinds, help="the classic way to name data, by kind")
     group.add_argument("--coco_path", metavar="DIR", help="holds annotations/ and images/")
     group.add_argument(
         "--coco_train_set", default="train2017", metavar="SET", help="to train on (train2017)"
@@ -62,15 +64,42 @@ def add_training_data_flags(parser: Parser, kinds: Sequence[str]) -> None:
     group.add_argument("--csv_classes", metavar="FILE", help="name,id")
     group.add_argument("--csv_val", metavar="FILE", help="as --csv_train (no evaluation)")
     add_reading_flags(group)
+    return group
+
+
+def add_labelled_data_flags(group: argparse._ArgumentGroup) -> None:
+    """--data and --format."""
+    group.add_argument(
+        "--data", metavar="PATH", help="a labelled folder or file of any format, recognised"
+    )
+    group.add_argument(
+        "--format",
+        choices=tuple(FORMATS),
+        metavar="NAME",
+        help=f"of --data, if need be: {', '.join(FORMATS)}",
+    )
+
+
+def check_one_source(parser: Parser, args: argparse.Namespace) -> None:
+    """Take --data for a kind of data set, and end where two kinds are named."""
+    if not args.data:
+        return
+    for name in ("dataset", "coco_path", "csv_train", "csv_val", "csv_classes"):
+        if vars(args).get(name):
+            parser.error(f"--data names the data; leave out --{name}")
+    args.dataset = "data"
 
 
 def check_training_flags(parser: Parser, args: argparse.Namespace) -> None:
     """End where the data's format needs a flag that is not given, or the sizes are at odds."""
+    check_one_source(parser, args)
+    if not args.dataset:
+        parser.error("no data is named; give --data FOLDER, or --dataset")
     needed = {"coco": ("coco_path",), "csv": ("csv_train", "csv_classes")}
     for name in needed.get(args.dataset, ()):
         if getattr(args, name) is None:
             parser.error(f"--dataset {args.dataset} needs --{name}")
-    if args.max_side < args.min_side:
+    if args.min_side and args.max_side and args.max_side < args.min_side:
         parser.error(f"--max_side {args.max_side} is less than --min_side {args.min_side}")
 
 
@@ -205,6 +234,7 @@ def model_file(parser: Parser, args: argparse.Namespace) -> str:
 def add_data_flags(parser: Parser) -> None:
     """What to evaluate or draw: COCO or CSV data, under all names that the scripts ever had."""
     group = parser.add_argument_group("data")
+    add_labelled_data_flags(group)
     group.add_argument("--dataset", choices=("coco", "csv"), help="may be left out")
     group.add_argument(
         "--coco_path", metavar="DIR", help="COCO data: annotations/instances_SET.json and images/"

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from torchvision.transforms import Compose
 
-from retinanet.cli.flags import detection_limits
+from retinanet.cli.flags import check_one_source, detection_limits
+from retinanet.cli.labelled_sets import cut_validation_set, open_for_model, open_labelled
 from retinanet.cli.parser import Parser
+from retinanet.cli.train_flags import suit
 from retinanet.data.datasets import CocoDataset, CSVDataset, Data
 from retinanet.data.formats.class_list import read_classes
 from retinanet.data.shapes import write_shapes
@@ -46,7 +48,7 @@ def open_set(
     """One of the data sets that the flags name; None where they name none.
 
     Args:
-        args: the flags; `args.dataset` is coco or csv.
+        args: the flags; `args.dataset` is data, coco or csv.
         part: train or val.
         transform: applied to every sample.
         classes: of CSV data, as `CSVDataset` takes them; else --csv_classes.
@@ -55,6 +57,9 @@ def open_set(
     Raises:
         DataError: with everything that is wrong with it.
     """
+    if args.dataset == "data":
+        names = classes if isinstance(classes, Mapping) else None
+        return open_labelled(args, part, transform, names, skip_unreadable=skip_unreadable)
     if args.dataset == "coco":
         return CocoDataset(
             args.coco_path,
@@ -88,13 +93,21 @@ def open_data(args: argparse.Namespace) -> tuple[Data, Data | None]:
         sample = write_shapes(folder, **SAMPLE_SIZE)  # finds it
         args.csv_train, args.csv_val = sample.csv_train, sample.csv_val
         args.csv_classes = sample.csv_classes
-    training = Compose([Augmenter(args.seed), Resizer(args.min_side, args.max_side), Normalizer()])
-    evaluation = evaluation_transform(args.min_side, args.max_side)
-    train = open_set(args, "train", training, skip_unreadable=args.on_bad_image == "skip")
-    assert train is not None  # the parser asks for it
-    val = open_set(args, "val", evaluation, train.classes)
+    train = open_set(args, "train", skip_unreadable=args.on_bad_image == "skip")
+    if train is None:
+        raise DataError(f"{args.data}: no set to train on; expected train, or one undivided set")
+    val = open_set(args, "val", classes=train.classes)
+    if args.dataset == "data":
+        if val is None:
+            val = cut_validation_set(
+                train, args.val_share, near_duplicates=not args.no_near_duplicates
+            )
+        suit(args, train)
+    resize = Resizer(args.min_side, args.max_side)
+    train.transform = Compose([Augmenter(args.seed), resize, Normalizer()])
     tell_notes("Training data", train)
     if val is not None:
+        val.transform = evaluation_transform(args.min_side, args.max_side)
         tell_notes("Validation data", val)
         if val.class_names != train.class_names:
             raise DataError(
@@ -112,16 +125,21 @@ def open_validation_data(
     Raises:
         DataError: it cannot be read, or its classes are not the checkpoint's.
     """
+    check_one_source(parser, args)
     args.dataset = args.dataset or ("coco" if args.coco_path else "csv")
     classes = {name: label for label, name in enumerate(checkpoint.class_names)}
     if args.dataset == "coco" and not args.coco_path:
         parser.error("--dataset coco needs --coco_path")
     if args.dataset == "csv" and not (args.csv_classes or classes):
         parser.error("the model does not know its class names; give --csv_classes")
-    dataset = open_set(args, "val", transform, args.csv_classes or classes)
+    file = args.file or args.model
+    if args.dataset == "data":
+        dataset: Data | None = open_for_model(args, file, transform, classes)
+    else:
+        dataset = open_set(args, "val", transform, args.csv_classes or classes)
     if dataset is None:
-        parser.error("no data is named; give --coco_path, or --csv_val")
-    check_classes(dataset, checkpoint, args.file or args.model)
+        parser.error("no data is named; give --data, --coco_path, or --csv_val")
+    check_classes(dataset, checkpoint, file)
     tell_notes("Validation data", dataset)
     return dataset
 

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 
 from retinanet.backbone import LAYERS
+from retinanet.cli.data_defaults import suited_settings
 from retinanet.cli.flags import (
     add_anchor_flags,
     add_device_flags,
@@ -13,8 +14,9 @@ from retinanet.cli.flags import (
     check_training_flags,
     learning_settings,
 )
-from retinanet.cli.parser import Parser, non_negative_int, positive_float, positive_int
+from retinanet.cli.parser import Parser, fraction, non_negative_int, positive_float, positive_int
 from retinanet.data.datasets import Data, checksum
+from retinanet.errors import DataError
 from retinanet.model import ModelConfig
 from retinanet.runtime.console import say
 from retinanet.runtime.device import Runtime
@@ -54,7 +56,18 @@ ANCHOR_FLAGS = ("anchor_sizes", "anchor_ratios", "anchor_scales")
 def parser() -> Parser:
     """The flags of train.py."""
     result = Parser("Train a RetinaNet on COCO data, on CSV data, or on the built-in sample.")
-    add_training_data_flags(result, kinds=("coco", "csv", "shapes"))
+    data = add_training_data_flags(result, kinds=("coco", "csv", "shapes"))
+    data.add_argument(
+        "--val_share",
+        type=fraction,
+        default=0.2,
+        help="share set aside where --data has no validation set (0.2)",
+    )
+    data.add_argument(
+        "--no_near_duplicates",
+        action="store_true",
+        help="of that cut: do not keep images that look alike on one side",
+    )
     model = result.add_argument_group("model")
     model.add_argument(
         "--depth", type=int, choices=tuple(LAYERS), help="of the ResNet (50; shapes: 18)"
@@ -131,42 +144,74 @@ def parser() -> Parser:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the flags and fill in the defaults of the data set."""
+    """Parse the flags and fill in the defaults of the data set; those of --data follow from it."""
     flags = parser()
     flags.set_defaults(**dict.fromkeys(DEFAULTS))  # None: it was not given
     args = flags.parse(argv)
-    defaults = SHAPES_DEFAULTS if args.dataset == "shapes" else DEFAULTS
-    chosen = {name: value for name, value in defaults.items() if vars(args)[name] is None}
-    vars(args).update(chosen)
-    if args.dataset == "shapes":
-        say(f"The sample's settings: {as_flags(chosen)}")
     check_training_flags(flags, args)
     if args.dataset == "shapes":
         for name in ("csv_train", "csv_val", "csv_classes", "csv_images_dir", "coco_path"):
             if getattr(args, name) is not None:
                 flags.error(f"--dataset shapes makes its own data; leave out --{name}")
+        fill(args, SHAPES_DEFAULTS, "The sample's settings")
+    elif args.dataset != "data":
+        fill(args, DEFAULTS)
     if args.patience and args.dataset == "csv" and not args.csv_val:
         flags.error("--patience counts evaluations; it needs --csv_val")
+    if args.resume is True and args.overwrite:
+        flags.error("--resume goes on with the files that --overwrite would remove")
+    problem = args.dataset != "data" and contradiction(args)
+    if problem:
+        flags.error(problem)
+    return args
+
+
+def fill(args: argparse.Namespace, values: Mapping[str, object], title: str = "") -> None:
+    """Give flags that were not given these values, and say which under a title."""
+    chosen = {name: value for name, value in values.items() if vars(args)[name] is None}
+    vars(args).update(chosen)
+    if title:
+        said = {name: value for name, value in chosen.items() if value is not None}
+        say(f"{title}: {as_flags(said)}")
+
+
+def contradiction(args: argparse.Namespace) -> str:
+    """Settings that do not go together, as a message; empty where all do."""
+    if args.max_side < args.min_side:
+        return f"--max_side {args.max_side} is less than --min_side {args.min_side}"
     if args.warmup and args.schedule == "plateau":
-        flags.error(
+        return (
             f"--warmup {args.warmup} goes with --schedule cosine or --schedule step; with plateau"
             " give --warmup 0"
         )
     if args.trainable_layers < OptimConfig.trainable_layers and (
         args.weights == "none" or args.batch_norm == "trained"
     ):
-        flags.error(
+        return (
             f"--trainable_layers {args.trainable_layers} keeps layers as --weights has them; with"
             f" --weights {args.weights} --batch_norm {args.batch_norm} give --trainable_layers 5"
         )
-    if args.resume is True and args.overwrite:
-        flags.error("--resume goes on with the files that --overwrite would remove")
-    return args
+    return ""
+
+
+def suit(args: argparse.Namespace, dataset: Data) -> None:
+    """Fill in the settings of --data that follow from the data, and say them as flags.
+
+    Raises:
+        DataError: the flags that were given contradict them.
+    """
+    fill(args, suited_settings(dataset, vars(args)), "Settings that suit the data")
+    problem = contradiction(args)
+    if problem:
+        raise DataError(problem)
 
 
 def as_flags(values: Mapping[str, object]) -> str:
     """The words that would give flags these values."""
-    return " ".join(f"--{name} {value}" for name, value in values.items())
+    return " ".join(
+        f"--{name} {' '.join(f'{v:g}' for v in value) if isinstance(value, list) else value}"
+        for name, value in values.items()
+    )
 
 
 def anchor_settings(args: argparse.Namespace) -> dict[str, tuple[float, ...]]:

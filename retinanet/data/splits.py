@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from retinanet.errors import DataError, shown
 from retinanet.runtime.files import write_whole
 
+TRAIN_LIST, VAL_LIST = "train_images.txt", "val_images.txt"  # in the folder of a run
+HEAD = "# retinanet: the images of this set, below the folder of the data"
+
 
 def choose_validation(
     names: Sequence[str],
@@ -75,8 +78,8 @@ def _digest(seed: int, name: str) -> bytes:
 
 
 def write_list(file: Path, names: Sequence[str]) -> None:
-    """Write the names of a set's images, a line each."""
-    text = "".join(f"{name}\n" for name in names)
+    """Write the names of a set's images, a line each, below a line that says what they are."""
+    text = "".join(f"{line}\n" for line in (HEAD, *names))
     write_whole(file, text.encode(errors="surrogateescape"))
 
 
@@ -93,6 +96,8 @@ def read_list(file: Path, names: Sequence[str]) -> list[int]:
     position = {name: k for k, name in enumerate(names)}
     found = []
     for number, name in enumerate(text.splitlines(), 1):
+        if name == HEAD:
+            continue
         if name not in position:
             raise DataError(
                 f"{file}:{number}: no image {shown(name)} in the data; expected that which it was"

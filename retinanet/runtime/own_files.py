@@ -40,6 +40,7 @@ _BEGINNINGS = {
     rb'|\[\]\Z|\[\n \{\n  "image_id": .{1,40},\n  "category_id": \d+,\n  "bbox": \[\n'
     rb'|\{\n "min_side": \d+,\n "max_side": \d+,\n "anchor_sizes": \[',  # check.json
     ".jsonl": rb'\Z|\{"kind": "(step|epoch)", "epoch": ',  # empty until the first step
+    ".txt": rb"# retinanet: ",  # lists of images
     ".lock": rb"\Z|process \d+ ",
 }
 

@@ -86,6 +86,8 @@ def open_data(args: argparse.Namespace) -> dict[str, Data]:
             found |= {name: dataset} if dataset else {}
     if problems:
         raise DataError("\n".join(dict.fromkeys(problems)))
+    if not found:
+        raise DataError(f"{args.data}: no set to train or to evaluate on; expected at least one")
     return found
 
 

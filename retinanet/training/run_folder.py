@@ -4,12 +4,13 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from retinanet.data.splits import TRAIN_LIST, VAL_LIST, write_list
 from retinanet.errors import DataError
 from retinanet.report.report import REPORT_FILES
 from retinanet.runtime.console import say
@@ -31,7 +32,7 @@ FINAL_FILE = "model_final.pt"
 # What another run may have left in the folder, beside the files that this one will replace; `.tmp`
 # is what a kill of version 1.0 left.
 _RUN_FILE = re.compile(
-    r"((coco|csv|shapes)_retinanet_(\d+|best)\.pt|model_final\.pt|training_state\.pt)(\.tmp)?"
+    r"((coco|csv|data|shapes)_retinanet_(\d+|best)\.pt|model_final\.pt|training_state\.pt)(\.tmp)?"
     r"|shapes_retinanet_detections\.jpg"
     rf"|{TENSORBOARD_FOLDER}/events\.out\.tfevents\..*"
 )
@@ -127,7 +128,7 @@ class RunFolder:
         epochs = self.path.glob(f"{self.dataset}_retinanet_*.pt")
         names = [file.name for file in epochs if file.stem.rsplit("_", 1)[1].isdecimal()]
         names += [self.best_file.name, STATE_FILE, FINAL_FILE, CONFIG_FILE, METRICS_FILE]
-        return [*names, *REPORT_FILES]
+        return [*names, *REPORT_FILES, TRAIN_LIST, VAL_LIST]
 
     def _another_runs_files(self, *, overwrite: bool) -> list[Path]:
         """Files of another run, which a new run's must not be mixed with.
@@ -175,6 +176,12 @@ class RunFolder:
                 f"Warning: the run will take about {need / 1e9:.1f} GB, and {self.path} has"
                 f" {free / 1e9:.1f} GB free; pass --keep N to keep the last N epochs only"
             )
+
+    def save_lists(self, train: Sequence[str], val: Sequence[str]) -> None:
+        """Write which images are trained on and which are set aside, as plain lists."""
+        if self.writes:
+            write_list(self.path / TRAIN_LIST, train)
+            write_list(self.path / VAL_LIST, val)
 
     def save_config(self, flags: Mapping[str, object], machine: Mapping[str, object]) -> None:
         """Write down how the run was started: every flag's value, versions, the machine."""

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from retinanet.data.labelled import LabelledImages, recognise
+from retinanet.data.datasets import LabelledImages
+from retinanet.data.labelled import recognise
 from retinanet.data.transforms import evaluation_transform
 from retinanet.errors import DataError
 from tests.data.formats.exports import labelme_json, picture, text, voc_xml, yolo_line

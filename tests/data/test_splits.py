@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retinanet.data.splits import choose_validation, read_list, write_list
+from retinanet.data.splits import HEAD, choose_validation, read_list, write_list
 from retinanet.errors import DataError
 
 
@@ -79,13 +79,13 @@ def test_groups_stay_whole_and_order_changes_nothing(
 def test_lists_are_plain_text_and_read_again(tmp_path: Path) -> None:
     names = ["images/a.jpg", "images/ü b.jpg", "c.png"]
     write_list(tmp_path / "val.txt", [names[2], names[1]])
-    assert (tmp_path / "val.txt").read_text(encoding="utf-8") == "c.png\nimages/ü b.jpg\n"
+    assert (tmp_path / "val.txt").read_text(encoding="utf-8") == f"{HEAD}\nc.png\nimages/ü b.jpg\n"
     assert read_list(tmp_path / "val.txt", names) == [2, 1]
 
 
 def test_a_list_of_other_data_is_refused(tmp_path: Path) -> None:
     write_list(tmp_path / "val.txt", ["a.jpg", "gone.jpg"])
-    with pytest.raises(DataError, match=r"val\.txt:2: no image 'gone\.jpg' in the data; expected"):
+    with pytest.raises(DataError, match=r"val\.txt:3: no image 'gone\.jpg' in the data; expected"):
         read_list(tmp_path / "val.txt", ["a.jpg"])
     with pytest.raises(DataError, match="No such file"):
         read_list(tmp_path / "none.txt", ["a.jpg"])

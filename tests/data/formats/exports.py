@@ -23,11 +23,16 @@ def text(path: Path, *lines: str) -> Path:
     return path
 
 
-def yolo_line(box: tuple[float, float, float, float, str], names: Sequence[str]) -> str:
-    """A box of a 100 x 80 image as YOLO writes it."""
+def yolo_line(
+    box: tuple[float, float, float, float, str],
+    names: Sequence[str],
+    size: tuple[int, int] = (100, 80),
+) -> str:
+    """A box of an image of a size (width, height) as YOLO writes it."""
     x1, y1, x2, y2, name = box
-    centre = ((x1 + x2) / 200, (y1 + y2) / 160)
-    return f"{names.index(name)} {centre[0]!r} {centre[1]!r} {(x2 - x1) / 100!r} {(y2 - y1) / 80!r}"
+    width, height = size
+    x, y = (x1 + x2) / (2 * width), (y1 + y2) / (2 * height)
+    return f"{names.index(name)} {x!r} {y!r} {(x2 - x1) / width!r} {(y2 - y1) / height!r}"
 
 
 def voc_xml(file_name: str, boxes: Boxes, *, difficult: Mapping[int, int] | None = None) -> str:

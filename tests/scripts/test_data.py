@@ -1,0 +1,138 @@
+"""--data: one flag from a labelled folder to a model, its scores and its pictures."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import train
+import validate
+import visualize
+from retinanet.data.shapes import SampleData
+from retinanet.tools import check_data
+from tests.data.formats.exports import text, voc_xml, yolo_line
+from tests.support.helpers import SMALL, files
+from tests.support.narrow import narrow_network
+
+NAMES = ("ring", "square", "star", "triangle")
+pytestmark = pytest.mark.usefixtures("narrow")
+
+
+def boxes_of(sample: SampleData, split: str) -> dict[str, list[tuple[float, ...]]]:
+    """Boxes in pixels, with names of classes, by image."""
+    rows: dict[str, list[tuple[float, ...]]] = {}
+    file = sample.csv_train if split == "train" else sample.csv_val
+    for line in file.read_text().splitlines():
+        name, *numbers, label = line.split(",")
+        boxes = rows.setdefault(Path(name).name, [])
+        if label:
+            boxes.append((*map(float, numbers), label))  # type: ignore[arg-type]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def voc(sample: SampleData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample's training images, undivided, as Pascal VOC."""
+    root = tmp_path_factory.mktemp("voc")
+    for name, boxes in boxes_of(sample, "train").items():
+        source = sample.coco_root / "images/train2017" / name
+        (root / name).write_bytes(source.read_bytes())
+        text(root / f"{Path(name).stem}.xml", voc_xml(name, boxes))  # type: ignore[arg-type]
+    return root
+
+
+def data_flags(root: Path, out: Path) -> list[str]:
+    """A tiny run from nothing on a labelled folder."""
+    return ["--data", str(root), "--weights", "none", "--output_dir", str(out), *SMALL]
+
+
+@pytest.fixture(scope="module")
+def voc_run(voc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("voc_run")
+    with narrow_network():
+        assert train.main([*data_flags(voc, out), "--val_share", "0.4"]) == 0
+    return out
+
+
+def test_training_says_the_format_the_cut_and_its_settings(
+    voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main(data_flags(voc, tmp_path)) == 0
+    said = capsys.readouterr().out
+    assert f"{voc}: Pascal VOC, the set all of all" in said
+    assert "No validation set is there: 1 of 6 images become one" in said
+    assert "Settings that suit the data: --lr 0.0006 --schedule cosine" in said
+    assert json.loads((tmp_path / "config.json").read_text())["flags"]["data"] == str(voc)
+
+
+def test_the_images_set_aside_are_listed_and_used_again(
+    voc: Path, voc_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aside = (voc_run / "val_images.txt").read_text().splitlines()[1:]
+    kept = (voc_run / "train_images.txt").read_text().splitlines()[1:]
+    assert len(aside) == 2
+    assert sorted(aside + kept) == [f"000{k}.jpg" for k in range(1, 7)]
+    model = str(voc_run / "model_final.pt")
+    assert validate.main([model, "--data", str(voc), "--workers", "0"]) == 0
+    assert f"set aside: {voc_run / 'val_images.txt'}" in capsys.readouterr().out
+    flags = [model, "--data", str(voc), "--ground_truth", "--output_dir", str(tmp_path)]
+    assert visualize.main([*flags, "--workers", "0"]) == 0
+    assert files(tmp_path) == aside
+
+
+def test_a_run_on_a_folder_goes_on(
+    voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [*data_flags(voc, tmp_path), "--schedule", "plateau"]
+    assert train.main(flags) == 0
+    assert train.main([*flags, "--resume", "--epochs", "2"]) == 0
+    assert "Resumed " in capsys.readouterr().out
+    assert (tmp_path / "data_retinanet_1.pt").exists()
+
+
+def test_a_folder_with_sets_is_used_as_it_is(
+    sample: SampleData, voc_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "yolo"
+    for folder, split in (("train", "train"), ("valid", "val")):
+        for name, boxes in boxes_of(sample, split).items():
+            image = root / folder / "images" / name
+            image.parent.mkdir(parents=True, exist_ok=True)
+            image.write_bytes((sample.coco_root / f"images/{split}2017" / name).read_bytes())
+            with Image.open(image) as opened:
+                size = opened.size
+            lines = [yolo_line(box, NAMES, size) for box in boxes]  # type: ignore[arg-type]
+            text(root / folder / "labels" / f"{image.stem}.txt", *lines)
+    lines = ["train: ../train/images", "val: ../valid/images", f"names: {list(NAMES)}"]
+    text(root / "data.yaml", *lines)
+    assert check_data.main(["--data", str(root), "--min_side", "64", "--max_side", "96"]) in (0, 1)
+    said = capsys.readouterr().out
+    assert "YOLO, the set train of train, val" in said
+    # A model of the same classes is evaluated on the folder's own validation set.
+    model = str(voc_run / "model_final.pt")
+    assert validate.main([model, "--data", str(root / "data.yaml"), "--workers", "0"]) == 0
+    assert "YOLO, the set val of train, val" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--dataset", "csv"], "--data names the data; leave out --dataset"),
+        (["--coco_path", "x"], "--data names the data; leave out --coco_path"),
+        (["--format", "kitti"], "invalid choice: 'kitti'"),
+    ],
+)
+def test_two_sources_are_refused(
+    voc: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        train.main(["--data", str(voc), *more])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_source_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train.main([])
+    assert "no data is named; give --data FOLDER, or --dataset" in capsys.readouterr().err
