@@ -11,7 +11,7 @@ import torch
 
 from retinanet.cli.flags import learning_settings
 from retinanet.cli.from_flags import open_data
-from retinanet.cli.run_report import write_run_report
+from retinanet.cli.run_report import lacks_report, write_run_report
 from retinanet.cli.script import script
 from retinanet.cli.train_flags import (
     anchor_settings,
@@ -31,7 +31,6 @@ from retinanet.runtime.device import (
     start_runtime,
     usable_workers,
 )
-from retinanet.runtime.distributed import is_main_process
 from retinanet.runtime.signals import StoppedError, StopRequest
 from retinanet.training.loss_log import LossLog
 from retinanet.training.optim import OptimConfig
@@ -110,7 +109,9 @@ def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder) -> None:
     evaluation = run_epochs(training, batches, folder, evaluator, args)
     folder.save_final(training.checkpoint)
     say(f"Written: {folder.path / 'model_final.pt'}")
-    if is_main_process() and (evaluation or val is None):  # a finished run has its report
+    if evaluator and not evaluation and lacks_report(args, folder, training):
+        evaluation = evaluate(evaluator, training)
+    if evaluation or val is None:
         write_run_report(args, folder, training, evaluation, train, val)
 
 

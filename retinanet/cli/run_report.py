@@ -8,13 +8,19 @@ from retinanet.data.datasets import Data
 from retinanet.evaluation.measure import Evaluation
 from retinanet.report.facts import model_facts, training_facts
 from retinanet.report.pictures import draw_sheet, save_picture
-from retinanet.report.report import write_report
+from retinanet.report.report import report_title, write_report
 from retinanet.runtime.console import say
+from retinanet.runtime.distributed import from_main, is_main_process
 from retinanet.runtime.files import first_free
 from retinanet.runtime.own_files import is_foreign
 from retinanet.training.records import METRICS_FILE, read_records
 from retinanet.training.run_folder import RunFolder
 from retinanet.training.trainer import Training
+
+
+def lacks_report(args: argparse.Namespace, folder: RunFolder, training: Training) -> bool:
+    """Whether a finished run was killed before its report was whole; the same for all processes."""
+    return from_main(lambda: not report_title(folder.path).endswith(_subject(args, training)))
 
 
 def write_run_report(
@@ -27,6 +33,8 @@ def write_run_report(
 ) -> None:
     """Write the report of a finished run, and for the sample a sheet of its detections.
 
+    The page comes last: where it is, nothing is missing.
+
     Args:
         args: flags of train.py.
         folder: of the run.
@@ -35,17 +43,24 @@ def write_run_report(
         train: the training data.
         val: the validation data.
     """
+    if not is_main_process():
+        return
+    if args.dataset == "shapes" and val and evaluation:
+        sheet = first_free(folder.path / "shapes_retinanet_detections.jpg", is_foreign)
+        save_picture(sheet, draw_sheet(val, evaluation.detections, score_threshold=0.5))
+        say(f"Detections on the validation set, annotations dashed: {sheet}")
     facts = model_facts(training.checkpoint, training.runtime.precision) | training_facts(
         started_from=args.weights,
         images=len(train),
         batch_size=args.batch_size,
         settings=as_flags(learning_settings(args)),
     )
-    title = f"{folder.path.resolve().name}: {args.dataset}, epoch {training.checkpoint.epoch}"
+    title = folder.path.resolve().name + _subject(args, training)
     history = read_records(folder.path / METRICS_FILE)
     report = write_report(folder.path, val, evaluation, title=title, facts=facts, history=history)
     say(f"Report: {report}")
-    if args.dataset == "shapes" and val and evaluation:
-        sheet = first_free(folder.path / "shapes_retinanet_detections.jpg", is_foreign)
-        save_picture(sheet, draw_sheet(val, evaluation.detections, score_threshold=0.5))
-        say(f"Detections on the validation set, annotations dashed: {sheet}")
+
+
+def _subject(args: argparse.Namespace, training: Training) -> str:
+    """Data set and epoch, as they end the report's title."""
+    return f": {args.dataset}, epoch {training.checkpoint.epoch}"

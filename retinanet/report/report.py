@@ -1,5 +1,7 @@
 """The report: one page with a model's numbers, curves and mistakes, its pictures beside it."""
 
+import html
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +30,7 @@ from retinanet.report.sections import (
     training,
 )
 from retinanet.runtime.files import check_output_dir, write_whole
-from retinanet.runtime.own_files import remove_own
+from retinanet.runtime.own_files import is_own, remove_own
 
 PICTURES = 6  # of each kind of mistake
 
@@ -98,6 +100,15 @@ def write_report(
         ]
     write_whole(path, page(title, sections))
     return path
+
+
+def report_title(folder: Path) -> str:
+    """Title of the report in a folder; empty where there is none."""
+    path = folder / "report.html"
+    if not is_own(path):
+        return ""
+    found = re.search("<title>(.*?)</title>", path.read_text(encoding="utf-8"), re.DOTALL)
+    return html.unescape(found[1]) if found else ""
 
 
 def _missed(findings: Findings, folder: Path) -> Html:

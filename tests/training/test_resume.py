@@ -17,6 +17,7 @@ from PIL import Image
 import train
 from retinanet.data.shapes import SampleData, write_shapes
 from retinanet.evaluation import measure
+from retinanet.report.report import report_title
 from retinanet.runtime.folder_lock import lock_folder
 from retinanet.runtime.signals import StopRequest
 from retinanet.training.records import read_records
@@ -119,6 +120,34 @@ def test_more_epochs_after_the_end_and_none_after_that(
         assert_same_run(tmp_path, whole[0])
         assert sorted(os.listdir(tmp_path)) == sorted(os.listdir(whole[0]))
         assert load_checkpoint(tmp_path / "model_final.pt").epoch == EPOCHS - 1
+
+
+def test_a_run_killed_while_its_report_is_written_gets_one_when_resumed(
+    sample: SampleData,
+    whole: tuple[Path, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "report.html").unlink()  # it is written last
+    for evaluations in (1, 0):  # the second time nothing is missing
+        assert train.main(flags(sample, tmp_path, "--resume")) == 0
+        said = capsys.readouterr().out
+        assert said.count("Evaluating on") == said.count("Report: ") == evaluations
+        assert report_title(tmp_path) == f"{tmp_path.name}: csv, epoch {EPOCHS - 1}"
+
+
+def test_the_report_of_fewer_epochs_does_not_count(
+    sample: SampleData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kill comes before anything of the old report is replaced."""
+    assert train.main(flags(sample, tmp_path, "--epochs", "1")) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "write_run_report", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        assert train.main(flags(sample, tmp_path, "--resume")) == 128 + signal.SIGINT
+    assert report_title(tmp_path).endswith(": csv, epoch 0")
+    assert train.main(flags(sample, tmp_path, "--resume")) == 0
+    assert report_title(tmp_path).endswith(": csv, epoch 1")
 
 
 @pytest.mark.parametrize("lost", [1, 40])
