@@ -10,12 +10,12 @@ from retinanet.cli.flags import (
     add_detection_flags,
     add_device_flags,
     add_model_flags,
+    add_tile_flags,
     model_file,
 )
-from retinanet.cli.from_flags import open_validation_data, predict_as_told
+from retinanet.cli.from_flags import open_validation_data, predict_as_told, sample_transform
 from retinanet.cli.parser import Parser, fraction
 from retinanet.cli.script import script
-from retinanet.data.transforms import evaluation_transform
 from retinanet.evaluation.coco import ap_table
 from retinanet.evaluation.measure import measure
 from retinanet.evaluation.voc import as_numbers, voc_table
@@ -35,6 +35,7 @@ def parser() -> Parser:
     add_model_flags(result)
     add_data_flags(result)
     add_detection_flags(result)
+    add_tile_flags(result)
     add_device_flags(result, precision="fp32", batch_size=4)
     group = result.add_argument_group("results")
     group.add_argument(
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         names = ("metrics.json", "detections.json", *(REPORT_FILES if args.report else ()))
         check_output_dir(args.output_dir, names=names)
     checkpoint = load_checkpoint(file)
-    transform = evaluation_transform(checkpoint.min_side, checkpoint.max_side)
+    transform = sample_transform(checkpoint, args)
     dataset = open_validation_data(flags, args, checkpoint, transform)
 
     detections = predict_as_told(checkpoint, dataset, args, runtime)
@@ -75,15 +76,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     facts = model_facts(checkpoint, runtime.precision) | {
         "Detections": f"scores above {args.score_threshold:g}, NMS {args.nms_threshold:g}, at most"
-        f" {args.max_detections} an image"
+        f" {args.max_detections} {'a tile' if args.tile else 'an image'}"
     }
+    if args.tile:
+        facts["Images"] += f", tiles of {args.tile} px, {100 * args.tile_overlap:g} % shared"
     say(f"{file}: {'; '.join(facts.values())}")
     scores = measure(
         dataset,
         detections,
         iou_threshold=args.iou_threshold,
         score_threshold=args.score_threshold,
-        max_detections=args.max_detections,
+        max_detections=None if args.tile else args.max_detections,
     )
     say(f"{scores.coco.summary}\n{ap_table(scores.coco)}")
     metrics: dict[str, object] = {"precision": runtime.precision, **scores.coco.stats}

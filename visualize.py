@@ -14,14 +14,21 @@ from retinanet.cli.flags import (
     add_detection_flags,
     add_device_flags,
     add_model_flags,
+    add_tile_flags,
     detection_limits,
     model_file,
 )
-from retinanet.cli.from_flags import class_names, detect_as_told, open_validation_data
+from retinanet.cli.from_flags import (
+    class_names,
+    detect_as_told,
+    open_validation_data,
+    sample_transform,
+    tiling,
+)
 from retinanet.cli.parser import Parser, positive_int
 from retinanet.cli.script import script
 from retinanet.data.datasets import ImageFiles
-from retinanet.data.transforms import evaluation_transform
+from retinanet.data.transforms import Sample
 from retinanet.errors import DataError, printable
 from retinanet.inference import film
 from retinanet.inference.prediction import predict_stream
@@ -52,6 +59,7 @@ def parser() -> Parser:
         help="images, folders, patterns, or a film, instead of a data set",
     )
     add_detection_flags(result, score_threshold=0.5)
+    add_tile_flags(result)
     add_device_flags(result, precision="fp32", batch_size=4)
     result.add_argument_group("films").add_argument(
         "--every", type=positive_int, default=1, help="of a film, frames from one to the next (1)"
@@ -112,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         names = class_names(args.csv_classes, checkpoint, file)
         visualize_film(checkpoint, names, wanted_labels(args.classes, names), args, runtime)
         return
-    transform = evaluation_transform(checkpoint.min_side, checkpoint.max_side)
+    transform = sample_transform(checkpoint, args)
     images: Images
     if args.images:
         images = ImageFiles(args.images, transform)
@@ -168,16 +176,20 @@ def visualize_film(
         DataError: the file is no film; or a part of it is damaged, and the rest is written.
     """
     source = film.Film(args.images[0], args.every)
-    transform = evaluation_transform(checkpoint.min_side, checkpoint.max_side)
+    transform = sample_transform(checkpoint, args)
+
+    def load(frame: film.Frame) -> Sample:
+        sample: Sample = {"img": torch.from_numpy(frame.pixels), "annot": torch.zeros(0, 5)}
+        return transform(sample) if transform else sample
+
     results = predict_stream(
         checkpoint.build(runtime.device),
         progress(source, total=source.total, desc="detect"),
-        lambda frame: transform(
-            {"img": torch.from_numpy(frame.pixels), "annot": torch.zeros(0, 5)}
-        ),
+        load,
         detection_limits(args),
         batch_size=args.batch_size,
         autocast=runtime.autocast,
+        tiling=tiling(checkpoint, args),
     )
     folder, stem = Path(args.output_dir), source.path.stem
     drawn = first_free(folder / f"{stem}.mp4", os.path.lexists)

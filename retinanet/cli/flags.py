@@ -295,6 +295,25 @@ def add_detection_flags(
     )
 
 
+def add_tile_flags(parser: Parser) -> None:
+    """--tile and --tile_overlap."""
+    group = parser.add_argument_group("large pictures")
+    group.add_argument(
+        "--tile",
+        type=positive_int,
+        metavar="SIDE",
+        help="cut pictures into tiles of this side, pixels, and one view of the whole (they are"
+        " not cut)",
+    )
+    group.add_argument(
+        "--tile_overlap",
+        type=fraction_or_zero,
+        default=0.2,
+        metavar="SHARE",
+        help="least part of their side that neighbours share: as large as most objects (0.2)",
+    )
+
+
 def detection_limits(args: argparse.Namespace) -> DetectionLimits:
     """Limits of detection as the flags of `add_detection_flags` set them."""
     return DetectionLimits(

@@ -17,6 +17,7 @@ from retinanet.data.transforms import Augmenter, Normalizer, Resizer, evaluation
 from retinanet.errors import DataError
 from retinanet.inference.prediction import SampleDataset, predict, predict_stream
 from retinanet.inference.results import Images
+from retinanet.inference.tiles import Tiling
 from retinanet.postprocess import Detections
 from retinanet.runtime.console import say
 from retinanet.runtime.device import Runtime, usable_workers
@@ -118,7 +119,7 @@ def open_data(args: argparse.Namespace) -> tuple[Data, Data | None]:
 
 
 def open_validation_data(
-    parser: Parser, args: argparse.Namespace, checkpoint: Checkpoint, transform: Compose
+    parser: Parser, args: argparse.Namespace, checkpoint: Checkpoint, transform: Compose | None
 ) -> Data:
     """The data set that the flags name, of the checkpoint's classes.
 
@@ -156,7 +157,21 @@ def predict_as_told(
         workers=usable_workers(args.workers),
         autocast=runtime.autocast,
         progress=True,
+        tiling=tiling(checkpoint, args),
     )
+
+
+def tiling(checkpoint: Checkpoint, args: argparse.Namespace) -> Tiling | None:
+    """How pictures are cut, if they are."""
+    if not args.tile:
+        return None
+    transform = evaluation_transform(checkpoint.min_side, checkpoint.max_side)
+    return Tiling(args.tile, args.tile_overlap, transform)
+
+
+def sample_transform(checkpoint: Checkpoint, args: argparse.Namespace) -> Compose | None:
+    """What samples go through: nothing where pictures are cut first."""
+    return None if args.tile else evaluation_transform(checkpoint.min_side, checkpoint.max_side)
 
 
 def detect_as_told(
@@ -171,6 +186,7 @@ def detect_as_told(
         batch_size=args.batch_size,
         threads=usable_workers(args.workers),
         autocast=runtime.autocast,
+        tiling=tiling(checkpoint, args),
     )
 
 

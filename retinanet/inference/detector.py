@@ -17,6 +17,7 @@ from retinanet.data.images import read_image
 from retinanet.data.transforms import Normalizer, Resizer, Sample
 from retinanet.errors import DataError
 from retinanet.inference.prediction import predict_stream
+from retinanet.inference.tiles import Tiling
 from retinanet.postprocess import DEFAULT_LIMITS, DetectionLimits, Detections
 from retinanet.runtime.console import progress as progress_bar
 from retinanet.runtime.device import start_runtime
@@ -101,6 +102,8 @@ class Detector:
         max_detections: most detections of an image; None for all.
         class_agnostic_nms: let a box be dropped for a better one of any class.
         batch_size: most images at a time; those of one shape go together.
+        tile: side of the tiles that large images are cut into, pixels; None does not cut.
+        tile_overlap: least part of it that neighbours share: as large as most objects.
 
     Raises:
         DataError: the file is no detector, or there is no such device.
@@ -118,6 +121,8 @@ class Detector:
         max_detections: int | None = DEFAULT_LIMITS.max_detections,
         class_agnostic_nms: bool = DEFAULT_LIMITS.class_agnostic_nms,
         batch_size: int = 4,
+        tile: int | None = None,
+        tile_overlap: float = 0.2,
     ) -> None:
         checkpoint = load_checkpoint(path)
         runtime = start_runtime(device, precision)
@@ -131,6 +136,8 @@ class Detector:
         self.max_detections = max_detections
         self.class_agnostic_nms = class_agnostic_nms
         self.batch_size = batch_size
+        self.tile = tile
+        self.tile_overlap = tile_overlap
 
     @overload  # a path is a sequence too, of letters, and no list of images
     def __call__(self, images: ImageInput) -> Result: ...  # type: ignore[overload-overlap]
@@ -184,6 +191,7 @@ class Detector:
             batch_size=self.batch_size,
             threads=workers,
             autocast=self.autocast,
+            tiling=self._tiling(),
         ):
             if not isinstance(found, DataError):
                 yield image, self._named(found)
@@ -191,6 +199,9 @@ class Detector:
                 warnings.warn(f"skipped: {found}", stacklevel=2)
             else:
                 raise found
+
+    def _tiling(self) -> Tiling | None:
+        return Tiling(self.tile, self.tile_overlap, self.transform) if self.tile else None
 
     def _limits(self) -> DetectionLimits:
         return DetectionLimits(
@@ -202,7 +213,7 @@ class Detector:
         )
 
     def _sample(self, numbered: tuple[int, ImageInput]) -> Sample:
-        """What the network is given of an image.
+        """What the network is given of an image, or its pixels where it is cut first.
 
         Raises:
             DataError: it cannot be read, or is of no kind that the detector takes.
@@ -216,7 +227,8 @@ class Detector:
                 f"{'; pass what gives images to stream' if isinstance(image, Iterator) else ''}"
             )
         # A copy: torch warns of arrays that must not be written to, as Pillow's.
-        return self.transform({"img": torch.from_numpy(pixels.copy()), "annot": torch.zeros(0, 5)})
+        sample: Sample = {"img": torch.from_numpy(pixels.copy()), "annot": torch.zeros(0, 5)}
+        return sample if self.tile else self.transform(sample)
 
     def _named(self, detections: Detections) -> Result:
         scores, labels, boxes = (tensor.numpy() for tensor in detections)

@@ -5,6 +5,7 @@ It knows nothing of metrics.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice, zip_longest
 from typing import Any, Protocol, cast
 
@@ -24,6 +25,7 @@ from retinanet.inference.batching import (
     in_order,
     loaded_ahead,
 )
+from retinanet.inference.tiles import Tiling, detect_tiled
 from retinanet.model import RetinaNet
 from retinanet.postprocess import (
     DEFAULT_LIMITS,
@@ -84,6 +86,7 @@ def predict(
     workers: int = 0,
     autocast: torch.dtype | None = None,
     progress: bool = False,
+    tiling: Tiling | None = None,
 ) -> list[Detections]:
     """Detect the objects in every sample of a data set, on the device of the model.
 
@@ -95,12 +98,14 @@ def predict(
     Args:
         model: a `RetinaNet`, bare or inside a wrapper (of whose devices the first is used); its
             training flags come back as they were.
-        dataset: gives normalised samples; or its loader, to be used again.
+        dataset: gives normalised samples, or decoded ones where there is a tiling; or its loader,
+            to be used again.
         limits: thresholds and most numbers.
         batch_size: most images at a time.
         workers: of a loader that is made here.
         autocast: float type of the network's convolutions; None leaves them in that of the weights.
         progress: whether to show a bar.
+        tiling: how images are cut into tiles, if they are.
 
     Returns:
         One `Detections` an image, in the order of the data set, on the CPU; boxes in float32 pixels
@@ -114,7 +119,7 @@ def predict(
         loaded = progress_bar(loaded, total=len(dataset), desc="detect")
     found: dict[int, Detections] = {}
     for index, result in detect_samples(
-        model, loaded, limits, batch_size=batch_size, autocast=autocast
+        model, loaded, limits, batch_size=batch_size, autocast=autocast, tiling=tiling
     ):
         if isinstance(result, DataError):
             raise result
@@ -133,6 +138,7 @@ def predict_stream(
     batch_size: int = 4,
     threads: int = 0,
     autocast: torch.dtype | None = None,
+    tiling: Tiling | None = None,
 ) -> Iterator[tuple[Item, Detections | DataError]]:
     """Detect the objects in images that are loaded as they are wanted, however many they are.
 
@@ -142,11 +148,12 @@ def predict_stream(
     Args:
         model: as `predict` takes it.
         items: paths, numbers: whatever names an image.
-        load: the normalised sample of an item.
+        load: the normalised sample of an item, or the decoded one where there is a tiling.
         limits: thresholds and most numbers.
         batch_size: most images at a time.
         threads: that load; 0 loads in this one.
         autocast: as `predict` takes it.
+        tiling: as `predict` takes it.
 
     Yields:
         Each item in its order, with its detections as `predict` gives them, or with the error.
@@ -168,6 +175,7 @@ def predict_stream(
             batch_size=batch_size,
             window=WINDOW * batch_size,
             autocast=autocast,
+            tiling=tiling,
         )
     )
     return found if world_size == 1 else _of_all_processes(found, WINDOW * batch_size)
@@ -188,6 +196,7 @@ def detect_samples(
     batch_size: int,
     window: int | None = None,
     autocast: torch.dtype | None = None,
+    tiling: Tiling | None = None,
 ) -> Iterator[tuple[Key, Detections | DataError]]:
     """Detect the objects in samples as they come.
 
@@ -198,11 +207,19 @@ def detect_samples(
         batch_size: most samples at a time, all of one shape.
         window: how many later samples one waits for others of its shape; a batch's by default.
         autocast: as `predict` takes it.
+        tiling: as `predict` takes it.
 
     Yields:
         Each key with detections in pixels of the file, on the CPU, batch by batch; or with the
         error of a sample that could not be read.
     """
+    if tiling:
+        detect = partial(
+            detect_samples, model, limits=limits, batch_size=batch_size, window=window,
+            autocast=autocast,
+        )  # fmt: skip
+        yield from detect_tiled(loaded, tiling, limits, detect)
+        return
     for group in batches_of_one_shape(loaded, batch_size, window or batch_size):
         if message := group[0][1].get("unreadable"):
             yield group[0][0], DataError(message)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import retinanet
+import validate
 import visualize
 from retinanet.data.decoding.formats import SUFFIXES
 from retinanet.model import ModelConfig, RetinaNet
@@ -122,3 +124,35 @@ def test_names_stay_unique_and_no_input_is_overwritten(tmp_path: Path) -> None:
     taken = {(tmp_path / "a.jpg").resolve()}
     names = [pictures.free_name(tmp_path, tmp_path / f"a.{end}", taken).name for end in "xyz"]
     assert names == ["a_2.jpg", "a_3.jpg", "a_4.jpg"]
+
+
+def test_large_pictures_in_tiles_give_the_same_numbers_for_any_batch_size(
+    model: str, tmp_path: Path
+) -> None:
+    photo(tmp_path / "large.png", 300)
+    (tmp_path / "val.csv").write_text("large.png,5,5,25,25,cat\n")
+    data = [model, "--csv_val", str(tmp_path / "val.csv"), "--device", "cpu", "--workers", "0"]
+    found = []
+    for batch_size in ("1", "5"):
+        out = tmp_path / batch_size
+        flags = ["--tile", "64", "--tile_overlap", "0.3", "--batch_size", batch_size]
+        flags += ["--score_threshold", "0.125", "--output_dir", str(out)]
+        assert validate.main([*data, *flags]) == 0
+        found.append(json.loads((out / "detections.json").read_text()))
+    one, other = found
+    assert len(one) == len(other) > 0
+    for ours, theirs in zip(one, other, strict=True):
+        np.testing.assert_allclose(ours["bbox"], theirs["bbox"], atol=1e-3)
+        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-5)
+
+    detector = retinanet.load(model, "cpu", score_threshold=0.125, tile=64, tile_overlap=0.3)
+    result = detector(tmp_path / "large.png")
+    assert len(result) == len(one)
+    assert len(retinanet.load(model, "cpu", score_threshold=0.125)(tmp_path / "large.png")) < len(
+        one
+    )
+    flags = [model, "--images", str(tmp_path / "large.png"), *QUICK, "--tile", "64"]
+    flags += ["--tile_overlap", "0.3", "--save", "json", "--output_dir", str(tmp_path / "seen")]
+    assert visualize.main(flags) == 0
+    (record,) = json.loads((tmp_path / "seen/predictions.json").read_text())
+    assert len(record["detections"]) == len(one)
