@@ -15,6 +15,7 @@ from retinanet.cli.parser import (
     positive_int,
 )
 from retinanet.data.labelled import FORMATS
+from retinanet.model import MATCHINGS
 from retinanet.postprocess import DEFAULT_LIMITS, DetectionLimits
 from retinanet.runtime.device import PRECISIONS
 from retinanet.training.optim import BATCH_NORMS, OPTIMIZERS, SCHEDULES, OptimConfig
@@ -160,6 +161,13 @@ def add_learning_flags(group: argparse._ArgumentGroup) -> None:
         default=OptimConfig.batch_norm,
         metavar="KIND",
         help="frozen, or trained: for --weights none (frozen; shapes: trained)",
+    )
+    group.add_argument(
+        "--matching",
+        choices=MATCHINGS,
+        default=OptimConfig.matching,
+        metavar="KIND",
+        help="of anchors with boxes: iou; atss, where every box gets anchors (iou)",
     )
     group.add_argument(
         "--trainable_layers",

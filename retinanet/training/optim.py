@@ -40,6 +40,8 @@ class OptimConfig:
     """The most that the gradient's norm over all parameters may be."""
     batch_norm: str = "frozen"
     """frozen: its statistics stay as they are; trained: those of each batch, and a running mean."""
+    matching: str = "iou"
+    """How anchors find their boxes: iou, by the paper's thresholds; atss, by each box's own."""
     trainable_layers: int = 5
     """How many of the ResNet's five parts learn, counted from its end: all; 0: none."""
     steps: int = 0

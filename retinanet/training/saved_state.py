@@ -20,6 +20,10 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 }
 
 
+# Settings that states of version 1.0 do not name, and what they were there.
+BEFORE = {"--matching": "iou"}
+
+
 @dataclass(frozen=True)
 class SavedState:
     """The content of a state file, of the version that this program writes."""
@@ -37,7 +41,7 @@ class SavedState:
         Raises:
             DataError: some differ; each is named.
         """
-        saved = self.content["settings"]
+        saved = BEFORE | self.content["settings"]
         differences = [
             f"{name} is {_short(value)}, was {_short(saved.get(name))}"
             for name, value in settings.items()

@@ -95,7 +95,7 @@ class Training:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.model, self.runtime, self.optim, self.log = model, runtime, optim, log
-        model.autocast = runtime.autocast
+        model.autocast, model.matching = runtime.autocast, optim.matching
         model.train_layers(optim.trainable_layers)
         self.wrapper = parallel(model, runtime)
         self.optimizer = optim.make_optimizer(model.parameters())
