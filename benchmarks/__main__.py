@@ -11,7 +11,7 @@ from itertools import takewhile
 
 NAMES = (
     *("step", "convolutions", "memory", "loss", "sample", "detection"),
-    *("evaluation", "annotations", "startup", "endurance", "precision", "profile"),
+    *("evaluation", "annotations", "records", "startup", "endurance", "precision", "profile"),
 )
 
 

@@ -15,7 +15,7 @@ from retinanet.errors import DataError
 from retinanet.report.report import REPORT_FILES
 from retinanet.runtime.console import say
 from retinanet.runtime.distributed import is_main_process, run_id, was_restarted
-from retinanet.runtime.files import check_output_dir, remove_temporaries, write_whole
+from retinanet.runtime.files import check_output_dir, link_whole, remove_temporaries, write_whole
 from retinanet.runtime.folder_lock import lock_folder
 from retinanet.runtime.own_files import is_own, remove_own
 from retinanet.training.records import METRICS_FILE
@@ -67,6 +67,7 @@ class RunFolder:
         self._old_files: list[Path] = []  # of another run, which `claim` removes
         self._settings: dict[str, Any] = {}
         self._lock = ExitStack()
+        self._written: tuple[Checkpoint | None, Path] = (None, path)  # the last epoch's, its file
 
     def __enter__(self) -> "RunFolder":
         if self.writes:
@@ -195,7 +196,9 @@ class RunFolder:
         if not self.writes:
             return
         epoch = checkpoint.epoch or 0
-        save_checkpoint(self.path / f"{self.dataset}_retinanet_{epoch}.pt", checkpoint)
+        path = self.path / f"{self.dataset}_retinanet_{epoch}.pt"
+        save_checkpoint(path, checkpoint)
+        self._written = checkpoint, path
         for file in self.path.glob(f"{self.dataset}_retinanet_*.pt"):
             number = file.stem.rsplit("_", 1)[1]
             if self.keep and number.isdecimal() and int(number) <= epoch - self.keep:
@@ -207,7 +210,7 @@ class RunFolder:
         if score > self.best:
             self.best, self.since_best = score, 0
             if self.writes:
-                save_checkpoint(self.best_file, checkpoint)
+                self._save_again(self.best_file, checkpoint)
 
     def stands_still(self, patience: int | None) -> bool:
         """Whether the last `patience` evaluations brought nothing better; never where None."""
@@ -216,7 +219,15 @@ class RunFolder:
     def save_final(self, checkpoint: Checkpoint) -> None:
         """Write the last file."""
         if self.writes:
-            save_checkpoint(self.path / FINAL_FILE, checkpoint)
+            self._save_again(self.path / FINAL_FILE, checkpoint)
+
+    def _save_again(self, path: Path, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint under another name: a link if its epoch's file was just written."""
+        written, file = self._written
+        if written is checkpoint and file.is_file():
+            link_whole(file, path)
+        else:
+            save_checkpoint(path, checkpoint)
 
     def state_is_due(self) -> bool:
         """Whether the last state is older than it may be."""

@@ -22,6 +22,7 @@ from benchmarks import (
     plain,
     plain_detection,
     profile,
+    records,
     sample,
     startup,
     step,
@@ -247,12 +248,13 @@ def run_here(make, *args):
         (evaluation, ["--count", "3"]),
         (memory, []),
         (annotations, ["--rows", "50", "--images", "4", "--boxes", "50"]),
+        (records, ["--records", "50"]),
         pytest.param(startup, [], marks=pytest.mark.slow),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_it_prints_a_table(benchmark, flags, capsys, monkeypatch):
-    for module in (annotations, loss, memory):
+    for module in (annotations, loss, memory, records):
         monkeypatch.setattr(module, "peak_memory", run_here)
     benchmark.main(TINY + flags)
     printed = capsys.readouterr().out

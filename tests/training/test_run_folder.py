@@ -64,6 +64,47 @@ def test_keep_bounds_the_epoch_files_and_the_best_stays(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "csv_retinanet_best.pt").epoch == 1  # the first of equals
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_the_best_and_the_last_are_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def no_links(source: Path, path: Path) -> None:
+        raise OSError("Operation not permitted")
+
+    if not links:  # as on a FAT
+        monkeypatch.setattr(os, "link", no_links)
+    folder = run_folder(tmp_path, keep=1)
+    first, second = CHECKPOINT, replace(CHECKPOINT, epoch=1)
+    folder.save_epoch(first)
+    folder.save_if_best(first, 0.5)
+    assert os.path.samefile(tmp_path / "csv_retinanet_0.pt", folder.best_file) == links
+    folder.save_epoch(second)  # which removes the first one's own name
+    folder.save_final(second)
+    assert load_epochs(tmp_path) == {
+        "csv_retinanet_1.pt": 1,
+        "csv_retinanet_best.pt": 0,
+        "model_final.pt": 1,
+    }
+    # A resumed run writes the epoch anew, and leaves the best one as it was.
+    run_folder(tmp_path).save_epoch(replace(second, metrics={"AP": 0.5}))
+    assert "AP" not in torch.load(tmp_path / "model_final.pt", weights_only=True)["metrics"]
+
+
+def test_a_run_that_has_nothing_left_to_do_writes_its_last_file(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    folder.save_epoch(CHECKPOINT)
+    (tmp_path / "csv_retinanet_0.pt").unlink()
+    folder.save_final(CHECKPOINT)  # the epoch's file is gone
+    run_folder(tmp_path).save_if_best(CHECKPOINT, 0.5)  # nothing was written by this process
+    assert load_epochs(tmp_path) == {"csv_retinanet_best.pt": 0, "model_final.pt": 0}
+
+
+def load_epochs(folder: Path) -> dict[str, int]:
+    """The epoch that each file is of."""
+    files = sorted(folder.glob("*.pt"))
+    return {file.name: torch.load(file, weights_only=True)["epoch"] for file in files}
+
+
 def test_state_comes_back_with_the_same_settings_only(tmp_path: Path) -> None:
     settings = {"--lr": 1e-4, "--depth": 18}
     checkpoint = replace(CHECKPOINT, metrics={"AP": 0.5})
