@@ -63,7 +63,7 @@ class RunFolder:
         self.seconds_between_states = 60 * save_every_minutes
         self.best = float("-inf")
         self.since_best = 0  # evaluations
-        self._saved_at = float("-inf")  # the first step's state is due at once
+        self._saved_at = time.monotonic()  # so far there is nothing to lose
         self._old_files: list[Path] = []  # of another run, which `claim` removes
         self._settings: dict[str, Any] = {}
         self._lock = ExitStack()
@@ -91,8 +91,8 @@ class RunFolder:
     def open(self, resume: bool | str | None, *, overwrite: bool) -> SavedState | None:
         """Find out what the run begins with; nothing is written or removed yet.
 
-        A process that torchrun restarts (--max_restarts) goes on with its own run: the one whose
-        state carries torchrun's id.
+        A process that torchrun restarts (--max_restarts) goes on with its own run, the one whose
+        state carries torchrun's id, or begins it again if there is no state yet.
 
         Args:
             resume: True for this folder's state, the name of another file, or neither.
@@ -106,9 +106,10 @@ class RunFolder:
                 or of a name that the run would write, and not this program's.
         """
         check_output_dir(self.path, names=self._names())
+        restarted = was_restarted() and _run_id_in(self.path / CONFIG_FILE) == run_id()
         state = self._state_to_resume(resume)
         own = state is not None and state.path.resolve() == self.state_file.resolve()
-        self._old_files = [] if own else self._another_runs_files(overwrite=overwrite)
+        self._old_files = [] if own else self._another_runs_files(overwrite or restarted)
         # The best file stays behind where a run goes on in another folder.
         if state and own and self.best_file.exists():
             self.best = state.content["best"]
@@ -131,7 +132,7 @@ class RunFolder:
         names += [self.best_file.name, STATE_FILE, FINAL_FILE, CONFIG_FILE, METRICS_FILE]
         return [*names, *REPORT_FILES, TRAIN_LIST, VAL_LIST]
 
-    def _another_runs_files(self, *, overwrite: bool) -> list[Path]:
+    def _another_runs_files(self, overwrite: bool) -> list[Path]:
         """Files of another run, which a new run's must not be mixed with.
 
         Raises:
@@ -187,7 +188,7 @@ class RunFolder:
     def save_config(self, flags: Mapping[str, object], machine: Mapping[str, object]) -> None:
         """Write down how the run was started: every flag's value, versions, the machine."""
         if self.writes:
-            content = {"flags": dict(flags), **machine}
+            content = {"flags": dict(flags), "run_id": run_id(), **machine}
             text = json.dumps(content, indent=1, default=str)
             write_whole(self.path / CONFIG_FILE, text.encode())
 
@@ -252,3 +253,12 @@ class RunFolder:
             }
             write_file(self.state_file, {**known, **training})
             self._saved_at = time.monotonic()
+
+
+def _run_id_in(config: Path) -> str | None:
+    """What torchrun called the run that wrote a config.json; None if it was started without."""
+    try:
+        content = json.loads(config.read_bytes())
+        return str(content["run_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

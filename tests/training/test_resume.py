@@ -414,7 +414,8 @@ def test_numbers_gone_wrong_stop_the_run(
     sample: SampleData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     started = time.monotonic()
-    assert train.main(flags(sample, tmp_path, "--lr", "1e30")) == 1
+    more = ["--lr", "1e30", "--save_every_minutes", "0"]
+    assert train.main(flags(sample, tmp_path, *more)) == 1
     captured = capsys.readouterr()
     for part in ("iteration 1", "not finite", ".jpg", "learning rate 1e+30", "--lr"):
         assert part in captured.err

@@ -175,13 +175,25 @@ def test_what_is_no_state_is_refused(tmp_path: Path, content: object, complaint:
 
 
 @pytest.mark.parametrize(("minutes", "due"), [(1e-9, True), (10, False)])
-def test_state_is_due_at_once_and_then_when_the_time_is_up(
-    tmp_path: Path, minutes: float, due: bool
-) -> None:
+def test_a_state_is_due_when_the_time_is_up(tmp_path: Path, minutes: float, due: bool) -> None:
     folder = run_folder(tmp_path, minutes=minutes)
-    assert folder.state_is_due()
+    assert folder.state_is_due() == due  # from the start on
     folder.save_state({}, CHECKPOINT)
     assert folder.state_is_due() == due
+
+
+@pytest.mark.parametrize(("restarts", "begins"), [("0", False), ("1", True)])
+def test_a_restart_by_torchrun_before_the_first_state_begins_its_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: str, begins: bool
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    run_folder(tmp_path).save_config({"lr": 1e-5}, {})
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
+    if begins:
+        assert run_folder(tmp_path).open(None, overwrite=False) is None
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another's")
+    with pytest.raises(DataError, match="holds another run's files"):
+        run_folder(tmp_path).open(None, overwrite=False)
 
 
 def test_a_disk_that_will_not_do_is_said(
