@@ -1,4 +1,4 @@
-"""What the README says is so: its commands run, its tables name every flag."""
+"""What the README and docs say is so: their commands run, docs/flags.md names every flag."""
 
 import os
 import re
@@ -18,7 +18,9 @@ from retinanet.data.shapes import write_shapes
 from retinanet.tools import check_data, convert, export
 from tests.support.paths import ROOT
 
-README = (ROOT / "README.md").read_text()
+PAGES = {file: file.read_text() for file in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]}
+TEXT = "\n".join(PAGES.values())
+FLAGS = PAGES[ROOT / "docs" / "flags.md"]
 SCRIPTS = {
     "train.py": train,
     "validate.py": validate,
@@ -27,7 +29,7 @@ SCRIPTS = {
     "-m retinanet.tools.convert": convert,
     "-m retinanet.tools.export": export,
 }
-SHELL = "\n".join(re.findall(r"^```bash\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+SHELL = "\n".join(re.findall(r"^```bash\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL))
 COMMANDS = re.findall(r"^(?:.*&& )?python (\w+\.py .*|-m retinanet\..*)$", SHELL, re.MULTILINE)
 # Appended to a training command, so that it takes seconds.
 QUICK = "--depth 18 --weights none --epochs 1 --min_side 64 --max_side 96 --workers 0".split()
@@ -87,28 +89,33 @@ def test_command_runs(command: str, home: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS))
-def test_every_flag_is_in_the_readme(script: str) -> None:
+def test_every_flag_is_in_the_docs(script: str) -> None:
     flags = {
         name
         for action in SCRIPTS[script].parser()._actions
         for name in action.option_strings
         if name.startswith("--") and name not in ("--help", "--dataset")
     }
-    missing = [flag for flag in sorted(flags) if f"`{flag}`" not in README]
+    missing = [flag for flag in sorted(flags) if f"`{flag}`" not in FLAGS]
     assert missing == []
 
 
-def test_every_flag_of_the_readme_exists() -> None:
+def test_every_flag_of_the_docs_exists() -> None:
     known = {
         name
         for module in SCRIPTS.values()
         for action in module.parser()._actions
         for name in action.option_strings
     }
-    named = set(re.findall(r"`(--\w+)`", README))
+    named = set(re.findall(r"`(--\w+)`", TEXT))
     assert named - known == set()
 
 
-def test_pictures_are_there() -> None:
-    for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
-        assert os.path.exists(ROOT / picture), picture
+def test_pictures_and_pages_that_are_linked_are_there() -> None:
+    for page, text in PAGES.items():
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", text):
+            assert os.path.exists(page.parent / target), (page.name, target)
+
+
+def test_the_original_is_named_once() -> None:
+    assert TEXT.count("yhenon") == 2  # the link and its text
