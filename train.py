@@ -20,7 +20,9 @@ from retinanet.cli.train_flags import (
     parser,  # noqa: F401
 )
 from retinanet.data.batches import TrainingBatches
+from retinanet.data.loading import LoadingError, UnreadableImageError
 from retinanet.data_check.text import digest
+from retinanet.errors import DataError
 from retinanet.evaluation.measure import Evaluation, Evaluator
 from retinanet.report.pictures import draw_sheet
 from retinanet.runtime.console import say
@@ -36,7 +38,7 @@ from retinanet.training.loss_log import LossLog
 from retinanet.training.optim import OptimConfig
 from retinanet.training.run_folder import RunFolder
 from retinanet.training.run_log import RunLog
-from retinanet.training.trainer import Training, UnreadableImageError, prepare_model
+from retinanet.training.trainer import Training, prepare_model
 from retinanet.weights.checkpoint import Checkpoint
 from retinanet.weights.pretrained import resumed_start, start_config, start_weights
 
@@ -52,8 +54,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         keep=args.keep,
         save_every_minutes=args.save_every_minutes,
     )
-    with folder:
-        run(args, runtime, folder)
+    try:
+        with folder:
+            run(args, runtime, folder)
+    except UnreadableImageError as error:
+        advice = "or go on without it: the same with --resume --on_bad_image skip"
+        raise DataError(f"{error}; {advice}") from error
 
 
 def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder) -> None:
@@ -112,7 +118,7 @@ def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder) -> None:
     if evaluator and not evaluation and lacks_report(args, folder, training):
         evaluation = evaluate(evaluator, training)
     if evaluation or val is None:
-        write_run_report(args, folder, training, evaluation, train, val)
+        write_run_report(args, folder, training, evaluation, train)
 
 
 def run_epochs(
@@ -137,7 +143,7 @@ def run_epochs(
             rest = batches.of_epoch(training.epoch, training.step)
             try:
                 training.train_epoch(rest, stop, after_step=save_state_if_due)
-            except (StoppedError, UnreadableImageError):
+            except (StoppedError, LoadingError):
                 save_state()
                 raise
             save_state()
@@ -148,7 +154,7 @@ def run_epochs(
                     evaluation = evaluate(evaluator, training)
                 folder.save_epoch(training.checkpoint)
                 folder.save_if_best(training.checkpoint, evaluation.score)
-            log_epoch(training, evaluator, evaluation)
+            log_epoch(training, evaluation)
             training.finish_epoch()
         save_state()
         if training.epoch < args.epochs:
@@ -165,13 +171,11 @@ def evaluate(evaluator: Evaluator, training: Training) -> Evaluation:
     return evaluation
 
 
-def log_epoch(
-    training: Training, evaluator: Evaluator | None, evaluation: Evaluation | None
-) -> None:
+def log_epoch(training: Training, evaluation: Evaluation | None) -> None:
     """Record an epoch's mean loss and scores, and for TensorBoard a picture of detections."""
     log, epoch = training.log, training.epoch
-    if evaluator and evaluation and log.run.shows_pictures:
-        sheet = draw_sheet(evaluator.dataset, evaluation.detections, score_threshold=0.5)
+    if evaluation and log.run.shows_pictures:
+        sheet = draw_sheet(evaluation.dataset, evaluation.detections, score_threshold=0.5)
         log.run.add_picture(epoch, "detections over annotations", sheet)
     per_class = evaluation.coco.per_class if evaluation else {}
     log.run.add_epoch(epoch, log.mean, training.checkpoint.metrics, per_class)

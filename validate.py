@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retinanet.cli.flags import (
+    add_bad_image_flag,
     add_data_flags,
     add_detection_flags,
     add_device_flags,
@@ -16,8 +17,10 @@ from retinanet.cli.flags import (
 from retinanet.cli.from_flags import open_validation_data, predict_as_told, sample_transform
 from retinanet.cli.parser import Parser, fraction
 from retinanet.cli.script import script
+from retinanet.data.loading import UnreadableImageError
+from retinanet.errors import DataError
 from retinanet.evaluation.coco import ap_table
-from retinanet.evaluation.measure import measure
+from retinanet.evaluation.measure import measure, name_unreadable
 from retinanet.evaluation.voc import as_numbers, voc_table
 from retinanet.inference.results import coco_results
 from retinanet.report.facts import model_facts
@@ -38,6 +41,7 @@ def parser() -> Parser:
     add_tile_flags(result)
     add_device_flags(result, precision="fp32", batch_size=4)
     group = result.add_argument_group("results")
+    add_bad_image_flag(group)
     group.add_argument(
         "--iou_threshold",
         type=fraction,
@@ -68,9 +72,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_output_dir(args.output_dir, names=names)
     checkpoint = load_checkpoint(file)
     transform = sample_transform(checkpoint, args)
-    dataset = open_validation_data(flags, args, checkpoint, transform)
+    skips = args.on_bad_image == "skip"
+    dataset = open_validation_data(flags, args, checkpoint, transform, skip_unreadable=skips)
 
-    detections = predict_as_told(checkpoint, dataset, args, runtime)
+    unreadable: dict[int, str] = {}
+    try:
+        detections = predict_as_told(checkpoint, dataset, args, runtime, unreadable)
+    except UnreadableImageError as error:
+        raise DataError(f"{error}; or leave it out: --on_bad_image skip") from error
+    name_unreadable(unreadable, set())
     if not is_main_process():  # scoring takes time and memory: once is enough
         return
 
@@ -84,32 +94,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores = measure(
         dataset,
         detections,
+        unreadable,
         iou_threshold=args.iou_threshold,
         score_threshold=args.score_threshold,
         max_detections=None if args.tile else args.max_detections,
     )
-    say(f"{scores.coco.summary}\n{ap_table(scores.coco)}")
+    say(f"{scores.note}{scores.coco.summary}\n{ap_table(scores.coco)}")
     metrics: dict[str, object] = {"precision": runtime.precision, **scores.coco.stats}
     metrics["AP_per_class"] = scores.coco.per_class
     if scores.voc:
         say(voc_table(scores.voc))
         rows = {row.name: as_numbers(row) for row in scores.voc.annotated}
         metrics |= {"mAP_VOC": scores.voc.mean_average_precision, "VOC_per_class": rows}
+    metrics |= {"images": len(scores.dataset), "images_left_out": scores.left_out}
 
     if args.output_dir:
-        results = coco_results(dataset, detections)
+        results = coco_results(scores.dataset, scores.detections)
         for name, content in (("metrics.json", metrics), ("detections.json", results)):
             path = Path(args.output_dir) / name
             write_whole(path, json.dumps(content, indent=1).encode())
             say(f"Written: {path}")
         if args.report:
-            path = write_report(
-                Path(args.output_dir),
-                dataset,
-                scores,
-                title=Path(file).name,
-                facts=facts,
-            )
+            path = write_report(Path(args.output_dir), scores, title=Path(file).name, facts=facts)
             say(f"Written: {path}")
 
 

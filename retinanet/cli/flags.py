@@ -221,6 +221,16 @@ def add_reading_flags(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_bad_image_flag(group: argparse._ArgumentGroup) -> None:
+    """--on_bad_image."""
+    group.add_argument(
+        "--on_bad_image",
+        choices=("error", "skip"),
+        default="error",
+        help="skip leaves out unreadable images, up to 100 (error)",
+    )
+
+
 def add_model_flags(parser: Parser) -> None:
     """MODEL, --model, --model_path: one destination, `model`."""
     group = parser.add_argument_group("model")

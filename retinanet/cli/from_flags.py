@@ -94,10 +94,11 @@ def open_data(args: argparse.Namespace) -> tuple[Data, Data | None]:
         sample = write_shapes(folder, **SAMPLE_SIZE)  # finds it
         args.csv_train, args.csv_val = sample.csv_train, sample.csv_val
         args.csv_classes = sample.csv_classes
-    train = open_set(args, "train", skip_unreadable=args.on_bad_image == "skip")
+    skips = args.on_bad_image == "skip"
+    train = open_set(args, "train", skip_unreadable=skips)
     if train is None:
         raise DataError(f"{args.data}: no set to train on; expected train, or one undivided set")
-    val = open_set(args, "val", classes=train.classes)
+    val = open_set(args, "val", classes=train.classes, skip_unreadable=skips)
     if args.dataset == "data":
         if val is None:
             val = cut_validation_set(
@@ -119,9 +120,21 @@ def open_data(args: argparse.Namespace) -> tuple[Data, Data | None]:
 
 
 def open_validation_data(
-    parser: Parser, args: argparse.Namespace, checkpoint: Checkpoint, transform: Compose | None
+    parser: Parser,
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    transform: Compose | None,
+    *,
+    skip_unreadable: bool = False,
 ) -> Data:
     """The data set that the flags name, of the checkpoint's classes.
+
+    Args:
+        parser: of the flags, for errors.
+        args: the flags.
+        checkpoint: of the model.
+        transform: applied to every sample.
+        skip_unreadable: leave out images that cannot be read, instead of raising.
 
     Raises:
         DataError: it cannot be read, or its classes are not the checkpoint's.
@@ -135,9 +148,12 @@ def open_validation_data(
         parser.error("the model does not know its class names; give --csv_classes")
     file = args.file or args.model
     if args.dataset == "data":
-        dataset: Data | None = open_for_model(args, file, transform, classes)
+        dataset: Data | None = open_for_model(
+            args, file, transform, classes, skip_unreadable=skip_unreadable
+        )
     else:
-        dataset = open_set(args, "val", transform, args.csv_classes or classes)
+        classes = args.csv_classes or classes
+        dataset = open_set(args, "val", transform, classes, skip_unreadable=skip_unreadable)
     if dataset is None:
         parser.error("no data is named; give --data, --coco_path, or --csv_val")
     check_classes(dataset, checkpoint, file)
@@ -146,9 +162,16 @@ def open_validation_data(
 
 
 def predict_as_told(
-    checkpoint: Checkpoint, dataset: SampleDataset, args: argparse.Namespace, runtime: Runtime
+    checkpoint: Checkpoint,
+    dataset: SampleDataset,
+    args: argparse.Namespace,
+    runtime: Runtime,
+    unreadable: dict[int, str],
 ) -> list[Detections]:
-    """The detections of a saved model, by the flags of detection and of the machine."""
+    """The detections of a saved model, by the flags of detection and of the machine.
+
+    `unreadable` takes in the images that are left out, as in `predict`.
+    """
     return predict(
         checkpoint.build(runtime.device),
         dataset,
@@ -158,6 +181,7 @@ def predict_as_told(
         autocast=runtime.autocast,
         progress=True,
         tiling=tiling(checkpoint, args),
+        unreadable=unreadable,
     )
 
 

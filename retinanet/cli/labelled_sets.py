@@ -85,7 +85,12 @@ def cut_validation_set(dataset: Data, share: float, *, near_duplicates: bool) ->
 
 
 def open_for_model(
-    args: argparse.Namespace, model_file: str, transform: Compose, classes: Mapping[str, int]
+    args: argparse.Namespace,
+    model_file: str,
+    transform: Compose,
+    classes: Mapping[str, int],
+    *,
+    skip_unreadable: bool = False,
 ) -> Data:
     """The images of a labelled folder on which a model is to be evaluated.
 
@@ -94,10 +99,10 @@ def open_for_model(
     Raises:
         DataError: there are none, or something is wrong with them.
     """
-    dataset = open_labelled(args, "val", transform, classes)
+    dataset = open_labelled(args, "val", transform, classes, skip_unreadable=skip_unreadable)
     if dataset:
         return dataset
-    dataset = open_labelled(args, "train", transform, classes)
+    dataset = open_labelled(args, "train", transform, classes, skip_unreadable=skip_unreadable)
     if dataset is None:
         raise DataError(f"{args.data}: no set to evaluate on; expected val, test or train")
     aside = Path(model_file).parent / VAL_LIST

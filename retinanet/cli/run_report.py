@@ -29,7 +29,6 @@ def write_run_report(
     training: Training,
     evaluation: Evaluation | None,
     train: Data,
-    val: Data | None,
 ) -> None:
     """Write the report of a finished run, and for the sample a sheet of its detections.
 
@@ -41,13 +40,14 @@ def write_run_report(
         training: with the last checkpoint.
         evaluation: of it; None without validation data.
         train: the training data.
-        val: the validation data.
     """
     if not is_main_process():
         return
-    if args.dataset == "shapes" and val and evaluation:
+    if args.dataset == "shapes" and evaluation:
         sheet = first_free(folder.path / "shapes_retinanet_detections.jpg", is_foreign)
-        save_picture(sheet, draw_sheet(val, evaluation.detections, score_threshold=0.5))
+        save_picture(
+            sheet, draw_sheet(evaluation.dataset, evaluation.detections, score_threshold=0.5)
+        )
         say(f"Detections on the validation set, annotations dashed: {sheet}")
     facts = model_facts(training.checkpoint, training.runtime.precision) | training_facts(
         started_from=args.weights,
@@ -57,7 +57,7 @@ def write_run_report(
     )
     title = folder.path.resolve().name + _subject(args, training)
     history = read_records(folder.path / METRICS_FILE)
-    report = write_report(folder.path, val, evaluation, title=title, facts=facts, history=history)
+    report = write_report(folder.path, evaluation, title=title, facts=facts, history=history)
     say(f"Report: {report}")
 
 

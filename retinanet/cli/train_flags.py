@@ -7,6 +7,7 @@ from retinanet.backbone import LAYERS
 from retinanet.cli.data_defaults import suited_settings
 from retinanet.cli.flags import (
     add_anchor_flags,
+    add_bad_image_flag,
     add_device_flags,
     add_learning_flags,
     add_size_flags,
@@ -90,12 +91,7 @@ def parser() -> Parser:
     )
     add_learning_flags(training)
     add_size_flags(training, "608; shapes: 96", "1024; shapes: 128")
-    training.add_argument(
-        "--on_bad_image",
-        choices=("error", "skip"),
-        default="error",
-        help="skip leaves out unreadable images, up to 100 (error)",
-    )
+    add_bad_image_flag(training)
     training.add_argument(
         "--seed", type=non_negative_int, default=0, help="of every random choice (0)"
     )

@@ -15,12 +15,17 @@ from retinanet.runtime.console import say
 from retinanet.runtime.signals import leave_signals_to_main
 
 TIMEOUT = 600.0  # seconds to wait for a batch: far longer than the largest photographs take
+SLICE = 5.0  # seconds of one wait: of a pause of the whole program no more are counted
 SHARED_MEMORY = "/dev/shm"
 WAYS_OUT = "give docker --shm-size=2g or --ipc=host, or train with --workers 0"
 
 
 class LoadingError(DataError):
-    """The loader processes give nothing more, whatever the images are like."""
+    """The next batch could not be loaded; all before it are whole."""
+
+
+class UnreadableImageError(LoadingError):
+    """An image of the next batch cannot be read, and its data set does not skip such images."""
 
 
 class Loader:
@@ -55,7 +60,7 @@ class Loader:
             collate_fn=_HandOver(collate, workers),
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
-            timeout=timeout if workers else 0,
+            timeout=min(timeout, SLICE) if workers else 0,
             worker_init_fn=leave_signals_to_main,
             **order,
         )
@@ -69,22 +74,35 @@ class Loader:
 
         Raises:
             LoadingError: a process died, or a batch did not come in time.
+            UnreadableImageError: an image of a batch cannot be read.
         """
-        try:
-            for batch in self._loader:
-                yield self._received(batch)
-        except RuntimeError as error:
-            text = str(error)
-            if "timed out" in text:
-                reason = f"no batch came from the loader processes in {self.timeout:g} s"
-            elif "exited unexpectedly" in text or "killed by signal" in text:
-                reason = f"a loader process died ({text.splitlines()[0]})"
-            else:
-                raise
-            raise LoadingError(
-                f"{reason}; expected one in time: the disk may hang, or memory be short"
-                f" ({SHARED_MEMORY} has {_megabytes_left()}); {WAYS_OUT}"
-            ) from error
+        batches = iter(self._loader)
+        while (batch := self._next(batches)) is not None:
+            yield self._received(batch)
+
+    def _next(self, batches: Iterator[Any]) -> Any:
+        """The next batch; None after the last."""
+        waited = 0.0
+        while True:
+            try:
+                return next(batches, None)
+            except DataError as error:
+                raise UnreadableImageError(str(error)) from error
+            except RuntimeError as error:
+                text = str(error)
+                waited += SLICE
+                if "timed out" in text and waited < self.timeout:
+                    continue
+                if "timed out" in text:
+                    reason = f"no batch came from the loader processes in {self.timeout:g} s"
+                elif "exited unexpectedly" in text or "killed by signal" in text:
+                    reason = f"a loader process died ({text.splitlines()[0]})"
+                else:
+                    raise
+                raise LoadingError(
+                    f"{reason}; expected one in time: the disk may hang, or memory be short"
+                    f" ({SHARED_MEMORY} has {_megabytes_left()}); {WAYS_OUT}"
+                ) from error
 
     def _received(self, batch: Any) -> Any:
         if not isinstance(batch, _Copied):

@@ -89,7 +89,11 @@ def coco_ground_truth(dataset: Data) -> dict[str, Records]:
     """The annotations of a data set in COCO's format: those of its file, or made from CSV rows."""
     if isinstance(dataset, CocoDataset):
         content: dict[str, Records] = dataset.coco.dataset
-        return content
+        kept = set(dataset.image_ids)  # not those that could not be read
+        return content | {
+            "images": [image for image in content["images"] if image["id"] in kept],
+            "annotations": [a for a in content["annotations"] if a["image_id"] in kept],
+        }
     images = [{"id": dataset.image_id(index)} for index in range(len(dataset))]
     categories = [
         {"id": dataset.category_id(label), "name": name}

@@ -1,29 +1,37 @@
 """Evaluation of detections on a data set, and the number by which the best epoch is chosen."""
 
-from collections.abc import Sequence
+import copy
+import sys
+from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 
 from retinanet.data.datasets import CocoDataset, Data
+from retinanet.data.problems import MOST_SKIPPED
+from retinanet.errors import DataError
 from retinanet.evaluation.coco import CocoScores, score_coco
 from retinanet.evaluation.matching import Matches
 from retinanet.evaluation.voc import VocScores, match_images, score_matches, voc_table
 from retinanet.inference.prediction import SampleLoader, predict
 from retinanet.model import RetinaNet
 from retinanet.postprocess import DEFAULT_LIMITS, Detections
-from retinanet.runtime.distributed import from_main
+from retinanet.runtime.distributed import from_main, is_main_process
 
 
 class Evaluation(NamedTuple):
-    """Detections with their COCO scores, and on CSV data with their VOC scores."""
+    """Detections on a data set with their COCO scores, and VOC scores where it is not COCO's."""
 
+    dataset: Data
+    """The images that were read, and their ground truth."""
     detections: Sequence[Detections]
     """One an image, in the order of the data set, in pixels of the files."""
     coco: CocoScores
     voc: VocScores | None = None
     matches: Sequence[Matches] | None = None
     """Matches that the VOC scores were computed from; in the main process only."""
+    left_out: int = 0
+    """Images that could not be read: they count neither way."""
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -37,6 +45,14 @@ class Evaluation(NamedTuple):
         """Score by which the best epoch is chosen: mAP for CSV data, AP for COCO data."""
         return self.numbers.get("mAP", self.numbers["AP"])
 
+    @property
+    def note(self) -> str:
+        """How many images were left out, as a line above the scores; empty where none was."""
+        if not self.left_out:
+            return ""
+        total = self.left_out + len(self.dataset)
+        return f"Without {self.left_out} of {total} images, which could not be read:\n"
+
     def summary(self, precision: str) -> str:
         """Scores as lines of text: COCO's twelve, or for CSV data a table of the classes.
 
@@ -44,16 +60,17 @@ class Evaluation(NamedTuple):
             precision: of the convolutions, for the table.
         """
         if self.voc is None:
-            return self.coco.summary
+            return f"{self.note}{self.coco.summary}"
         stats = self.coco.stats
         numbers = f"COCO's AP {stats['AP']:.3f}, AP50 {stats['AP50']:.3f} ({precision})"
-        return f"{voc_table(self.voc)}\n{numbers}"
+        return f"{self.note}{voc_table(self.voc)}\n{numbers}"
 
 
 class Evaluator:
     """Evaluation of a model on one data set, epoch after epoch; its loader processes stay.
 
-    Under torchrun every process detects on a part of the images, and the main one scores.
+    Under torchrun every process detects on a part of the images, and the main one scores. Images
+    that cannot be read are left out and named once, if the data set skips such.
 
     Args:
         dataset: images and ground truth.
@@ -73,30 +90,61 @@ class Evaluator:
         autocast: torch.dtype | None,
     ) -> None:
         self.dataset, self.batch_size, self.autocast = dataset, batch_size, autocast
+        self._named: set[str] = set()
         self._samples = SampleLoader(dataset, workers=workers, pin_memory=pin_memory)
 
     def __call__(self, model: RetinaNet) -> Evaluation:
-        """Detect, and compare with the annotations at the default thresholds."""
+        """Detect, and compare with the annotations at the default thresholds.
+
+        Raises:
+            UnreadableImageError: an image cannot be read, and the data set does not skip such.
+            DataError: as `name_unreadable`.
+        """
+        unreadable: dict[int, str] = {}
         detections = predict(
             model,
             self._samples,
             batch_size=self.batch_size,
             autocast=self.autocast,
             progress=True,
+            unreadable=unreadable,
         )
+        name_unreadable(unreadable, self._named)
         own: list[Evaluation] = []  # with the matches, which only the main process needs
 
         def scores() -> tuple[CocoScores, VocScores | None]:
-            own.append(measure(self.dataset, detections))
+            own.append(measure(self.dataset, detections, unreadable))
             return own[0].coco, own[0].voc
 
         shared = from_main(scores)
-        return own[0] if own else Evaluation(detections, *shared)
+        return own[0] if own else Evaluation(self.dataset, detections, *shared)
+
+
+def name_unreadable(unreadable: Mapping[int, str], named: set[str]) -> None:
+    """Name the images that are left out of an evaluation, on stderr.
+
+    Args:
+        unreadable: the reasons, by index.
+        named: those that were named before; takes in the others.
+
+    Raises:
+        DataError: more than `MOST_SKIPPED` images cannot be read.
+    """
+    for message in unreadable.values():
+        if message not in named and is_main_process():
+            sys.stderr.write(f"Left out of the evaluation: {message}\n")
+    named.update(unreadable.values())
+    if len(unreadable) > MOST_SKIPPED:
+        raise DataError(
+            f"{len(unreadable)} images cannot be read; expected at most {MOST_SKIPPED} to leave out"
+            " of an evaluation; mend the data"
+        )
 
 
 def measure(
     dataset: Data,
     detections: Sequence[Detections],
+    unreadable: Container[int] = (),
     *,
     iou_threshold: float = 0.5,
     score_threshold: float = DEFAULT_LIMITS.score_threshold,
@@ -107,13 +155,19 @@ def measure(
     Args:
         dataset: the ground truth.
         detections: one an image, in the order of the data set, in pixels of the files.
+        unreadable: images to leave out, by index.
         iou_threshold: overlap that counts as found, for the VOC-style measures.
         score_threshold: at which precision and recall are given.
         max_detections: most detections of an image that count; None for all.
     """
+    kept = [index for index in range(len(dataset)) if index not in unreadable]
+    left_out = len(dataset) - len(kept)
+    if left_out:
+        dataset, detections = copy.copy(dataset), [detections[index] for index in kept]
+        dataset.keep(kept)
     coco = score_coco(dataset, detections)
-    if isinstance(dataset, CocoDataset):
-        return Evaluation(detections, coco)
-    matches = match_images(dataset, detections, iou_threshold, score_threshold, max_detections)
-    voc = score_matches(dataset, matches, iou_threshold, score_threshold)
-    return Evaluation(detections, coco, voc, matches)
+    voc = matches = None
+    if not isinstance(dataset, CocoDataset):
+        matches = match_images(dataset, detections, iou_threshold, score_threshold, max_detections)
+        voc = score_matches(dataset, matches, iou_threshold, score_threshold)
+    return Evaluation(dataset, detections, coco, voc, matches, left_out)

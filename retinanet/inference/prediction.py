@@ -35,6 +35,7 @@ from retinanet.postprocess import (
 from retinanet.runtime.console import progress as progress_bar
 from retinanet.runtime.distributed import gather, rank_and_world_size
 
+NOTHING = Detections(torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
 WINDOW = 8  # batches whose samples wait for others of their shape
 
 
@@ -87,6 +88,7 @@ def predict(
     autocast: torch.dtype | None = None,
     progress: bool = False,
     tiling: Tiling | None = None,
+    unreadable: dict[int, str] | None = None,
 ) -> list[Detections]:
     """Detect the objects in every sample of a data set, on the device of the model.
 
@@ -106,10 +108,12 @@ def predict(
         autocast: float type of the network's convolutions; None leaves them in that of the weights.
         progress: whether to show a bar.
         tiling: how images are cut into tiles, if they are.
+        unreadable: takes in the reasons for which samples could not be read, by index, where the
+            data set skips these; None: the first one is raised.
 
     Returns:
         One `Detections` an image, in the order of the data set, on the CPU; boxes in float32 pixels
-        of the file, clipped to it.
+        of the file, clipped to it. None are found in a sample that could not be read.
     """
     if not isinstance(dataset, SampleLoader):
         pin_memory = _network(model)[1].type == "cuda"
@@ -118,14 +122,21 @@ def predict(
     if progress:
         loaded = progress_bar(loaded, total=len(dataset), desc="detect")
     found: dict[int, Detections] = {}
+    errors: dict[int, str] = {}
     for index, result in detect_samples(
         model, loaded, limits, batch_size=batch_size, autocast=autocast, tiling=tiling
     ):
         if isinstance(result, DataError):
-            raise result
-        found[index] = result
-    for part in gather(found):
+            if unreadable is None:
+                raise result
+            found[index], errors[index] = NOTHING, str(result)
+        else:
+            found[index] = result
+    for part, part_errors in gather((found, errors)):
         found.update(part)
+        errors.update(part_errors)
+    if unreadable is not None:
+        unreadable.update(sorted(errors.items()))
     return [found[index] for index in range(dataset.total)]
 
 

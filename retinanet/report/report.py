@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from retinanet.data.datasets import Data
 from retinanet.evaluation.confusion import cause, most_confident_false, most_missed
 from retinanet.evaluation.measure import Evaluation
 from retinanet.evaluation.precision_recall import Floats
@@ -50,7 +49,6 @@ REPORT_FILES = ("report.html", *REPORT_PICTURES)
 
 def write_report(
     folder: Path,
-    dataset: Data | None,
     evaluation: Evaluation | None,
     *,
     title: str,
@@ -61,8 +59,8 @@ def write_report(
 
     Args:
         folder: for `report.html` and `report/`; those of an earlier report are replaced.
-        dataset: the validation data; None: the page is on the training alone.
-        evaluation: of the model on it; the page has the thresholds of its VOC scores.
+        evaluation: of the model; the page has the thresholds of its VOC scores. None without
+            validation data: the page is on the training alone.
         title: of the page.
         facts: further facts by name: the model, the data, the command.
         history: records of `metrics.jsonl`; none where nothing was trained.
@@ -81,11 +79,11 @@ def write_report(
 
     heading = element("h1", title)
     facts_list = definitions(facts, "facts")
-    if dataset is None or evaluation is None:
+    if evaluation is None:
         nothing = "There is no validation data, so detections were not measured."
         sections = [heading, element("p", nothing), facts_list, training(history, pictures)]
     else:
-        found = find(dataset, evaluation)
+        found = find(evaluation)
         sections = [
             heading,
             summary(found),

@@ -55,9 +55,9 @@ class Findings:
     """Matches of every image, of the detections that reach the threshold."""
 
 
-def find(dataset: Data, evaluation: Evaluation) -> Findings:
+def find(evaluation: Evaluation) -> Findings:
     """Add to an evaluation what a report needs: the best threshold, and VOC scores of COCO data."""
-    voc, images = evaluation.voc, evaluation.matches
+    dataset, voc, images = evaluation.dataset, evaluation.voc, evaluation.matches
     if voc is None or images is None:
         thresholds = 0.5, DEFAULT_LIMITS.score_threshold
         images = match_images(dataset, evaluation.detections, *thresholds)

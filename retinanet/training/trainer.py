@@ -2,7 +2,7 @@
 
 import operator
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from retinanet.data.batches import Batch
-from retinanet.data.loading import LoadingError
 from retinanet.data.problems import MOST_SKIPPED
 from retinanet.errors import DataError, reason
 from retinanet.model import ModelConfig, RetinaNet
@@ -68,10 +67,6 @@ def parallel(model: RetinaNet, runtime: Runtime) -> nn.Module:
     if device.type == "cpu" and torch.cuda.is_available():
         return model  # DataParallel would move it to the GPUs that the user does not want
     return nn.DataParallel(model, device_ids=None if device.index is None else [device.index])
-
-
-class UnreadableImageError(DataError):
-    """An image could not be read, between two steps."""
 
 
 class Training:
@@ -169,16 +164,15 @@ class Training:
 
         Raises:
             StoppedError: `stop` was asked for, and a step was just finished.
-            UnreadableImageError: an image could not be read, and a step was just finished.
+            LoadingError: the next batch could not be loaded, and a step was just finished.
             DataError: the loss or the gradient was not finite, or too many images were skipped.
         """
         self.wrapper.train()
         if self.optim.batch_norm == "frozen":
             self.model.freeze_bn()
-        readable = _readable(batches)
         if self.runtime.world_size == 1:  # where nobody else must agree
-            readable = stop.while_waiting(readable)
-        for batch in self.log.run.watch(readable, self.epoch, self.step):
+            batches = stop.while_waiting(batches)
+        for batch in self.log.run.watch(batches, self.epoch, self.step):
             H, W = batch["img"].shape[-2:]
             joint = global_batch(H, W, len(batch["img"]), stop=stop.signal_number is not None)
             self._note_unreadable(batch)
@@ -264,14 +258,3 @@ class Training:
                     f"more than {MOST_SKIPPED} images cannot be read, the last: {message};"
                     " mend the data"
                 )
-
-
-def _readable(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Pass batches through; where an image cannot be read, say how to go on without it."""
-    try:
-        yield from batches
-    except LoadingError:
-        raise
-    except DataError as error:
-        advice = "or go on without it: the same with --resume --on_bad_image skip"
-        raise UnreadableImageError(f"{error}; {advice}") from error

@@ -74,7 +74,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> CSVDataset:
 def written(tmp_path_factory: pytest.TempPathFactory, data: CSVDataset) -> Path:
     folder = tmp_path_factory.mktemp("run")
     return write_report(
-        folder, data, measure(data, FOUND), title="<b>run</b>", facts=FACTS, history=[STEP, EPOCH]
+        folder, measure(data, FOUND), title="<b>run</b>", facts=FACTS, history=[STEP, EPOCH]
     )
 
 
@@ -141,7 +141,7 @@ def test_writing_again_replaces_the_old_report_and_nothing_else(
 ) -> None:
     shutil.copytree(written.parent, tmp_path, dirs_exist_ok=True)
     (tmp_path / "report" / "mine.png").touch()
-    write_report(tmp_path, None, None, title="run", facts={}, history=[STEP])
+    write_report(tmp_path, None, title="run", facts={}, history=[STEP])
     names = {path.name for path in (tmp_path / "report").iterdir()}
     assert names == {"mine.png", "losses.png"}
 
@@ -169,14 +169,14 @@ def test_the_pictures_of_an_old_report_are_known_without_a_mark(
 def test_a_file_of_somebody_else_is_not_replaced(tmp_path: Path, data: CSVDataset) -> None:
     (tmp_path / "report.html").write_text("<html>my thesis</html>")
     with pytest.raises(DataError, match=r"html: was not written by this program"):
-        write_report(tmp_path, data, measure(data, FOUND), title="run", facts={})
+        write_report(tmp_path, measure(data, FOUND), title="run", facts={})
     assert (tmp_path / "report.html").read_text() == "<html>my thesis</html>"
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_nothing_found(tmp_path: Path, data: CSVDataset) -> None:
     found = measure(data, [NOTHING] * 3)
-    html = write_report(tmp_path, data, found, title="run", facts={}).read_text()
+    html = write_report(tmp_path, found, title="run", facts={}).read_text()
     assert "Training" not in html  # nothing was trained
     assert "Nothing true has a score above 0.05, so there are no curves." in html
     assert "Scores of at least 0.500 (for want of a best F1)" in html
@@ -187,7 +187,7 @@ def test_nothing_found(tmp_path: Path, data: CSVDataset) -> None:
 def test_nothing_annotated(tmp_path: Path) -> None:
     empty = dataset(tmp_path / "images", {"1.png": [], "2.png": []})
     found = measure(empty, [detections((5, 5, 25, 25, 0.9, 0)), NOTHING])
-    html = write_report(tmp_path, empty, found, title="run", facts={}).read_text()
+    html = write_report(tmp_path, found, title="run", facts={}).read_text()
     assert "Nothing is annotated, so nothing can be measured." in html
     assert "No annotation was missed." in html
     assert "cat 0.90: nothing is annotated there" in html
@@ -195,14 +195,14 @@ def test_nothing_annotated(tmp_path: Path) -> None:
 
 
 def test_a_run_without_validation_data(tmp_path: Path) -> None:
-    html = write_report(tmp_path, None, None, title="run", facts=FACTS, history=[STEP]).read_text()
+    html = write_report(tmp_path, None, title="run", facts=FACTS, history=[STEP]).read_text()
     assert "There is no validation data" in html
     assert html.count("<img") == 1
 
 
 def test_scores_that_are_known_are_taken_as_they_are(tmp_path: Path, data: CSVDataset) -> None:
     strict = measure(data, FOUND, iou_threshold=0.97, score_threshold=0.4)
-    html = write_report(tmp_path, data, strict, title="run", facts={}).read_text()
+    html = write_report(tmp_path, strict, title="run", facts={}).read_text()
     assert "AP, IoU 0.97" in html
     assert "scores above 0.4" in html
     assert ["cat missed", "1"] in rows(html)
@@ -215,7 +215,7 @@ def test_what_was_measured_is_not_measured_again(
     for module, name in ((coco, "_evaluator"), (voc, "match")):
         real = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, f=real, n=name: calls.append(n) or f(*a))
-    write_report(tmp_path, data, measure(data, FOUND), title="run", facts={})
+    write_report(tmp_path, measure(data, FOUND), title="run", facts={})
     assert calls == ["_evaluator", "match", "match", "match"]  # pycocotools once, 3 images once
 
 
@@ -238,9 +238,7 @@ def test_coco_data_with_a_crowd(tmp_path: Path) -> None:
     [cat] = score_voc(crowded, found).classes
     np.testing.assert_allclose(cat.scores, [0.8])  # what lies on the crowd does not count
     assert cat.average_precision == 1
-    html = write_report(
-        tmp_path, crowded, measure(crowded, found), title="run", facts={}
-    ).read_text()
+    html = write_report(tmp_path, measure(crowded, found), title="run", facts={}).read_text()
     assert "What lies on a crowd of its class counts neither way." in html
     assert "No detection is false." in html
 
@@ -248,7 +246,7 @@ def test_coco_data_with_a_crowd(tmp_path: Path) -> None:
 def test_no_more_pictures_than_fit(tmp_path: Path) -> None:
     many = dataset(tmp_path / "images", {f"{k}.png": [(5, 5, 25, 25, 0)] for k in range(9)})
     found = [detections((50, 30, 70, 50, 0.9 - 0.1 * k, 0)) for k in range(9)]
-    write_report(tmp_path, many, measure(many, found), title="run", facts={})
+    write_report(tmp_path, measure(many, found), title="run", facts={})
     names = [f"report/{path.name}" for path in (tmp_path / "report").iterdir()]
     assert sum(name.startswith("report/missed") for name in names) == PICTURES
     assert all(name in REPORT_PICTURES for name in names)

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import train
+import validate
 from retinanet.data.shapes import SampleData, write_shapes
 from retinanet.evaluation import measure
 from retinanet.report.report import report_title
@@ -424,16 +425,24 @@ def test_numbers_gone_wrong_stop_the_run(
     assert all(torch.isfinite(w).all() for w in state["weights"].values())
 
 
+def with_broken_image(csv: Path, root: Path, folder: Path) -> tuple[Path, Path]:
+    """A CSV file with one image more, and that image.
+
+    Its header is whole, so only decoding shows that the rest is missing.
+    """
+    image = folder / "cut.png"
+    Image.effect_noise((64, 64), 50).save(image)
+    image.write_bytes(image.read_bytes()[:1000])
+    text = csv.read_text().replace("images/", f"{root}/images/")
+    rows = folder / csv.name
+    rows.write_text(text + f"{image},1,1,50,50,ring\n")
+    return rows, image
+
+
 def test_an_image_that_breaks_after_the_start(
     sample: SampleData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The header is whole, so only decoding shows that the rest is missing."""
-    image = tmp_path / "cut.png"
-    Image.effect_noise((64, 64), 50).save(image)
-    image.write_bytes(image.read_bytes()[:1000])
-    rows = tmp_path / "train.csv"
-    text = sample.csv_train.read_text().replace("images/", f"{sample.coco_root}/images/")
-    rows.write_text(text + f"{image},1,1,50,50,ring\n")
+    rows, image = with_broken_image(sample.csv_train, sample.coco_root, tmp_path)
     line = len(rows.read_text().splitlines())
 
     def said(folder: str, code: int, *more: str) -> str:
@@ -452,3 +461,29 @@ def test_an_image_that_breaks_after_the_start(
     )
     for key, value in whole.weights.items():
         assert torch.equal(resumed.weights[key], value), key
+
+
+def test_a_validation_image_that_cannot_be_read(
+    sample: SampleData,
+    whole: tuple[Path, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It costs the evaluation, not the epoch; skipped, the other images are evaluated."""
+    rows, image = with_broken_image(sample.csv_val, sample.coco_root, tmp_path)
+    run = flags(sample, tmp_path / "run", "--csv_val", str(rows))
+    assert train.main(run) == 1
+    error = capsys.readouterr().err
+    assert f"val.csv:{len(rows.read_text().splitlines())}: {image}: cannot be decoded" in error
+    assert error.endswith("or go on without it: the same with --resume --on_bad_image skip\n")
+    assert train.main([*run, "--resume", "--on_bad_image", "skip"]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("cut.png") == 1  # though each of two evaluations meets it
+    assert said.out.count("Without 1 of 3 images, which could not be read:\n") == EPOCHS
+    assert scores(said.out) == scores(whole[1])
+    assert_same_run(tmp_path / "run", whole[0])
+    validated = [str(whole[0] / "model_final.pt"), "--csv_val", str(rows), "--workers", "0"]
+    assert validate.main(validated) == 1
+    assert capsys.readouterr().err.endswith("or leave it out: --on_bad_image skip\n")
+    assert validate.main([*validated, "--on_bad_image", "skip"]) == 0
+    assert "Without 1 of 3 images, which could not be read:\n" in capsys.readouterr().out
