@@ -137,23 +137,29 @@ class Checked:
     sides: Mapping[str, list[Side | None]]
     """By data set: better sizes for its classes."""
     together: Side | None
-    """A better size for all boxes of the training data."""
+    """A better size for all boxes of the first data set."""
     anchors: AnchorSizes | None
     """Better anchors for them."""
     findings: Findings
+
+    @property
+    def first(self) -> tuple[str, Data, Facts]:
+        """The training data, or the validation data where there is nothing else."""
+        part, dataset = next(iter(self.data.items()))
+        return part, dataset, self.facts[part]
 
 
 def check(data: Mapping[str, Data], args: argparse.Namespace) -> Checked:
     """Count boxes, try other sizes and anchors, look at every image."""
     config = ModelConfig(
-        data["training"].num_classes(),
+        next(iter(data.values())).num_classes(),
         anchor_sizes=tuple(args.anchor_sizes),
         anchor_ratios=tuple(args.anchor_ratios),
         anchor_scales=tuple(args.anchor_scales),
     )
     size = args.min_side, args.max_side
     facts = {part: look_at(dataset, *size, config) for part, dataset in data.items()}
-    found = facts["training"]
+    found = next(iter(facts.values()))
     return Checked(
         data,
         facts,
@@ -169,16 +175,16 @@ def check(data: Mapping[str, Data], args: argparse.Namespace) -> Checked:
 
 def tell(checked: Checked, args: argparse.Namespace) -> None:
     """Say everything as text."""
-    train, found = checked.data["training"], checked.facts["training"]
+    first, train, found = checked.first
     for part, dataset in checked.data.items():
         tell_notes(f"{part.capitalize()} data", dataset)
     if any(dataset.class_names != train.class_names for dataset in checked.data.values()):
         say("Warning: the validation data has other classes; train.py will refuse it")
     sizes = f"{args.min_side} to {args.max_side} px"
     say(f"\n{count_table(checked.facts)}")
-    say(f"\nTraining boxes at {sizes}, by the side of a square of equal area:")
+    say(f"\n{first.capitalize()} boxes at {sizes}, by the side of a square of equal area:")
     say(size_table(found))
-    sides = checked.sides["training"]
+    sides = checked.sides[first]
     say(f"\n{anchor_text(train, found, sides, checked.together, checked.anchors)}")
     kinds = {"decoded": not args.no_decode, "compared": not args.no_near_duplicates}
     say(f"\n{problem_text(checked.findings, **kinds)}")
@@ -225,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         tell(checked, args)
     if args.output_dir:
-        train, found = checked.data["training"], checked.facts["training"]
+        _, train, found = checked.first
         files = {"check.json": report.encode()}
         if len(found.reached):
             files["box_sizes.png"] = size_chart(found, args.min_side, args.max_side)

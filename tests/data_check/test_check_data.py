@@ -26,7 +26,7 @@ from retinanet.data_check.summary import look_at
 from retinanet.model import ModelConfig
 from retinanet.tools import check_data
 
-SIZES = ["--min_side", "64", "--max_side", "96"]  # at which many shapes have no anchor
+SIZES = ["--min_side", "40", "--max_side", "60"]  # at which many shapes have no anchor
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_what_it_says_and_writes(
     said = capsys.readouterr().out
     assert f"Training data: 31 images below {sample.coco_root}" in said
     assert "class     training boxes  images  validation boxes  images" in said
-    assert "Training boxes at 64 to 96 px, by the side of a square of equal area:" in said
+    assert "Training boxes at 40 to 60 px, by the side of a square of equal area:" in said
     assert "IoU below 0.5). They never train;" in said
     assert "No image is there twice." in said
     assert [f"Written: {out / name}" in said for name in ("check.json", "box_sizes.png")]
@@ -59,19 +59,19 @@ def test_what_it_says_and_writes(
     assert Image.open(out / "samples.jpg").width > 1000
 
     found = json.loads((out / "check.json").read_text())
-    assert (found["min_side"], found["anchor_ratios"]) == (64, [0.5, 1, 2])
+    assert (found["min_side"], found["anchor_ratios"]) == (40, [0.5, 1, 2])
     data = CSVDataset(sample.csv_train, sample.csv_classes)
-    facts = look_at(data, 64, 96, ModelConfig(4))
+    facts = look_at(data, 40, 60, ModelConfig(4))
     training = found["training"]
     assert (training["images"], training["images_without_boxes"]) == (31, 1)
     assert (
         training["boxes"] == len(facts.reached) == sum(row["boxes"] for row in training["classes"])
     )
-    assert training["boxes_without_anchor"] == facts.unreached > 10
+    assert training["boxes_without_anchor"] == facts.unreached > 5
     assert sum(part["boxes"] for part in training["box_sizes"]) == training["boxes"]
     for row in training["classes"]:
         assert sum(row["images_without_anchor"].values()) == row["without_anchor"]
-        assert row["better_size"]["min_side"] > 64
+        assert row["better_size"]["min_side"] > 40
     names = training["classes"][0]["images_without_anchor"]
     assert all((data.images_root / name).is_file() for name in names)
     assert found["validation"]["images"] == 3
@@ -106,7 +106,7 @@ def test_other_anchors_reach_other_boxes(
         return int(found[1]) if found else 0
 
     before = missed()
-    assert before > 20
+    assert before > 5
     assert missed("--anchor_sizes", "8", "16", "32", "64", "128") < before
     assert missed("--anchor_ratios", "9") > before
     assert missed("--anchor_scales", "2") > before
@@ -211,6 +211,21 @@ def test_the_slow_looks_can_be_left_out(
     assert output.err.endswith("error: 2 problems found, named above\n")
 
 
+def test_a_validation_set_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        Image.effect_noise((64, 48), 50).save(tmp_path / f"{name}.jpg")
+        for folder, suffix, text in (("images", "jpg", None), ("labels", "txt", "0 .5 .5 .4 .4\n")):
+            target = tmp_path / "val" / folder / f"{name}.{suffix}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if text:
+                target.write_text(text)
+            else:
+                (tmp_path / f"{name}.jpg").rename(target)
+    (tmp_path / "classes.txt").write_text("cat\n")
+    assert check_data.main(["--data", str(tmp_path)]) == 0
+    assert "Validation boxes at" in capsys.readouterr().out
+
+
 def test_data_of_which_nothing_can_be_decoded(
     problematic: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -283,7 +298,10 @@ def test_other_classes_in_the_validation_data(
 ) -> None:
     folder = shutil.copytree(sample.coco_root, tmp_path / "data")
     file = folder / "annotations/instances_val2017.json"
-    file.write_text(file.read_text().replace('"star"', '"planet"'))
+    content = json.loads(file.read_text())
+    used = content["annotations"][0]["category_id"]
+    next(entry for entry in content["categories"] if entry["id"] == used)["name"] = "planet"
+    file.write_text(json.dumps(content))
     assert check_data.main(["--dataset", "coco", "--coco_path", str(folder)]) == 1
     said = capsys.readouterr().out
     assert "Warning: the validation data has other classes; train.py will refuse it" in said

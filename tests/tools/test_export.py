@@ -213,7 +213,7 @@ def test_a_file_that_disagrees_is_not_written(exported, tmp_path):
     assert agreement.box > 0.1
     assert 0 < agreement.unlike <= agreement.detections
     with pytest.raises(DataError, match=r"a\.onnx: not written: .* disagree: .* of a box \d"):
-        export.write(tmp_path / "a.onnx", exported.content, agreement)
+        export.write(tmp_path / "a.onnx", exported.content, agreement, overwrite=False)
     assert list(tmp_path.iterdir()) == []
 
 
