@@ -39,14 +39,19 @@ def conv_bn(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d) -> Tensor:
     Args:
         x: [B, C, H, W].
         conv: a convolution without bias.
-        bn: its batch norm; in training mode (before `freeze_bn`) it is applied as it is, but for
-            B = 0, a process's share of a small last batch, which has no statistics.
+        bn: its batch norm; in training mode (before `freeze_bn`) it is applied as it is, but where
+            the batch has no statistics: B = 0, a process's share of a small last batch, or one
+            value a channel, as of one image of 32 x 32 pixels.
 
     Returns:
         [B, C', H', W'].
     """
-    if (bn.training and len(x)) or bn.running_var is None or bn.running_mean is None:
+    if bn.running_var is None or bn.running_mean is None:
         return bn(conv(x))
+    if bn.training:
+        out = conv(x)
+        if out[:, 0].numel() > 1:
+            return bn(out)
     gain = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
     shift = bn.bias - bn.running_mean * gain
     weight = conv.weight * gain.view(-1, 1, 1, 1)

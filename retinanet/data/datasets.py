@@ -3,7 +3,6 @@
 A data set is checked whole when it is made: every image is there, every box inside its image.
 """
 
-import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from retinanet.data.images import UNKNOWN, Size, image_files, image_size, read_i
 from retinanet.data.problems import Problems
 from retinanet.data.transforms import Sample
 from retinanet.errors import DataError, shown
+from retinanet.runtime.files import path_below
 
 Boxes = NDArray[np.float64]
 
@@ -389,7 +389,7 @@ def checksum(dataset: Data) -> int:
     """A number that differs when images, their order or their boxes do."""
     value = 0
     for index in range(len(dataset)):
-        name = os.path.relpath(dataset.image_path(index), dataset.images_root)
+        name = path_below(dataset.image_path(index), dataset.images_root)
         value = zlib.crc32(name.encode(errors="surrogateescape"), value)
         value = zlib.crc32(dataset.load_annotations(index).tobytes(), value)
     return value

@@ -1,6 +1,5 @@
 """What a data set holds: images, classes, sizes of boxes."""
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from retinanet.data_check.anchor_coverage import (
 from retinanet.errors import printable
 from retinanet.losses import POSITIVE_IOU
 from retinanet.model import ModelConfig
+from retinanet.runtime.files import path_below
 
 
 @dataclass(frozen=True)
@@ -97,5 +97,5 @@ def missed_images(dataset: Data, row: ClassFacts) -> dict[str, int]:
     images, counts = np.unique(row.missed.images, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     paths = [dataset.image_path(index) for index in images[order].tolist()]
-    names = [printable(os.path.relpath(path, dataset.images_root)) for path in paths]
+    names = [printable(path_below(path, dataset.images_root)) for path in paths]
     return dict(zip(names, counts[order].tolist(), strict=True))

@@ -117,6 +117,14 @@ def _replacement(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def path_below(path: Path, folder: Path) -> str:
+    """A path from a folder on; whole where they lie on two drives of Windows."""
+    try:
+        return os.path.relpath(path, folder)
+    except ValueError:
+        return str(path)
+
+
 def first_free(path: Path, taken: Callable[[Path], bool]) -> Path:
     """`path`, or the first of `name_2`, `name_3` ... beside it that is not taken."""
     free, number = path, 1

@@ -50,13 +50,17 @@ def test_batch_norm_in_training_is_applied_as_it_is():
     assert not torch.equal(bn.running_mean, before)
 
 
-def test_no_images_leave_the_statistics_alone():
+@pytest.mark.parametrize("shape", [(0, 5, 8, 8), (1, 5, 2, 2)])
+def test_a_batch_without_statistics_leaves_them_alone(shape):
+    """No image, or one value a channel: those of earlier batches count."""
     conv, bn = conv_and_bn()
     before = {name: value.clone() for name, value in bn.state_dict().items()}
-    out = conv_bn(torch.empty(0, 5, 8, 8, dtype=torch.float64), conv, bn)
+    x = torch.randn(shape, dtype=torch.float64)
+    out = conv_bn(x, conv, bn)
     out.sum().backward()
-    assert out.shape == (0, 7, 4, 4)
-    assert not conv.weight.grad.any()
+    assert out.shape == (shape[0], 7, shape[2] // 2, shape[3] // 2)
+    assert bool(conv.weight.grad.any()) == bool(shape[0])
+    torch.testing.assert_close(out, bn.eval()(conv(x)), **EXACT)
     for name, value in bn.state_dict().items():
         torch.testing.assert_close(value, before[name])
 

@@ -1,5 +1,6 @@
 """Devices and output folders that are none: said in one line, before the work."""
 
+import ntpath
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import validate
 import visualize
 from retinanet.errors import DataError
 from retinanet.runtime.device import usable_device
-from retinanet.runtime.files import check_output_dir, write_whole
+from retinanet.runtime.files import check_output_dir, path_below, write_whole
 from retinanet.tools import check_data, convert, export
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -100,3 +101,11 @@ def test_a_file_in_the_way_is_the_error_that_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match=r"a\.jpg: could not be written .*; make room, or choose"):
         write_whole(tmp_path / "file" / "a.jpg", b"x")
+
+
+def test_a_path_on_another_drive_of_windows_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert path_below(Path("a/b/c.jpg"), Path("a")) == os.path.join("b", "c.jpg")
+    monkeypatch.setattr(os.path, "relpath", ntpath.relpath)
+    image = Path("D:\\photos\\a.jpg")
+    assert path_below(image, Path("D:\\photos")) == "a.jpg"
+    assert path_below(image, Path("C:\\data")) == str(image)

@@ -124,3 +124,4 @@ def test_too_many_unreadable_images_end_the_run(
     assert capsys.readouterr().err == "Skipped (1): a.jpg\n"
     with pytest.raises(DataError, match=f"more than {MOST_SKIPPED} images cannot be read"):
         training._note_unreadable(batch(*map(str, range(MOST_SKIPPED))))
+    training._note_unreadable(batch())  # nothing new is wrong
