@@ -8,11 +8,12 @@ import time
 from collections.abc import Sequence
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from retinanet.cli import script as cli
 from retinanet.errors import DataError
 from retinanet.runtime.signals import StoppedError
-from tests.support.paths import ROOT
+from tests.support.processes import Forked
 
 
 @pytest.mark.parametrize(
@@ -48,42 +49,34 @@ def test_a_defect_keeps_its_traceback() -> None:
         main([])
 
 
-PROGRAM = """
-import sys, time
-from torch.utils.data import DataLoader
-from retinanet.cli import script as cli
+class Slow(Dataset[int]):
+    """Never comes to its first item's end."""
 
-class Slow:
-    def __len__(self): return 8
-    def __getitem__(self, index):
-        print(index, flush=True)
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> int:
+        sys.stdout.write("at work\n")
+        sys.stdout.flush()
         time.sleep(60)
-
-@cli.script
-def main(argv):
-    for _ in DataLoader(Slow(), num_workers=1): pass
-
-sys.exit(main())
-"""
+        return index
 
 
 def test_a_killed_loader_worker_is_told_with_advice() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    assert process.stdout
-    process.stdout.readline()  # the worker is at work
+    @cli.script
+    def main(argv: Sequence[str] | None) -> None:
+        for _ in DataLoader(Slow(), num_workers=1):
+            pass
+
+    process = Forked(main, [])
+    process.read_until("at work")
     children = subprocess.run(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
     )
     os.kill(int(children.stdout.split()[0]), signal.SIGKILL)
     started = time.monotonic()
-    _, errors = process.communicate(timeout=60)
+    code, _, errors = process.end(seconds=60)
     assert time.monotonic() - started < 50
-    assert process.returncode == 1
+    assert code == 1
     assert "a loader process died" in errors.splitlines()[-1]
     assert "--workers" in errors.splitlines()[-1]

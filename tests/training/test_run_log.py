@@ -1,23 +1,25 @@
 """Lines, live lines, records and curves of a run."""
 
+import contextlib
 import fcntl
 import json
 import os
 import pty
 import struct
-import subprocess
 import sys
 import termios
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from retinanet.errors import DataError
+from retinanet.runtime.console import say
 from retinanet.training import run_log as logger
 from retinanet.training.records import METRICS_FILE, read_records
 from retinanet.training.run_log import Pace, RunLog
-from tests.support.paths import ROOT
+from tests.support.processes import Forked
 
 NUMBERS = {"lr": 1e-5, "classification": 0.25, "regression": 0.5, "running": 0.75, "norm": 2.0}
 
@@ -127,33 +129,33 @@ def test_tensorboard_gets_curves_and_forgets_steps_done_again(tmp_path: Path) ->
     assert [e.value for e in events.Scalars("AP of a class/ring")] == [0.25]
 
 
-PROGRAM = """
-from retinanet.runtime.console import say
-from retinanet.training.run_log import RunLog
-log = RunLog(epochs=2)
-log.open(0, 0, steps=3)
-for step, _ in enumerate(log.watch(range(3), 0, 0)):
-    log.took(4)
-    log.add_step(0, step, lr=1e-5, classification=.25, regression=.5, running=.75, norm=2)
-say("done")
-"""
+def three_steps(_: Sequence[str] = ()) -> int:
+    log = RunLog(epochs=2)
+    log.open(0, 0, steps=3)
+    for step, _ in enumerate(log.watch(range(3), 0, 0)):
+        log.took(4)
+        log.add_step(0, step, **NUMBERS)
+    say("done")
+    return 0
 
 
 def test_a_terminal_shows_one_live_line_an_epoch() -> None:
-    main, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 150, 0, 0))  # rows, columns
-    subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        stdout=terminal,
-        stderr=terminal,
-        cwd=ROOT,
-        check=True,
-    )
+    child, terminal = pty.fork()
+    if child == 0:
+        sys.stdout, sys.stderr = open(1, "w"), open(2, "w")
+        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 150, 0, 0))  # rows, columns
+        three_steps()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    with contextlib.suppress(OSError):  # as a terminal's end is told
+        shown = b""
+        while part := os.read(terminal, 1 << 16):
+            shown += part
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     os.close(terminal)
-    shown = os.read(main, 1 << 16).decode()
-    os.close(main)
-    assert "Iteration" not in shown
-    drawn, done = shown.replace("\r\n", "\n").strip().rsplit("\n", 1)
+    assert b"Iteration" not in shown
+    drawn, done = shown.decode().replace("\r\n", "\n").strip().rsplit("\n", 1)
     assert done == "done"
     assert drawn.count("\n") <= 1
     last = drawn.split("\r")[-1]
@@ -162,12 +164,7 @@ def test_a_terminal_shows_one_live_line_an_epoch() -> None:
 
 
 def test_a_pipe_gets_the_lines_of_losses() -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=True,
-    )
-    assert result.stdout.count("Epoch: 0 | Iteration: ") == 3
-    assert result.stderr == ""
+    code, said, errors = Forked(three_steps, []).end()
+    assert code == 0
+    assert said.count("Epoch: 0 | Iteration: ") == 3
+    assert errors == ""
