@@ -221,7 +221,7 @@ def film_line(frame: film.Frame, found: Detections, names: Sequence[str]) -> str
 
 
 def tell(path: Path, found: Detections, names: Sequence[str]) -> None:
-    """Say a line for each detection of an image."""
+    """Print a line for each detection of an image."""
     for score, label, box in zip(*(column.tolist() for column in found), strict=True):
         corners = ", ".join(f"{value:.1f}" for value in box)
         say(f"{printable(path)}: {names[label]} {score:.3f} ({corners})")
@@ -255,7 +255,7 @@ def save(
 
 
 def unreadable_text(errors: Sequence[str], total: int) -> str:
-    """How many images could not be read, and why."""
+    """Message about the images that could not be read."""
     text = f"{len(errors):,} of {total:,} images could not be read"
     if len(errors) == 1:
         return f"{text}: {errors[0]}"

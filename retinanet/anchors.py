@@ -46,7 +46,7 @@ def cell_anchors(
 
 
 def cell_points(length: int, cells: int, level: int, grid: str = "center") -> Tensor:
-    """Where the anchors of a row or a column of cells are, along it.
+    """Positions of the anchors of a row or a column of cells, along it.
 
     Args:
         length: of the network's input, pixels.

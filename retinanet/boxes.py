@@ -35,7 +35,7 @@ def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def encode_boxes(anchors: Tensor, boxes: Tensor) -> Tensor:
-    """Say boxes as offsets from their anchors (R-CNN, appendix C).
+    """Encode boxes as offsets from their anchors (R-CNN, appendix C).
 
     A box thinner than a pixel counts as one pixel in the logarithms, but keeps its own centre.
 

@@ -302,7 +302,7 @@ class RetinaNet(nn.Module):
         return list(self.detect(inputs, [(H, W)], everything)[0])
 
     def _matcher(self, height: int, width: int) -> Matcher:
-        """How anchors find their boxes in images of this size."""
+        """Matching of anchors with boxes in images of this size."""
         if self.matching == "iou":
             return match_anchors
         return partial(match_atss, level_cells=[h * w for h, w in level_shapes(height, width)])

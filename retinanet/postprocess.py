@@ -31,7 +31,7 @@ DEFAULT_LIMITS = DetectionLimits()
 
 
 class Detections(NamedTuple):
-    """What was found in one image, best first."""
+    """Detections of one image, best first."""
 
     scores: Tensor
     """[D] probabilities."""

@@ -1,1 +1,1 @@
-"""What the scripts share: flags, what flags name, how a script ends."""
+"""Flags that the scripts share, the data that they name, and the end of a script."""

@@ -14,7 +14,7 @@ from retinanet.cli.parser import (
     positive_float,
     positive_int,
 )
-from retinanet.data.labelled import FORMATS
+from retinanet.data.formats.recognise import FORMATS
 from retinanet.model import MATCHINGS
 from retinanet.postprocess import DEFAULT_LIMITS, DetectionLimits
 from retinanet.runtime.device import PRECISIONS
@@ -50,7 +50,7 @@ def add_device_flags(parser: Parser, *, precision: str, batch_size: int) -> argp
 
 
 def add_training_data_flags(parser: Parser, kinds: Sequence[str]) -> argparse._ArgumentGroup:
-    """What to train on and what to evaluate on; returns the group."""
+    """Data to train on and to evaluate on; returns the group."""
     group = parser.add_argument_group("data")
     add_labelled_data_flags(group)
     group.add_argument("--dataset", choices=kinds, help="the classic way to name data, by kind")
@@ -180,7 +180,7 @@ def add_learning_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def learning_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What `add_learning_flags` asked for, as keywords of `OptimConfig`."""
+    """Values of the flags of `add_learning_flags`, as keywords of `OptimConfig`."""
     names = [field.name for field in fields(OptimConfig) if field.name != "steps"]
     return {name: getattr(args, name) for name in names}
 
@@ -208,7 +208,7 @@ def add_anchor_flags(group: argparse._ArgumentGroup, *, unless: str = "") -> Non
 
 
 def add_reading_flags(group: argparse._ArgumentGroup) -> None:
-    """Where a CSV's images are, and what is done with what can be repaired."""
+    """--csv_images_dir, and --strict for what could be repaired."""
     group.add_argument(
         "--csv_images_dir",
         "--images_path",
@@ -250,7 +250,7 @@ def model_file(parser: Parser, args: argparse.Namespace) -> str:
 
 
 def add_data_flags(parser: Parser) -> None:
-    """What to evaluate or draw: COCO or CSV data, under all names that the scripts ever had."""
+    """Data to evaluate or draw: COCO or CSV data, under all names that the scripts ever had."""
     group = parser.add_argument_group("data")
     add_labelled_data_flags(group)
     group.add_argument("--dataset", choices=("coco", "csv"), help="may be left out")

@@ -28,7 +28,7 @@ SAMPLE_SIZE = {"train_images": 460, "val_images": 60}
 
 
 def tell_notes(name: str, dataset: Data) -> None:
-    """Say what a data set holds and what was noticed about it."""
+    """Print the counts of a data set and the notes on it."""
     boxes = sum(len(dataset.load_annotations(i)) for i in range(len(dataset)))
     say(
         f"{name}: {len(dataset)} images below {dataset.images_root}, {boxes} boxes,"
@@ -186,7 +186,7 @@ def predict_as_told(
 
 
 def tiling(checkpoint: Checkpoint, args: argparse.Namespace) -> Tiling | None:
-    """How pictures are cut, if they are."""
+    """Tiling that the flags ask for, if any."""
     if not args.tile:
         return None
     transform = evaluation_transform(checkpoint.min_side, checkpoint.max_side)
@@ -194,7 +194,7 @@ def tiling(checkpoint: Checkpoint, args: argparse.Namespace) -> Tiling | None:
 
 
 def sample_transform(checkpoint: Checkpoint, args: argparse.Namespace) -> Compose | None:
-    """What samples go through: nothing where pictures are cut first."""
+    """Transform of whole samples: none where pictures are cut first."""
     return None if args.tile else evaluation_transform(checkpoint.min_side, checkpoint.max_side)
 
 

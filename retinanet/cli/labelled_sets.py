@@ -9,7 +9,7 @@ import numpy as np
 from torchvision.transforms import Compose
 
 from retinanet.data.datasets import Data, LabelledImages
-from retinanet.data.labelled import recognise
+from retinanet.data.formats.recognise import recognise
 from retinanet.data.near_duplicates import alike
 from retinanet.data.splits import VAL_LIST, choose_validation, read_list
 from retinanet.errors import DataError

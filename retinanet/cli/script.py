@@ -1,4 +1,4 @@
-"""How a script ends: its exit code, and one line for what its user can mend."""
+"""The end of a script: its exit code, and one line for what its user can mend."""
 
 import functools
 import signal

@@ -80,6 +80,19 @@ def parser() -> Parser:
     )
     add_anchor_flags(model, unless="as --weights FILE, else the paper's")
 
+    _add_training_flags(result)
+    machine = add_device_flags(result, precision="auto", batch_size=2)
+    machine.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile the network: minutes for each new image size",
+    )
+
+    _add_output_flags(result)
+    return result
+
+
+def _add_training_flags(result: Parser) -> None:
     training = result.add_argument_group("training")
     training.add_argument(
         "--epochs", type=positive_int, help="passes over the data (100; shapes: 3)"
@@ -95,13 +108,9 @@ def parser() -> Parser:
     training.add_argument(
         "--seed", type=non_negative_int, default=0, help="of every random choice (0)"
     )
-    machine = add_device_flags(result, precision="auto", batch_size=2)
-    machine.add_argument(
-        "--compile",
-        action="store_true",
-        help="torch.compile the network: minutes for each new image size",
-    )
 
+
+def _add_output_flags(result: Parser) -> None:
     output = result.add_argument_group("output")
     output.add_argument(
         "--output_dir", default=".", metavar="DIR", help="for all that the run writes (here)"
@@ -136,7 +145,6 @@ def parser() -> Parser:
     output.add_argument(
         "--tensorboard", action="store_true", help="write curves and pictures for TensorBoard too"
     )
-    return result
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -218,7 +226,7 @@ def anchor_settings(args: argparse.Namespace) -> dict[str, tuple[float, ...]]:
 def deciding_settings(
     args: argparse.Namespace, config: ModelConfig, dataset: Data, runtime: Runtime
 ) -> dict[str, object]:
-    """What a resumed run must agree with, lest it end in other weights."""
+    """Settings that must match for a resumed run to end in the same weights."""
     return {
         "--dataset": args.dataset,
         "the training data's checksum": checksum(dataset),

@@ -40,7 +40,7 @@ class Annotations:
         )
 
     def entry(self, row: int) -> str:
-        """What stands in front of a problem of a box, after the file and the line."""
+        """Beginning of a message about a box, after the file and the line."""
         return f"{self.entries[row]}: " if self.entries else ""
 
 

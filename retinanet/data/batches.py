@@ -32,7 +32,7 @@ class SampleIndex(int):
 
 
 class AspectRatioSource(Protocol):
-    """What the sampler asks of a data set."""
+    """The part of a data set that the sampler needs."""
 
     def __len__(self) -> int: ...
 
@@ -81,7 +81,7 @@ class AspectRatioBasedSampler(Sampler[list[int]]):
         self.epoch, self.first_batch = 0, 0
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Say which epoch the next pass is, and with which of its batches it begins."""
+        """Set the epoch of the next pass, and the batch that it begins with."""
         self.epoch, self.first_batch = epoch, first_batch
 
     def __len__(self) -> int:

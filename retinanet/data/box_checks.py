@@ -152,7 +152,7 @@ class _BoxCheck:
         return reading, f"{fitting}: {reading.advice}"
 
     def no_size(self, row: int) -> str:
-        """Of a box whose second corner is not beyond its first one."""
+        """Message about a box whose second corner is not beyond its first one."""
         x1, y1, x2, y2 = self.corners[:, row]
         found = f"x2 ({x2:g}) is not greater than x1 ({x1:g})"
         if x2 > x1:
@@ -160,7 +160,7 @@ class _BoxCheck:
         return f"{self.data.entry(row)}{found}; expected x1,y1,x2,y2; {self._advice(row)}"
 
     def beyond(self, row: int, where: str) -> str:
-        """Of a box that is not inside its image."""
+        """Message about a box that is not inside its image."""
         box = ",".join(f"{value:g}" for value in self.corners[:, row])
         width, height = self.limits[:, row]
         name = shown(self.data.names[self.owners[row]])
@@ -180,7 +180,7 @@ class _BoxCheck:
         return "correct or remove the box"
 
     def notes(self, path: str | Path) -> list[str]:
-        """What a user should know of boxes that are clipped."""
+        """Notes on boxes that are clipped."""
         notes = []
         if self.likely:
             notes.append(

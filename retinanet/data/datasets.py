@@ -35,7 +35,7 @@ Transform = Callable[[Sample], Sample]
 
 
 class _ImageDataset(Dataset[Sample]):
-    """What all data sets share; their constructors fill in the attributes."""
+    """Base of all data sets; their constructors fill in the attributes."""
 
     skip_unreadable = False  # give a sample that says what is wrong, instead of raising an error
     image_names: list[str]  # as the file names them
@@ -106,7 +106,7 @@ class _ImageDataset(Dataset[Sample]):
         return width / height
 
     def image_path(self, image_index: int) -> Path:
-        """Where the image lies."""
+        """Path of an image."""
         return self._paths[image_index]
 
     def image_size(self, image_index: int) -> Size:
@@ -137,7 +137,7 @@ class _ImageDataset(Dataset[Sample]):
             self.keep(readable)
 
     def _where(self, image_index: int) -> str:
-        """What stands in front of an error about an image."""
+        """Beginning of an error message about an image."""
         return ""
 
 

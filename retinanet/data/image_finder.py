@@ -38,7 +38,7 @@ def find_root(
 
 
 def _missing(root: Path, names: Sequence[str]) -> list[int]:
-    """Which names do not exist: each folder is listed once, which is cheaper than a stat each."""
+    """Names that do not exist: each folder is listed once, which is cheaper than a stat each."""
     by_folder: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for k, name in enumerate(names):
         folder, base = os.path.split(os.path.join(root, name))

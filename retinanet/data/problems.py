@@ -22,7 +22,7 @@ _short.maxstring = 80
 
 
 class Problems:
-    """What is wrong with one file, collected and raised as one error; and what was put right.
+    """Problems of one file, collected and raised as one error; and the count of its repairs.
 
     Args:
         path: the file, named in front of each problem; or the folder, whose texts name its files.

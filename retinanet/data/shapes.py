@@ -80,7 +80,7 @@ Box = tuple[int, int, int, int]  # xyxy, whole pixels; x2 and y2 lie behind the 
 
 @dataclass(frozen=True)
 class SampleData:
-    """Where the data set lies: what training on it is called with, as CSV or as COCO."""
+    """Files of the data set, to be named to a training as CSV or as COCO."""
 
     csv_train: Path
     csv_val: Path
@@ -300,7 +300,7 @@ def shape_coverage(name: str, diameter: int, tilt: float) -> NDArray[np.float64]
 def find_room(
     rng: np.random.Generator, canvas: Sequence[int], size: Sequence[int], boxes: list[Box]
 ) -> Box | None:
-    """Where a box of `size` (h, w) may lie on a canvas (H, W) that holds `boxes`, if anywhere."""
+    """Place for a box of `size` (h, w) on a canvas (H, W) that holds `boxes`, if there is one."""
     for _ in range(PLACEMENT_TRIES):
         y, x = (int(rng.integers(canvas[axis] - size[axis], endpoint=True)) for axis in (0, 1))
         box = (x, y, x + size[1], y + size[0])

@@ -17,7 +17,7 @@ from retinanet.data.images import padded_size, resized_size
 
 
 def evaluation_transform(min_side: int, max_side: int) -> Compose:
-    """What evaluation and prediction do to an image."""
+    """Transform of evaluation and prediction: resized and normalised."""
     return Compose([Resizer(min_side, max_side), Normalizer()])
 
 

@@ -1,1 +1,1 @@
-"""What a data set is like for this network, before training on it."""
+"""Look at a data set with the eyes of this network, before training; it trains nothing."""

@@ -1,4 +1,4 @@
-"""Which boxes the anchors reach, and which image or anchor sizes would reach more of them."""
+"""Coverage of boxes by anchors, and image or anchor sizes that would cover more of them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -77,7 +77,7 @@ def all_boxes(dataset: Data) -> Boxes:
 
 
 def resized(boxes: Boxes, min_side: int, max_side: int) -> tuple[Floats, Ints]:
-    """What training makes of boxes: [M, 4] pixels of the input, [M, 2] its height and width."""
+    """Boxes as training sees them: [M, 4] pixels of the input, [M, 2] its height and width."""
     known, which = np.unique(boxes.sizes, axis=0, return_inverse=True)
     sizes = [resized_size(height, width, min_side, max_side)[0] for height, width in known.tolist()]
     ratios = np.array(sizes, float).reshape(-1, 2) / known
@@ -90,7 +90,7 @@ def resized(boxes: Boxes, min_side: int, max_side: int) -> tuple[Floats, Ints]:
 
 
 def best_ious(corners: Floats, inputs: Ints, config: ModelConfig) -> Floats:
-    """How well the best anchor fits each box, without making all anchors.
+    """IoU of each box with its best anchor, without making all anchors.
 
     The overlap with an anchor is that along x times that along y, and each is greatest at the point
     of the grid next to the middle of the box: of each shape only that one anchor matters.

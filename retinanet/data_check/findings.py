@@ -1,4 +1,4 @@
-"""What is wrong with the data sets of a run, image by image and across them."""
+"""Faults of the data sets of a run, image by image and across them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class Findings:
 
     @property
     def problems(self) -> int:
-        """How many there are.
+        """Number of faults.
 
         Images of one data set that merely look alike are none, nor are classes that only the
         training data has.

@@ -1,4 +1,4 @@
-"""What was found in a data set, as pictures."""
+"""Findings about a data set, as pictures."""
 
 import io
 

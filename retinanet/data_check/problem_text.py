@@ -64,7 +64,7 @@ def problem_text(found: Findings, *, decoded: bool, compared: bool) -> str:
 
 
 def _listed(kind: str, cases: Sequence[str]) -> str:
-    """How many cases there are of a kind, and the first of them; nothing where there are none."""
+    """Number of cases of a kind, and the first of them; nothing where there are none."""
     if not cases:
         return ""
     several = len(cases) > 1

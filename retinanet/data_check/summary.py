@@ -1,4 +1,4 @@
-"""What a data set holds: images, classes, sizes of boxes."""
+"""Summary of a data set: images, classes, sizes of boxes."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ from retinanet.runtime.files import path_below
 
 @dataclass(frozen=True)
 class ClassFacts:
-    """What a data set holds of one class."""
+    """Summary of one class."""
 
     name: str
     boxes: int
@@ -30,13 +30,13 @@ class ClassFacts:
 
     @property
     def unreached(self) -> int:
-        """How many boxes no anchor reaches."""
+        """Number of boxes that no anchor reaches."""
         return len(self.missed.labels)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a data set holds."""
+    """Summary of a data set."""
 
     images: int
     empty: int  # images without boxes
@@ -52,7 +52,7 @@ class Facts:
 
     @property
     def unreached(self) -> int:
-        """How many boxes no anchor reaches."""
+        """Number of boxes that no anchor reaches."""
         return sum(row.unreached for row in self.classes)
 
 
@@ -93,7 +93,7 @@ def size_bins(facts: Facts) -> list[tuple[float, float, int, int]]:
 
 
 def missed_images(dataset: Data, row: ClassFacts) -> dict[str, int]:
-    """How many boxes of a class no anchor reaches in each image, the worst one first."""
+    """Number of boxes of a class that no anchor reaches in each image, the worst one first."""
     images, counts = np.unique(row.missed.images, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     paths = [dataset.image_path(index) for index in images[order].tolist()]

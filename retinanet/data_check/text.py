@@ -1,4 +1,4 @@
-"""What was found in a data set, as text."""
+"""Findings about a data set, as text."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ NAMED = 3  # classes that the digest names
 
 
 def digest(dataset: Data, min_side: int, max_side: int, config: ModelConfig) -> str:
-    """What training at these sizes makes of the boxes, and a warning in lines of its own.
+    """Sizes of the boxes as training sees them, and a warning in lines of its own.
 
     The warning stands where no anchor reaches more than `MANY` of the boxes of a class: a rare
     class may hardly train where nearly all boxes do.
@@ -60,7 +60,7 @@ def digest(dataset: Data, min_side: int, max_side: int, config: ModelConfig) -> 
 
 
 def advice(side: Side | None) -> str:
-    """How boxes that no anchor reaches would get one."""
+    """Advice for boxes that no anchor reaches."""
     if not side or side.share < 0.5:
         return "no size gives most of them one: try other --anchor_sizes or --anchor_ratios"
     small, large, share = side

@@ -47,7 +47,7 @@ class Evaluation(NamedTuple):
 
     @property
     def note(self) -> str:
-        """How many images were left out, as a line above the scores; empty where none was."""
+        """Line on the images that were left out, above the scores; empty where none was."""
         if not self.left_out:
             return ""
         total = self.left_out + len(self.dataset)

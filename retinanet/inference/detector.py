@@ -28,7 +28,7 @@ ImageInput = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What was found in one image, best first; its length is their number D."""
+    """Detections of one image, best first; its length is their number D."""
 
     boxes: NDArray[np.float32]
     """[D, 4] xyxy, pixels of the image, clipped to it."""
@@ -213,7 +213,7 @@ class Detector:
         )
 
     def _sample(self, numbered: tuple[int, ImageInput]) -> Sample:
-        """What the network is given of an image, or its pixels where it is cut first.
+        """Sample that the network is given of an image, or its pixels where it is cut first.
 
         Raises:
             DataError: it cannot be read, or is of no kind that the detector takes.
@@ -251,7 +251,7 @@ def _rgb_pixels(picture: object) -> NDArray[np.uint8] | None:
 
 
 def _described(picture: object) -> str:
-    """What an image in memory was given as."""
+    """Kind of an image in memory, for a message."""
     kind = type(picture)
     text = f"{kind.__module__}.{kind.__name__}"
     if isinstance(picture, Image.Image):

@@ -29,7 +29,7 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Tiling:
-    """How pictures are cut: into tiles, and one view of the whole.
+    """Cut of a picture into tiles, and one view of the whole.
 
     Every object that is not larger than the overlap lies whole in some tile; the whole view is for
     larger ones.
@@ -60,13 +60,13 @@ class Tiling:
         return [whole, *tiles]
 
     def _starts(self, length: int) -> list[int]:
-        """Where tiles begin along a side: evenly, the last one at its end."""
+        """Beginnings of the tiles along a side: evenly, the last one at its end."""
         step = self.side - self.shared
         gaps = max(0, -(-(length - self.side) // step))
         return [k * (length - self.side) // max(gaps, 1) for k in range(gaps + 1)]
 
     def view(self, sample: Sample, window: Window) -> Sample:
-        """What the network is given of a window of a decoded picture."""
+        """Sample of a window of a decoded picture."""
         left, top, right, bottom = window
         pixels = sample["img"][top:bottom, left:right]
         return self.transform({"img": pixels, "annot": torch.zeros(0, 5)})

@@ -22,7 +22,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class Runtime:
-    """What is the same for the whole run."""
+    """Device, precision and rank, fixed for the run."""
 
     device: torch.device
     autocast: torch.dtype | None
@@ -148,7 +148,7 @@ def shares_batches(runtime: Runtime) -> bool:
 
 
 def describe(runtime: Runtime) -> str:
-    """Where and how precisely a run computes, and how it could be faster."""
+    """Device and precision of a run, and a hint where it could be faster."""
     text = f"{runtime.device}, {runtime.precision}"
     if runtime.world_size > 1:
         text += f", {runtime.world_size} processes"

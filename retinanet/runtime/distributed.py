@@ -36,7 +36,7 @@ def join_process_group(device: torch.device) -> None:
 
 
 class GlobalBatch(NamedTuple):
-    """What all processes together take in one step."""
+    """The batch of all processes together in one step."""
 
     height: int
     """Of the largest image, pixels."""
@@ -53,7 +53,7 @@ def is_main_process() -> bool:
 
 
 def run_id() -> str | None:
-    """What torchrun calls this run and all its restarts; None without torchrun."""
+    """Id that torchrun gives this run and all its restarts; None without torchrun."""
     return os.environ.get("TORCHELASTIC_RUN_ID")
 
 
@@ -96,7 +96,7 @@ def all_reduce_sum(values: Tensor) -> Tensor:
 
 
 def gather(part: Any) -> list[Any]:
-    """What every process gives, in order of rank; `[part]` where there is only one."""
+    """Gather the parts of all processes, in order of rank; `[part]` where there is only one."""
     if not dist.is_initialized():
         return [part]
     parts = [None] * dist.get_world_size()

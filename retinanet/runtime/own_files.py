@@ -1,4 +1,4 @@
-"""Which files this program wrote: no other file is ever replaced or removed.
+"""Files that this program wrote: no other file is ever replaced or removed.
 
 A file's content says so, not a list that lies beside it: a folder may be copied, and a run killed
 between any two writes. A file is the program's own if it begins as `_BEGINNINGS` says for its

@@ -92,7 +92,7 @@ def open_data(args: argparse.Namespace) -> dict[str, Data]:
 
 
 def as_json(dataset: Data, facts: Facts, sides: Sequence[Side | None]) -> dict[str, Any]:
-    """What was found in one of the data sets, as plain values."""
+    """Findings about one of the data sets, as plain values."""
     classes = [
         {
             "name": row.name,
@@ -174,7 +174,7 @@ def check(data: Mapping[str, Data], args: argparse.Namespace) -> Checked:
 
 
 def tell(checked: Checked, args: argparse.Namespace) -> None:
-    """Say everything as text."""
+    """Print everything as text."""
     first, train, found = checked.first
     for part, dataset in checked.data.items():
         tell_notes(f"{part.capitalize()} data", dataset)

@@ -132,7 +132,7 @@ def read_photographs(paths: Sequence[str] | None) -> list[NDArray[np.uint8]]:
 def metadata(
     args: argparse.Namespace, checkpoint: Checkpoint, limits: DetectionLimits
 ) -> dict[str, str]:
-    """What the file says of itself: texts for people, and JSON."""
+    """Metadata of the file: texts for people, and JSON."""
     facts = {
         "class_names": checkpoint.names,
         "min_side": checkpoint.min_side,

@@ -1,4 +1,4 @@
-"""How far an ONNX file is from PyTorch."""
+"""Comparison of an ONNX file with PyTorch."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def cases(
 
 
 def expected(model: RetinaNet, samples: Sequence[Sample], limits: DetectionLimits) -> Case:
-    """What the model says of resized samples of one size."""
+    """Outputs of the model for resized samples of one size."""
     size = H, W = samples[0]["size"]
     pixels = torch.stack([sample["img"][:H, :W] for sample in samples])
     normalise = Normalizer()
@@ -76,7 +76,7 @@ def expected(model: RetinaNet, samples: Sequence[Sample], limits: DetectionLimit
 
 @dataclass
 class Agreement:
-    """How far a file is from PyTorch, over all cases."""
+    """Largest differences between a file and PyTorch, over all cases."""
 
     batches: int = 0
     anchors: int = 0
@@ -128,7 +128,7 @@ def largest_difference(found: Tensor, wanted: Tensor) -> float:
 
 
 def count_unlike(detections: Detections, others: Detections) -> int:
-    """How many detections have none of their label, score and place among others."""
+    """Number of detections without one of their label, score and place among others."""
     label = detections.labels[:, None] == others.labels
     score = (detections.scores[:, None] - others.scores).abs() <= SCORE_TOLERANCE
     place = (detections.boxes[:, None] - others.boxes).abs().amax(dim=2) <= BOX_TOLERANCE

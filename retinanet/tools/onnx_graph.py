@@ -58,7 +58,7 @@ class PictureNetwork(nn.Module):
         self.register_buffer("shift", -mean / std, persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """What the network says of every anchor of images [B, H, W, 3] uint8 RGB.
+        """Class probabilities and boxes of every anchor of images [B, H, W, 3] uint8 RGB.
 
         Returns:
             Scores [B, N, K] and boxes [B, N, 4], clipped to the images.
@@ -196,7 +196,7 @@ def name_sizes(values: Sequence[Any], names: str) -> None:
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """What torch's exporter does not know or gets wrong, as ONNX operators."""
+    """Operators that torch's exporter does not know or gets wrong, in ONNX."""
     from onnxscript import opset18
 
     op: Any = opset18

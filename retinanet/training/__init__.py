@@ -1,1 +1,1 @@
-"""What changes while a model learns, and the folder and the log of a run."""
+"""Steps, schedule and state of a training, and the folder and log of a run; it reads no flags."""

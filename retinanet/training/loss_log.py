@@ -37,7 +37,7 @@ class LossLog:
 
     @property
     def mean(self) -> float:
-        """Of the epoch's losses so far, of the steps that counted."""
+        """Mean loss of the epoch so far, without skipped steps."""
         return self.total / max(1, self.count)
 
     def add(self, epoch: int, step: int, lr: float, losses: Tensor, images: Sequence[int]) -> None:

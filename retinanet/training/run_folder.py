@@ -80,12 +80,12 @@ class RunFolder:
 
     @property
     def state_file(self) -> Path:
-        """Where the state is."""
+        """Path of the state."""
         return self.path / STATE_FILE
 
     @property
     def best_file(self) -> Path:
-        """Where the checkpoint with the best score is."""
+        """Path of the checkpoint with the best score."""
         return self.path / f"{self.dataset}_retinanet_best.pt"
 
     def open(self, resume: bool | str | None, *, overwrite: bool) -> SavedState | None:
@@ -256,7 +256,7 @@ class RunFolder:
 
 
 def _run_id_in(config: Path) -> str | None:
-    """What torchrun called the run that wrote a config.json; None if it was started without."""
+    """Id that torchrun gave the run that wrote a config.json; None if it was started without."""
     try:
         content = json.loads(config.read_bytes())
         return str(content["run_id"])

@@ -1,4 +1,4 @@
-"""What a run records: the live line, metrics.jsonl, TensorBoard."""
+"""Records of a run: the live line, metrics.jsonl, TensorBoard."""
 
 import json
 import math
@@ -31,7 +31,7 @@ BAR = "{desc} {percentage:3.0f}% {bar} {n_fmt}/{total_fmt} [{elapsed}<{remaining
 
 
 class Pace:
-    """How fast an epoch goes, and how much of it is spent waiting for data.
+    """Speed of an epoch, and the share of it that is spent waiting for data.
 
     The clock starts with the first batch: the start of the loader's processes does not count.
     """
@@ -60,7 +60,7 @@ class Pace:
 
     @property
     def images_per_second(self) -> float:
-        """Of all processes together."""
+        """Images a second, of all processes together."""
         return self.images / max(1e-9, self.seconds)
 
     @property
@@ -69,7 +69,7 @@ class Pace:
         return self._waited / max(1e-9, self.seconds)
 
     def left(self, steps: int) -> str:
-        """How long so many more steps will take, as h:mm:ss."""
+        """Time that so many more steps will take, as h:mm:ss."""
         return str(timedelta(seconds=round(steps * self.seconds / max(1, self.steps))))
 
 
@@ -87,7 +87,7 @@ def tensorboard_writer() -> Callable[..., Any]:
 
 
 class RunLog:
-    """Where a run's numbers go: the console, metrics.jsonl, TensorBoard.
+    """Log of a run's numbers: to the console, metrics.jsonl, TensorBoard.
 
     On a terminal an epoch is one live line; elsewhere every logged step is a line of its own.
 
@@ -170,7 +170,7 @@ class RunLog:
         running: float,
         norm: float,
     ) -> None:
-        """Tell a step's numbers, if it is its turn."""
+        """Log a step, every `log_every` steps."""
         if step % self.log_every:
             return
         memory = peak_memory(self.device)
@@ -206,7 +206,7 @@ class RunLog:
         metrics: Mapping[str, float],
         per_class: Mapping[str, float],
     ) -> None:
-        """Tell what an epoch came to.
+        """Log an epoch's loss and scores.
 
         Args:
             epoch: which.

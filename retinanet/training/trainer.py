@@ -247,7 +247,7 @@ class Training:
         return torch.cat((losses, norm.detach().reshape(1)))
 
     def _note_unreadable(self, batch: Batch) -> None:
-        """Say each image that was skipped once, from any process, and give up when many are."""
+        """Print each image that was skipped once, from any process, and give up when many are."""
         for message in batch.get("unreadable", ()):
             if message in self._unreadable:
                 continue

@@ -76,7 +76,7 @@ def read_deep_png(path: str | Path) -> Image.Image:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How Pillow will unpack the pixels of an open file."""
+    """Raw mode in which Pillow will unpack the pixels of an open file."""
     return str(image.tile[0][3])  # type: ignore[attr-defined]
 
 

@@ -58,7 +58,7 @@ def read_classes(path: str | Path, problems: Problems | None = None) -> dict[str
 
 
 def _class_problem(fields: list[str] | None, seen: set[str]) -> str:
-    """What is wrong with a line of a class file; empty where nothing is."""
+    """Message about a wrong line of a class file; empty for a right one."""
     if fields is None:
         return "a quote that is not closed; expected name,id; close it"
     if len(fields) != 2:

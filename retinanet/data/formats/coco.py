@@ -129,7 +129,7 @@ def _keep_right_entries(content: dict[str, Any], problems: Problems) -> None:
 
 
 def _ids(entries: list[Any]) -> set[Any] | None:
-    """What may be referred to; None where an entry does not say what it is called."""
+    """Ids that may be referred to; None where an entry has none."""
     found = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
     return set(found) if all(isinstance(value, int | str) for value in found) else None
 

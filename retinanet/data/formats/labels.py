@@ -1,4 +1,4 @@
-"""What every format gives of one set of labelled images, and how sets and images are found."""
+"""The labels of one set of images in any format, and the search for sets and images."""
 
 import os
 import re

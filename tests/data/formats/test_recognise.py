@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from retinanet.data.datasets import LabelledImages
-from retinanet.data.labelled import recognise
+from retinanet.data.formats.recognise import recognise
 from retinanet.data.transforms import evaluation_transform
 from retinanet.errors import DataError
 from tests.data.formats.exports import labelme_json, picture, text, voc_xml, yolo_line
