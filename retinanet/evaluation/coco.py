@@ -1,18 +1,31 @@
 """COCO's twelve numbers and the AP of every class, for COCO and CSV data alike.
 
-All calls of pycocotools are in `_run`, `_evaluator` and `_index`.
+All calls of pycocotools are in `_run`, `_evaluator` and `_index`; what it knows of each match is
+read in `_class_matches`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from io import StringIO
 from typing import Any
 
+import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from retinanet.data.datasets import CocoDataset, Data
+from retinanet.evaluation.intervals import (
+    ClassMatches,
+    Interval,
+    coco_area,
+    interval,
+    mean_over_classes,
+    resampled_ap,
+    resampling_weights,
+)
+from retinanet.evaluation.precision_recall import Floats
 from retinanet.inference.results import Records, coco_results
 from retinanet.postprocess import Detections
 
@@ -36,11 +49,13 @@ _NUMBERS = {
 
 
 STATS = tuple(_NUMBERS)
+THRESHOLDS = 10  # of IoU: 0.50, 0.55 ... 0.95
+ANY_AREA = (0, 1e10)  # pixels, as pycocotools bounds it
 
 
 @dataclass(frozen=True)
 class CocoScores:
-    """COCO's twelve numbers, and the AP of every class."""
+    """COCO's twelve numbers, the AP of every class, and how sure they are."""
 
     stats: dict[str, float]
     """The twelve numbers by name (`STATS`); -1 where nothing is annotated, as in pycocotools."""
@@ -48,6 +63,39 @@ class CocoScores:
     """AP by class name, of the classes that have ground truth."""
     absent: tuple[str, ...]
     """Names of the classes without ground truth."""
+    num_images: int
+    matches: dict[str, ClassMatches] = field(repr=False, compare=False)
+    """By name, of the classes that have ground truth; objects of any size, IoU 0.50:0.95."""
+
+    @cached_property
+    def resamples(self) -> dict[str, Floats]:
+        """[T, R] AP of every class at the T IoU thresholds in R resamples of the images."""
+        weights = resampling_weights(self.num_images)
+        return {name: resampled_ap(row, weights, coco_area) for name, row in self.matches.items()}
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """95 % intervals of AP and AP50; none without ground truth."""
+        over_all = [values.mean(axis=0) for values in self.resamples.values()]
+        at_half = [values[0] for values in self.resamples.values()]
+        found = {"AP": interval(mean_over_classes(over_all))} if over_all else {}
+        found |= {"AP50": interval(mean_over_classes(at_half))} if at_half else {}
+        return {name: value for name, value in found.items() if value}
+
+    @cached_property
+    def class_intervals(self) -> dict[str, Interval]:
+        """95 % intervals of the AP of the classes that have ground truth."""
+        found = {name: interval(values.mean(axis=0)) for name, values in self.resamples.items()}
+        return {name: value for name, value in found.items() if value}
+
+    @property
+    def certainty(self) -> str:
+        """AP and AP50 with their intervals, in one line; empty without ground truth."""
+        parts = [
+            f"{name} {self.stats[name]:.3f} ({low:.3f} to {high:.3f})"
+            for name, (low, high) in self.intervals.items()
+        ]
+        return f"95 % intervals of {self.num_images} images: {', '.join(parts)}" if parts else ""
 
     @property
     def summary(self) -> str:
@@ -82,6 +130,52 @@ def score_coco(dataset: Data, detections: Sequence[Detections]) -> CocoScores:
         stats=dict(zip(STATS, map(float, evaluation.stats[:12]), strict=True)),
         per_class=per_class,
         absent=tuple(name for name in dataset.class_names if name not in per_class),
+        num_images=len(dataset),
+        matches=_class_matches(evaluation, dataset, per_class),
+    )
+
+
+def _class_matches(
+    evaluation: Any, dataset: Data, names: Container[str]
+) -> dict[str, ClassMatches]:
+    """The evaluation's matches of objects of any size, class by class."""
+    order = sorted(range(len(dataset)), key=lambda index: _id_key(dataset.image_id(index)))
+    by_class: dict[int, list[Mapping[str, Any]]] = {}
+    for entry in evaluation.evalImgs:
+        if entry is not None and tuple(entry["aRng"]) == ANY_AREA:
+            by_class.setdefault(int(entry["category_id"]) - 1, []).append(entry)
+    return {
+        name: _joined(by_class[label], order)
+        for label, name in enumerate(dataset.class_names)
+        if name in names
+    }
+
+
+def _joined(entries: Sequence[Mapping[str, Any]], order: Sequence[int]) -> ClassMatches:
+    """The matches of a class on all images, as one table.
+
+    Args:
+        entries: of pycocotools, an image each; images are numbered from 1 in the order of their
+            ids.
+        order: index in the data set of each image, in that order.
+    """
+    entries = sorted(entries, key=lambda entry: int(entry["image_id"]))
+    images = [order[int(entry["image_id"]) - 1] for entry in entries]
+    annotations = np.zeros(len(order), dtype=np.int64)
+    for image, entry in zip(images, entries, strict=True):
+        annotations[image] = np.count_nonzero(~np.asarray(entry["gtIgnore"], dtype=bool))
+    lengths = [len(entry["dtScores"]) for entry in entries]
+    scores = np.concatenate([np.asarray(entry["dtScores"], dtype=float) for entry in entries])
+    best_first = np.argsort(-scores, kind="stable")
+    matched, ignored = (
+        np.concatenate(
+            [np.reshape(np.asarray(entry[key], dtype=bool), (THRESHOLDS, -1)) for entry in entries],
+            axis=1,
+        )[:, best_first]
+        for key in ("dtMatches", "dtIgnore")
+    )
+    return ClassMatches(
+        np.repeat(images, lengths)[best_first], matched & ~ignored, ~ignored, annotations
     )
 
 
@@ -114,22 +208,20 @@ def coco_ground_truth(dataset: Data) -> dict[str, Records]:
 def _run(truth: dict[str, Records], results: Records) -> Any:
     """Compare results with ground truth, without printing anything."""
     with redirect_stdout(StringIO()):
-        evaluation = _evaluator()(
-            _index(truth, truth["annotations"]), _index(truth, results), iouType="bbox"
-        )
+        evaluation = _evaluator(_index(truth, truth["annotations"]), _index(truth, results))
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     return evaluation
 
 
-def _evaluator() -> Callable[..., Any]:
-    """Pycocotools' evaluation, or where it is installed faster-coco-eval's: the same, in C++."""
+def _evaluator(truth: COCO, results: COCO) -> Any:
+    """Evaluation by pycocotools, or where it is installed by hotcoco: the same numbers, faster."""
     try:
-        from faster_coco_eval import COCOeval_faster
+        import hotcoco
     except ImportError:
-        return COCOeval
-    return COCOeval_faster
+        return COCOeval(truth, results, iouType="bbox")
+    return hotcoco.COCOeval(hotcoco.COCO(truth.dataset), hotcoco.COCO(results.dataset), "bbox")
 
 
 def _index(truth: dict[str, Records], records: Records) -> COCO:
@@ -144,7 +236,7 @@ def _index(truth: dict[str, Records], records: Records) -> COCO:
     coco = COCO()
     coco.dataset = {
         "images": [{"id": number} for number in images.values()],
-        "categories": [{"id": number} for number in categories.values()],
+        "categories": [{"id": number, "name": str(number)} for number in categories.values()],
         "annotations": [
             {
                 "iscrowd": 0,
@@ -163,15 +255,23 @@ def _index(truth: dict[str, Records], records: Records) -> COCO:
 
 def _numbers(entries: Records) -> dict[int | str, int]:
     """The ids of entries, ascending, and for each its place from 1."""
-    ids = sorted((entry["id"] for entry in entries), key=lambda id: (isinstance(id, str), id))
+    ids = sorted((entry["id"] for entry in entries), key=_id_key)
     return {id: place for place, id in enumerate(ids, start=1)}
+
+
+def _id_key(id: int | str) -> tuple[bool, int | str]:
+    """Order of ids, numbers before texts."""
+    return isinstance(id, str), id
 
 
 def ap_table(scores: CocoScores) -> str:
     """AP of the classes that have ground truth, one a row, and the names of the others."""
     width = max(len(name) for name in ("class", *scores.per_class))
-    lines = [f"{'class':{width}}     AP"]
-    lines += [f"{name:{width}}  {value:.3f}" for name, value in scores.per_class.items()]
+    lines = [f"{'class':{width}}     AP  95 % interval"]
+    lines += [
+        f"{name:{width}}  {value:.3f}  {scores.class_intervals.get(name, '')}"
+        for name, value in scores.per_class.items()
+    ]
     if scores.absent:
         lines.append(f"without annotations: {', '.join(scores.absent)}")
     return "\n".join(lines)

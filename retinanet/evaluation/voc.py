@@ -1,23 +1,54 @@
 """Average precision after Pascal VOC, with precision and recall of every class."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from retinanet.data.datasets import CocoDataset, Data
+from retinanet.evaluation.intervals import (
+    ClassMatches,
+    Interval,
+    interval,
+    mean_over_classes,
+    resampled_ap,
+    resampling_weights,
+    voc_area,
+)
 from retinanet.evaluation.matching import Matches, best_detections, match
 from retinanet.evaluation.precision_recall import ClassScores, Floats, class_scores
 from retinanet.postprocess import DEFAULT_LIMITS, Detections
 
 
-class VocScores(NamedTuple):
+@dataclass(frozen=True)
+class VocScores:
     """Scores of every class at one IoU threshold."""
 
     classes: tuple[ClassScores, ...]
     """By label."""
     iou_threshold: float
     score_threshold: float
+    matches: tuple[ClassMatches, ...] = field(repr=False, compare=False)
+    """By label."""
+
+    @cached_property
+    def resamples(self) -> tuple[Floats, ...]:
+        """[1, R] AP of every class in R resamples of the images, by label."""
+        num_images = len(self.matches[0].annotations) if self.matches else 0
+        weights = resampling_weights(num_images)
+        return tuple(resampled_ap(row, weights, voc_area) for row in self.matches)
+
+    @cached_property
+    def intervals(self) -> tuple[Interval | None, ...]:
+        """95 % intervals of the AP of every class, by label; None without annotations."""
+        return tuple(interval(values[0]) for values in self.resamples)
+
+    @cached_property
+    def mean_interval(self) -> Interval | None:
+        """95 % interval of the mean; None without annotations."""
+        return interval(mean_over_classes([values[0] for values in self.resamples]))
 
     @property
     def annotated(self) -> tuple[ClassScores, ...]:
@@ -69,17 +100,21 @@ def score_matches(
     hits = np.concatenate([image.found >= 0 for image in images])
     scores = np.concatenate([image.detections.scores.double().numpy() for image in images])
     labels = np.concatenate([image.detections.labels.numpy() for image in images])
+    owners = np.repeat(np.arange(len(images)), [len(image.found) for image in images])
     order = np.argsort(-scores, kind="stable")
-    hits, scores, labels = hits[order], scores[order], labels[order]
+    hits, scores, labels, owners = hits[order], scores[order], labels[order], owners[order]
     true_labels = np.concatenate([image.annotations[:, 4] for image in images])
+    true_owners = np.repeat(np.arange(len(images)), [len(image.annotations) for image in images])
 
-    classes = []
+    classes, matches = [], []
     for label in range(dataset.num_classes()):
         mine = labels == label
-        count = int((true_labels == label).sum())
+        annotations = np.bincount(true_owners[true_labels == label], minlength=len(images))
         name = dataset.label_to_name(label)
-        classes.append(class_scores(name, count, scores[mine], hits[mine]))
-    return VocScores(tuple(classes), iou_threshold, score_threshold)
+        classes.append(class_scores(name, int(annotations.sum()), scores[mine], hits[mine]))
+        true = hits[mine][None]
+        matches.append(ClassMatches(owners[mine], true, np.ones_like(true), annotations))
+    return VocScores(tuple(classes), iou_threshold, score_threshold, tuple(matches))
 
 
 def match_images(
@@ -116,10 +151,11 @@ def _crowds(dataset: Data, index: int) -> Floats:
     return regions
 
 
-def as_numbers(row: ClassScores) -> dict[str, Any]:
+def as_numbers(row: ClassScores, sure: Interval | None = None) -> dict[str, Any]:
     """Numbers of a class for a JSON file, without its curves."""
     return {
         "AP": row.average_precision,
+        "AP_interval": sure,
         "annotations": row.num_annotations,
         "precision": row.precision,
         "recall": row.recall,
@@ -130,27 +166,31 @@ def as_numbers(row: ClassScores) -> dict[str, Any]:
 def voc_table(scores: VocScores) -> str:
     """Table of the classes that have ground truth, their mean, and the names of the others."""
     width = max(len(name) for name in ("class", *(row.name for row in scores.annotated)))
-    row_format = f"{{:{width}}} {{:>7}} {{:>7}}  {{:>9}} {{:>6}}  {{:>7}} {{:>8}} {{:>9}} {{:>6}}"
-    heads = ("class", "boxes", "AP", "precision", "recall")
+    row_format = (
+        f"{{:{width}}} {{:>7}} {{:>7}} {{:>13}}  {{:>9}} {{:>6}}  {{:>7}} {{:>8}} {{:>9}} {{:>6}}"
+    )
+    heads = ("class", "boxes", "AP", "95 % interval", "precision", "recall")
     lines = [
         f"AP at IoU {scores.iou_threshold:g}; precision and recall at scores above"
         f" {scores.score_threshold:g}, then where F1 is best",
         row_format.format(*heads, "best F1", "at score", "precision", "recall"),
     ]
-    for row in scores.annotated:
+    for row, sure in zip(scores.classes, scores.intervals, strict=True):
+        if not row.num_annotations:
+            continue
         threshold, precision, recall, f1 = row.best_f1 or (None,) * 4
-        values = (
-            row.average_precision,
-            row.precision,
-            row.recall,
-            f1,
-            threshold,
-            precision,
-            recall,
+        values = (row.precision, row.recall, f1, threshold, precision, recall)
+        ap = three_digits(row.average_precision)
+        lines.append(
+            row_format.format(
+                row.name, row.num_annotations, ap, str(sure or "-"), *map(three_digits, values)
+            )
         )
-        lines.append(row_format.format(row.name, row.num_annotations, *map(three_digits, values)))
     total = sum(row.num_annotations for row in scores.annotated)
-    lines.append(f"{'mAP':{width}} {total:>7} {three_digits(scores.mean_average_precision):>7}")
+    lines.append(
+        f"{'mAP':{width}} {total:>7} {three_digits(scores.mean_average_precision):>7}"
+        f" {scores.mean_interval or '-'!s:>13}"
+    )
     if scores.absent:
         lines.append(f"without annotations: {', '.join(scores.absent)}")
     return "\n".join(lines)

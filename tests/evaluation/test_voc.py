@@ -128,7 +128,7 @@ def test_zero_detections():
         assert row.best_f1 is None
     assert scores.mean_average_precision == 0
     assert voc_table(scores).splitlines()[2].split() == [
-        *("cat", "3", "0.000", "-", "0.000", "-", "-", "-", "-")
+        *("cat", "3", "0.000", "-", "-", "0.000", "-", "-", "-", "-")
     ]
 
 
@@ -138,7 +138,7 @@ def test_no_annotations_at_all():
     assert scores.absent == ("cat", "dog")
     assert [row.average_precision for row in scores.classes] == [0, 0]
     assert voc_table(scores).splitlines()[2:] == [
-        "mAP         0       -",
+        "mAP         0       -             -",
         "without annotations: cat, dog",
     ]
 
@@ -156,10 +156,10 @@ def test_table():
     scores = score_voc(Annotated(TRUTH, ("cat", "dog", "emu")), [detections(FOUND)])
     assert voc_table(scores).splitlines() == [
         "AP at IoU 0.5; precision and recall at scores above 0.05, then where F1 is best",
-        "class   boxes      AP  precision recall  best F1 at score precision recall",
-        "cat         3   0.556      0.400  0.667    0.667    0.700     0.667  0.667",
-        "dog         1   1.000      1.000  1.000    1.000    0.500     1.000  1.000",
-        "mAP         4   0.778",
+        "class   boxes      AP 95 % interval  precision recall  best F1 at score precision recall",
+        "cat         3   0.556             -      0.400  0.667    0.667    0.700     0.667  0.667",
+        "dog         1   1.000             -      1.000  1.000    1.000    0.500     1.000  1.000",
+        "mAP         4   0.778             -",
         "without annotations: emu",
     ]
 
@@ -170,6 +170,7 @@ def test_numbers_for_json():
     ).classes
     assert json.loads(json.dumps(as_numbers(cat))) == {
         "AP": 1,
+        "AP_interval": None,
         "annotations": 1,
         "precision": 1,
         "recall": 1,
@@ -177,6 +178,7 @@ def test_numbers_for_json():
     }
     assert as_numbers(dog) == {
         "AP": 0,
+        "AP_interval": None,
         "annotations": 0,
         "precision": None,
         "recall": None,
