@@ -99,13 +99,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         score_threshold=args.score_threshold,
         max_detections=None if args.tile else args.max_detections,
     )
-    say(f"{scores.note}{scores.coco.summary}\n{ap_table(scores.coco)}")
+    summary = f"{scores.note}{scores.coco.summary}\n{scores.coco.certainty}"
+    say(f"{summary}\n{ap_table(scores.coco)}")
     metrics: dict[str, object] = {"precision": runtime.precision, **scores.coco.stats}
     metrics["AP_per_class"] = scores.coco.per_class
+    metrics |= {f"{name}_interval": ends for name, ends in scores.coco.intervals.items()}
+    metrics["AP_interval_per_class"] = scores.coco.class_intervals
     if scores.voc:
         say(voc_table(scores.voc))
-        rows = {row.name: as_numbers(row) for row in scores.voc.annotated}
+        rows = {row.name: as_numbers(row, sure) for row, sure in scores.voc.annotated_intervals}
         metrics |= {"mAP_VOC": scores.voc.mean_average_precision, "VOC_per_class": rows}
+        metrics["mAP_VOC_interval"] = scores.voc.mean_interval
     metrics |= {"images": len(scores.dataset), "images_left_out": scores.left_out}
 
     if args.output_dir:

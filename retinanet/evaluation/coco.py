@@ -90,12 +90,13 @@ class CocoScores:
 
     @property
     def certainty(self) -> str:
-        """AP and AP50 with their intervals, in one line; empty without ground truth."""
-        parts = [
-            f"{name} {self.stats[name]:.3f} ({low:.3f} to {high:.3f})"
-            for name, (low, high) in self.intervals.items()
-        ]
-        return f"95 % intervals of {self.num_images} images: {', '.join(parts)}" if parts else ""
+        """AP and AP50 with their 95 % intervals and the number of images, in one line."""
+        parts = []
+        for name in ("AP", "AP50"):
+            found = self.intervals.get(name)
+            interval = f" (95 %: {found.low:.3f} to {found.high:.3f})" if found else ""
+            parts.append(f"{name} {self.stats[name]:.3f}{interval}")
+        return f"{', '.join(parts)} of {self.num_images} images"
 
     @property
     def summary(self) -> str:

@@ -35,10 +35,22 @@ class Evaluation(NamedTuple):
 
     @property
     def numbers(self) -> dict[str, float]:
-        """COCO's twelve numbers; for CSV data also mAP, 0 where nothing is annotated."""
-        if self.voc is None:
-            return self.coco.stats
-        return self.coco.stats | {"mAP": self.voc.mean_average_precision or 0.0}
+        """COCO's twelve numbers; for CSV data also mAP, 0 where nothing is annotated.
+
+        AP, AP50 and mAP have the ends of their 95 % intervals beside them: AP_low, AP_high ...
+        """
+        numbers = self.coco.stats
+        intervals = dict(self.coco.intervals)
+        if self.voc is not None:
+            numbers = numbers | {"mAP": self.voc.mean_average_precision or 0.0}
+            if self.voc.mean_interval:
+                intervals["mAP"] = self.voc.mean_interval
+        ends = {
+            f"{name}_{end}": value
+            for name, interval in intervals.items()
+            for end, value in interval._asdict().items()
+        }
+        return numbers | ends
 
     @property
     def score(self) -> float:
@@ -60,10 +72,8 @@ class Evaluation(NamedTuple):
             precision: of the convolutions, for the table.
         """
         if self.voc is None:
-            return f"{self.note}{self.coco.summary}"
-        stats = self.coco.stats
-        numbers = f"COCO's AP {stats['AP']:.3f}, AP50 {stats['AP50']:.3f} ({precision})"
-        return f"{self.note}{voc_table(self.voc)}\n{numbers}"
+            return f"{self.note}{self.coco.summary}\n{self.coco.certainty}"
+        return f"{self.note}{voc_table(self.voc)}\nCOCO's {self.coco.certainty} ({precision})"
 
 
 class Evaluator:

@@ -56,6 +56,12 @@ class VocScores:
         return tuple(scores for scores in self.classes if scores.num_annotations)
 
     @property
+    def annotated_intervals(self) -> list[tuple[ClassScores, Interval | None]]:
+        """The classes that have ground truth, each with the interval of its AP."""
+        pairs = zip(self.classes, self.intervals, strict=True)
+        return [(scores, sure) for scores, sure in pairs if scores.num_annotations]
+
+    @property
     def absent(self) -> tuple[str, ...]:
         """Names of the classes without ground truth."""
         return tuple(scores.name for scores in self.classes if not scores.num_annotations)
@@ -175,9 +181,7 @@ def voc_table(scores: VocScores) -> str:
         f" {scores.score_threshold:g}, then where F1 is best",
         row_format.format(*heads, "best F1", "at score", "precision", "recall"),
     ]
-    for row, sure in zip(scores.classes, scores.intervals, strict=True):
-        if not row.num_annotations:
-            continue
+    for row, sure in scores.annotated_intervals:
         threshold, precision, recall, f1 = row.best_f1 or (None,) * 4
         values = (row.precision, row.recall, f1, threshold, precision, recall)
         ap = three_digits(row.average_precision)

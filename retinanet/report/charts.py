@@ -127,6 +127,8 @@ class Line(NamedTuple):
     """[T] values."""
     color: str
     width: float = 1.3
+    band: tuple[Floats, Floats] | None = None
+    """[T] lower and upper ends of an interval, drawn behind the line."""
 
 
 def losses_chart(history: Records) -> Chart | None:
@@ -152,10 +154,10 @@ def losses_chart(history: Records) -> Chart | None:
 
 def scores_chart(history: Records) -> Chart | None:
     """The average precisions after each epoch; None where none was evaluated."""
-    main = Line("mAP", *metric_curve(history, "mAP"), INK)
+    main = _score_line("mAP", "mAP", history, INK)
     if not len(main.x):  # which COCO data have not
-        main = Line("COCO AP50", *metric_curve(history, "AP50"), INK)
-    coco = Line("COCO AP", *metric_curve(history, "AP"), line_color(1))
+        main = _score_line("COCO AP50", "AP50", history, INK)
+    coco = _score_line("COCO AP", "AP", history, line_color(1))
     lines = [line for line in (main, coco) if len(line.x)]
     if not lines:
         return None
@@ -163,6 +165,13 @@ def scores_chart(history: Records) -> Chart | None:
     best = int(y.argmax())
     mark = (x[best], y[best], f"{name} {y[best]:.3f} after epoch {x[best]:.0f}")
     return line_chart(lines, xlabel="epoch", ylabel="average precision", mark=mark)
+
+
+def _score_line(name: str, metric: str, history: Records, color: str) -> Line:
+    """A metric over the epochs, with its 95 % interval where every epoch has one."""
+    line = Line(name, *metric_curve(history, metric), color)
+    low, high = (metric_curve(history, f"{metric}_{end}")[1] for end in ("low", "high"))
+    return line._replace(band=(low, high)) if len(low) == len(high) == len(line.x) else line
 
 
 def precision_recall_chart(classes: Sequence[ClassScores], mean_average_precision: float) -> Chart:
@@ -246,7 +255,9 @@ def line_chart(
 
     def draw(figure: "Figure") -> None:
         axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
-        for depth, (name, x, y, color, width) in enumerate(lines):
+        for depth, (name, x, y, color, width, band) in enumerate(lines):
+            if band:
+                axes.fill_between(x, *band, color=color, alpha=0.15, linewidth=0)
             axes.plot(
                 x,
                 y,

@@ -56,6 +56,8 @@ tr > :first-child { position: sticky; left: 0; padding-left: 0; background: var(
   text-align: left; white-space: normal; overflow-wrap: break-word; color: var(--ink);
   max-width: min(42vw, 320px); }
 thead tr > :first-child { color: var(--soft); }
+small { font-size: 12px; color: var(--soft); }
+.numbers small { display: block; }
 tfoot td { border-bottom: 0; font-weight: 600; color: var(--ink); }
 i.swatch { display: inline-block; width: 10px; height: 10px; margin-right: 8px;
   border-radius: 2px; }

@@ -9,6 +9,7 @@ from pathlib import Path
 from retinanet.data.datasets import CocoDataset, Data
 from retinanet.evaluation.coco import CocoScores
 from retinanet.evaluation.confusion import condensed, confusion_matrix, frequent_mistakes
+from retinanet.evaluation.intervals import Interval
 from retinanet.evaluation.matching import Matches
 from retinanet.evaluation.measure import Evaluation
 from retinanet.evaluation.precision_recall import best_mean_f1
@@ -86,9 +87,9 @@ def summary(findings: Findings) -> Html:
     )
     threshold, f1 = findings.best_f1 or (None, None)
     numbers = {
-        "COCO AP": three_digits(stats["AP"]),
-        "COCO AP50": three_digits(stats["AP50"]),
-        f"mAP, IoU {voc.iou_threshold:g}": three_digits(voc.mean_average_precision),
+        "COCO AP": _sure(stats["AP"], findings.coco.intervals.get("AP")),
+        "COCO AP50": _sure(stats["AP50"], findings.coco.intervals.get("AP50")),
+        f"mAP, IoU {voc.iou_threshold:g}": _sure(voc.mean_average_precision, voc.mean_interval),
         "best mean F1": three_digits(f1),
         "at a score of": three_digits(threshold),
     }
@@ -199,15 +200,19 @@ def class_table(findings: Findings) -> Html:
                 (
                     joined(swatch, row.name),
                     f"{row.num_annotations:,}",
-                    _bar(coco.per_class.get(row.name)),
-                    _bar(row.average_precision),
+                    _bar(coco.per_class.get(row.name), coco.class_intervals.get(row.name)),
+                    _bar(row.average_precision, voc.intervals[label]),
                     *map(three_digits, values),
                 )
             )
     total = sum(row.num_annotations for row in voc.annotated)
-    means = (three_digits(coco.stats["AP"]), three_digits(voc.mean_average_precision))
+    means = (
+        _sure(coco.stats["AP"], coco.intervals.get("AP")),
+        _sure(voc.mean_average_precision, voc.mean_interval),
+    )
     foot = ("all classes", f"{total:,}", *means, *[""] * 6)
-    parts = [table(groups, head, rows, foot)] if rows else []
+    note = "Small numbers: the 95 % interval, by a bootstrap over the images."
+    parts = [element("p", note), table(groups, head, rows, foot)] if rows else []
     if voc.absent:
         parts.append(element("p", f"Without annotations: {', '.join(voc.absent)}."))
     return section("Classes", *parts)
@@ -234,7 +239,13 @@ def _chart(path: Path, chart: Chart, alt: str, caption: str = "") -> Html:
     return picture(chart.svg, "svg+xml", alt, (caption,))
 
 
-def _bar(value: float | None) -> Html:
-    """A number beside a bar of its length; the full bar is 1."""
+def _sure(value: float | None, interval: Interval | None) -> Html:
+    """A number with its 95 % interval, if it has one."""
+    ends = [element("small", f" {interval}")] if interval else []
+    return joined(three_digits(value), *ends)
+
+
+def _bar(value: float | None, interval: Interval | None) -> Html:
+    """A number with its interval, beside a bar of its length; the full bar is 1."""
     length = element("i", style=f"width:{100 * max(value or 0, 0):.0f}%")
-    return joined(element("i", length, class_="bar"), three_digits(value))
+    return joined(element("i", length, class_="bar"), _sure(value, interval))

@@ -89,11 +89,12 @@ def test_the_numbers_are_those_of_validate(written: Path, data: CSVDataset) -> N
     scores, table = score_coco(data, FOUND), score_voc(data, FOUND)
     said = voc_table(table).splitlines()
     cat = next(row for row in rows(html) if row and row[0] == "cat")
-    assert said[2].split() == [cat[0], cat[1], *cat[3:]]
-    assert cat[2] == f"{scores.per_class['cat']:.3f}"
+    assert said[2].split() == " ".join([cat[0], cat[1], *cat[3:]]).split()
+    assert cat[2] == f"{scores.per_class['cat']:.3f} {scores.class_intervals['cat']}"
     total = next(row for row in rows(html) if row and row[0] == "all classes")
     ap, mean = scores.stats["AP"], table.mean_average_precision
-    assert total[1:4] == ["3", f"{ap:.3f}", f"{mean:.3f}"]
+    ap_and_interval = f"{ap:.3f} {scores.intervals['AP']}"
+    assert total[1:4] == ["3", ap_and_interval, f"{mean:.3f} {table.mean_interval}"]
     for name, value in scores.stats.items():
         shown = f"{value:.3f}" if value >= 0 else "-"
         assert f"<dt>{name}</dt><dd>{shown}</dd>" in html
