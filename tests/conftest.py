@@ -4,11 +4,14 @@ import os
 import socket
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import torch
 
 from tests.support.narrow import narrow_network
 
+hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("patient")
 torch.set_num_threads(1)  # the same sums everywhere, and no fight over few cores
 
 

@@ -320,15 +320,14 @@ def add_tile_flags(parser: Parser) -> None:
         "--tile",
         type=positive_int,
         metavar="SIDE",
-        help="cut pictures into tiles of this side, pixels, and one view of the whole (they are"
-        " not cut)",
+        help="cut pictures into tiles of this side, px, and a view of the whole (no)",
     )
     group.add_argument(
         "--tile_overlap",
         type=fraction_or_zero,
         default=0.2,
         metavar="SHARE",
-        help="least part of their side that neighbours share: as large as most objects (0.2)",
+        help="part of their side that neighbours share, at least (0.2)",
     )
 
 

@@ -106,7 +106,9 @@ def test_bad_files_of_flags(
         (fraction_or_zero, {"0": 0.0, "0.5": 0.5}, ["-1", "1", "1.5", "nan"]),
     ],
 )
-def test_values(kind: type, good: dict[str, float], bad: list[str]) -> None:
+def test_numbers_in_and_out_of_their_range(
+    kind: type, good: dict[str, float], bad: list[str]
+) -> None:
     flags = Parser("A program.")
     flags.add_argument("--value", type=kind)
     for text, value in good.items():

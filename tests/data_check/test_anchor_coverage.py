@@ -198,14 +198,14 @@ def test_of_many_boxes_some_are_tried() -> None:
         (Side(96, 160, 0.98), "--min_side 96 --max_side 160 gives 98 % of them one"),
     ],
 )
-def test_advice(side: Side | None, text: str) -> None:
+def test_advice_names_the_size_that_reaches_most_boxes(side: Side | None, text: str) -> None:
     assert advice(side).startswith(text)
 
 
 # ---- a whole data set ----
 
 
-def test_counts(tmp_path: Path) -> None:
+def test_counts_of_boxes_and_images_by_class(tmp_path: Path) -> None:
     rows = "a.png,10,10,60,60,cat\na.png,20,20,23,23,cat\nb.png,,,,,\nc.png,5,5,9,9,cat\n"
     data = dataset(tmp_path, rows, a=(100, 100), b=(100, 100), c=(100, 100))
     facts = look_at(data, 96, 96, CONFIG)

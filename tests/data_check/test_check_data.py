@@ -317,7 +317,9 @@ def test_other_classes_in_the_validation_data(
         (["--dataset", "shapes"], "invalid choice"),
     ],
 )
-def test_flags(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_that_contradict_or_lack_data_are_refused(
+    flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as error:
         check_data.main(flags)
     assert error.value.code == 2

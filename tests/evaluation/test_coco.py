@@ -116,7 +116,7 @@ HAND_MADE_RESULTS = [
 ]
 
 
-def test_csv_data_get_what_pycocotools_gives(tmp_path):
+def test_csv_data_get_what_pycocotools_gives(tmp_path) -> None:
     scores = score_coco(csv_dataset(tmp_path), [detections(rows) for rows in FOUND])
     expected, summary = call_pycocotools(coco_file(), HAND_MADE_RESULTS)
     assert tuple(scores.stats) == STATS
@@ -126,7 +126,7 @@ def test_csv_data_get_what_pycocotools_gives(tmp_path):
     assert 0 < scores.stats["AP"] < 1
 
 
-def test_coco_data_get_the_same(tmp_path, capsys):
+def test_coco_data_get_the_same(tmp_path, capsys) -> None:
     found = [detections(rows) for rows in FOUND]
     dataset = coco_dataset(tmp_path, coco_file())
     capsys.readouterr()
@@ -137,7 +137,7 @@ def test_coco_data_get_the_same(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_an_annotation_of_number_0_can_be_found(tmp_path):
+def test_an_annotation_of_number_0_can_be_found(tmp_path) -> None:
     # pycocotools alone takes a match with it for no match.
     content = coco_file()
     content["annotations"][0]["id"] = 0
@@ -146,7 +146,7 @@ def test_an_annotation_of_number_0_can_be_found(tmp_path):
     assert scores.stats["AP"] == pytest.approx(1)
 
 
-def test_annotations_without_area_and_iscrowd(tmp_path):
+def test_annotations_without_area_and_iscrowd(tmp_path) -> None:
     content = coco_file()
     for annotation in content["annotations"]:
         del annotation["area"], annotation["iscrowd"]
@@ -155,7 +155,7 @@ def test_annotations_without_area_and_iscrowd(tmp_path):
     np.testing.assert_allclose(list(scores.stats.values()), expected, atol=1e-12)
 
 
-def test_crowds_are_neither_missed_nor_false(tmp_path):
+def test_crowds_are_neither_missed_nor_false(tmp_path) -> None:
     content = coco_file()
     content["annotations"][1]["iscrowd"] = 1  # the second cat
     rows = [(*row[:4], 0.9, row[4]) for row in TRUTH[0]]
@@ -166,7 +166,7 @@ def test_crowds_are_neither_missed_nor_false(tmp_path):
     assert scores.stats["AP"] == pytest.approx(1)
 
 
-def test_ap_by_class(tmp_path):
+def test_ap_by_class(tmp_path) -> None:
     # Dogs are found exactly, of three cats the one that is surest is, with two false ones behind:
     # AP of cats is the share of COCO's 101 recalls (0, 0.01, ..., 1) up to 1/3: 34 / 101.
     found = [
@@ -185,13 +185,13 @@ def test_ap_by_class(tmp_path):
     ]
 
 
-def test_zero_detections(tmp_path):
+def test_zero_detections(tmp_path) -> None:
     scores = score_coco(csv_dataset(tmp_path), [detections([])] * 3)
     assert list(scores.stats.values()) == [0] * 12
     assert scores.per_class == {"cat": 0, "dog": 0}
 
 
-def test_no_annotations_at_all(tmp_path):
+def test_no_annotations_at_all(tmp_path) -> None:
     dataset = csv_dataset(tmp_path, truth=[[], []])
     for found in (FOUND[:2], [[], []]):
         scores = score_coco(dataset, [detections(rows) for rows in found])
@@ -200,7 +200,7 @@ def test_no_annotations_at_all(tmp_path):
     assert ap_table(scores).splitlines()[1:] == ["without annotations: cat, dog, emu"]
 
 
-def test_results_are_plain_numbers(tmp_path):
+def test_results_are_plain_numbers(tmp_path) -> None:
     dataset = coco_dataset(tmp_path, coco_file())
     results = coco_results(dataset, [detections(rows) for rows in FOUND])
     assert json.loads(json.dumps(results)) == results
@@ -227,7 +227,7 @@ class Finder(nn.Module):
         return [detections([(*TRUTH[0][2][:4], 0.9, 1)]) for _ in images]
 
 
-def test_evaluate_coco_says_the_twelve_lines(tmp_path, capsys):
+def test_evaluate_coco_says_the_twelve_lines(tmp_path, capsys) -> None:
     model = Finder()
     scores = evaluate_coco(csv_dataset(tmp_path), model)
     said = capsys.readouterr().out
@@ -265,7 +265,7 @@ def _evaluator(request, monkeypatch):
 
 @pytest.mark.skipif(not ORACLE.exists(), reason="../shared/data/coco_eval_oracle is absent")
 @pytest.mark.usefixtures("_evaluator")
-def test_the_official_numbers(tmp_path):
+def test_the_official_numbers(tmp_path) -> None:
     scores = score_coco(*oracle(tmp_path))
     # In the order of STATS; of the recalls by size no official number is known.
     official = [0.505, 0.697, 0.573, 0.586, 0.519, 0.501, 0.387, 0.594, 0.595]
@@ -309,7 +309,7 @@ def test_both_evaluators_agree_on_the_oracle(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not COCO_MINI.exists(), reason="../shared/data/coco_mini is absent")
-def test_both_evaluators_agree_on_real_annotations(monkeypatch):
+def test_both_evaluators_agree_on_real_annotations(monkeypatch) -> None:
     dataset = CocoDataset(COCO_MINI, "val2017")
     scores = assert_both_evaluators_agree(dataset, shaken(dataset), monkeypatch)
     assert 0.1 < scores.stats["AP"] < 0.9

@@ -61,7 +61,7 @@ FOUND = [
 ]
 
 
-def test_the_original_gives_these_numbers():
+def test_the_original_gives_these_numbers() -> None:
     dataset = Annotated(CSV_EVAL["annotations_x1y1x2y2_label"], ("a", "b", "c"))
     found = [detections(rows) for rows in CSV_EVAL["detections_x1y1x2y2_score_label"]]
     for iou, expected in CSV_EVAL["average_precision_and_count_by_iou"].items():
@@ -74,7 +74,7 @@ def test_the_original_gives_these_numbers():
         )
 
 
-def test_average_precision_by_hand():
+def test_average_precision_by_hand() -> None:
     # Cats, best first:  true  false  true  false  false, 3 to find.
     #   precision         1/1   1/2   2/3   2/4    2/5
     #   recall            1/3   1/3   2/3   2/3    2/3
@@ -88,7 +88,7 @@ def test_average_precision_by_hand():
     assert (dog.average_precision, dog.num_annotations) == (1, 1)
 
 
-def test_every_class_has_its_own_precision_and_recall():
+def test_every_class_has_its_own_precision_and_recall() -> None:
     scores = score_voc(Annotated(TRUTH, ("cat", "dog")), [detections(FOUND)])
     cat, dog = scores.classes
     assert (cat.precision, cat.recall) == pytest.approx((2 / 5, 2 / 3))
@@ -98,14 +98,14 @@ def test_every_class_has_its_own_precision_and_recall():
     assert scores.mean_average_precision == pytest.approx((5 / 9 + 1) / 2)
 
 
-def test_best_f1_does_not_part_equal_scores():
+def test_best_f1_does_not_part_equal_scores() -> None:
     # Between the true and the false one F1 would be 1, but no threshold lies there.
     rows = [(*CAT_A, 0.5, 0), (*NOWHERE, 0.5, 0)]
     scores = score_voc(Annotated([[(*CAT_A, 0)]], ("cat",)), [detections(rows)])
     assert scores.classes[0].best_f1 == pytest.approx(OperatingPoint(0.5, 1 / 2, 1, 2 / 3))
 
 
-def test_score_threshold_and_cap():
+def test_score_threshold_and_cap() -> None:
     dataset = Annotated(TRUTH, ("cat", "dog"))
     cat, _ = score_voc(dataset, [detections(FOUND)], score_threshold=0.7).classes
     np.testing.assert_allclose(cat.scores, [0.9, 0.8])  # the threshold itself is dropped
@@ -113,7 +113,7 @@ def test_score_threshold_and_cap():
     np.testing.assert_allclose(cat.scores, [0.9])  # the best one, wherever it stands
 
 
-def test_the_second_class_of_an_overlap_is_not_taken():
+def test_the_second_class_of_an_overlap_is_not_taken() -> None:
     # Both annotations are one box: the detection of each class goes to its own.
     rows = [(*CAT_A, 0.9, 1), (*CAT_A, 0.8, 0)]
     dataset = Annotated([[(*CAT_A, 0), (*CAT_A, 1)]], ("cat", "dog"))
@@ -121,7 +121,7 @@ def test_the_second_class_of_an_overlap_is_not_taken():
     assert [row.average_precision for row in scores.classes] == [1, 1]
 
 
-def test_zero_detections():
+def test_zero_detections() -> None:
     scores = score_voc(Annotated(TRUTH, ("cat", "dog")), [detections([])])
     for row in scores.classes:
         assert (row.average_precision, row.precision, row.recall) == (0, None, 0)
@@ -132,7 +132,7 @@ def test_zero_detections():
     ]
 
 
-def test_no_annotations_at_all():
+def test_no_annotations_at_all() -> None:
     scores = score_voc(Annotated([[], []], ("cat", "dog")), [detections(FOUND), detections([])])
     assert scores.mean_average_precision is None
     assert scores.absent == ("cat", "dog")
@@ -143,7 +143,7 @@ def test_no_annotations_at_all():
     ]
 
 
-def test_the_mean_is_over_classes_with_annotations():
+def test_the_mean_is_over_classes_with_annotations() -> None:
     truth = [[(*DOG, 1)]]  # no cat, but cats are found
     scores = score_voc(Annotated(truth, ("cat", "dog")), [detections(FOUND)])
     assert scores.mean_average_precision == 1
@@ -152,7 +152,7 @@ def test_the_mean_is_over_classes_with_annotations():
     assert (cat.precision, cat.recall, cat.best_f1) == (0, None, None)
 
 
-def test_table():
+def test_table() -> None:
     scores = score_voc(Annotated(TRUTH, ("cat", "dog", "emu")), [detections(FOUND)])
     assert voc_table(scores).splitlines() == [
         "AP at IoU 0.5; precision and recall at scores above 0.05, then where F1 is best",
@@ -164,7 +164,7 @@ def test_table():
     ]
 
 
-def test_numbers_for_json():
+def test_numbers_for_json() -> None:
     cat, dog = score_voc(
         Annotated([[(*CAT_A, 0)]], ("cat", "dog")), [detections(FOUND[:1])]
     ).classes
@@ -198,7 +198,7 @@ class Finder(nn.Module):
         return [self.found for _ in images]
 
 
-def test_evaluate_says_and_draws_and_returns_what_the_original_did(tmp_path, capsys):
+def test_evaluate_says_and_draws_and_returns_what_the_original_did(tmp_path, capsys) -> None:
     truth = [[(0, 0, 10, 10, 0), (20, 0, 30, 10, 0), (0, 20, 10, 30, 1)]]
     found = [(0, 0, 10, 10, 0.9, 0), (0, 20, 10, 30, 0.5, 1)]
     dataset = Annotated(truth, ("cat/kitten", "dog", "emu"))
@@ -266,7 +266,7 @@ detection_rows = st.lists(
     pictures=st.lists(st.tuples(annotation_rows, detection_rows), min_size=1, max_size=4),
     iou_threshold=st.sampled_from([0.25, 0.5, 0.75]),
 )
-def test_agrees_with_the_slow_metric(pictures, iou_threshold):
+def test_agrees_with_the_slow_metric(pictures, iou_threshold) -> None:
     truth, found = zip(*pictures, strict=True)
     dataset = Annotated(truth, ("cat", "dog"))
     scores = score_voc(dataset, [detections(rows) for rows in found], iou_threshold)

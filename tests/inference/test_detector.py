@@ -52,7 +52,7 @@ def assert_same(result, other):
         np.testing.assert_array_equal(getattr(result, column), getattr(other, column))
 
 
-def test_it_finds_what_prediction_finds(detector, photo):
+def test_it_finds_what_prediction_finds(detector, photo) -> None:
     dataset = ImageFiles(photo, Compose([Resizer(64, 96), Normalizer()]))
     (expected,) = predict(detector.model, dataset, DetectionLimits(THRESHOLD))
     result = detector(photo)
@@ -64,7 +64,7 @@ def test_it_finds_what_prediction_finds(detector, photo):
     assert result.boxes[:, 2].max() > 96  # pixels of the file, not of the network's input
 
 
-def test_a_stream_gives_results_as_they_come(detector, photo):
+def test_a_stream_gives_results_as_they_come(detector, photo) -> None:
     taken = 0
 
     def endless():
@@ -85,7 +85,7 @@ def test_a_stream_gives_results_as_they_come(detector, photo):
     results.close()
 
 
-def test_a_stream_holds_no_more_samples_than_its_window(detector, monkeypatch):
+def test_a_stream_holds_no_more_samples_than_its_window(detector, monkeypatch) -> None:
     held, most = weakref.WeakSet(), 0
 
     class Counted(Normalizer):
@@ -103,7 +103,7 @@ def test_a_stream_holds_no_more_samples_than_its_window(detector, monkeypatch):
     assert most <= 8 * detector.batch_size + 3
 
 
-def test_what_cannot_be_read_stops_a_stream_or_is_skipped(detector, photo, tmp_path):
+def test_what_cannot_be_read_stops_a_stream_or_is_skipped(detector, photo, tmp_path) -> None:
     paths = [photo, tmp_path / "none.jpg", photo]
     stream = detector.stream(paths)
     assert next(stream)[0] is photo
@@ -114,12 +114,12 @@ def test_what_cannot_be_read_stops_a_stream_or_is_skipped(detector, photo, tmp_p
     assert [image for image, _ in results] == [photo, photo]
 
 
-def test_a_generator_is_for_stream(detector, photo):
+def test_a_generator_is_for_stream(detector, photo) -> None:
     with pytest.raises(DataError, match=r"builtins.generator; .*pass what gives images to stream$"):
         detector(path for path in [photo])
 
 
-def test_supervision_in_one_line(detector, photo):
+def test_supervision_in_one_line(detector, photo) -> None:
     supervision = pytest.importorskip("supervision")
     result = detector(photo)
     detections = result.to_supervision()
@@ -135,7 +135,7 @@ def test_supervision_in_one_line(detector, photo):
     assert (drawn != data.chelsea()).any()
 
 
-def test_coco_results_in_one_line(detector, photo):
+def test_coco_results_in_one_line(detector, photo) -> None:
     result = detector(photo)
     records = result.to_coco(image_id=7)
     assert len(records) == len(result)
@@ -152,7 +152,7 @@ def test_coco_results_in_one_line(detector, photo):
     assert found == {ids[name] for name in result.names}
 
 
-def test_columns_are_what_supervision_takes(detector, photo):
+def test_columns_are_what_supervision_takes(detector, photo) -> None:
     # supervision.Detections(xyxy=..., confidence=..., class_id=...) wants just these.
     result = detector(photo)
     D = len(result)
@@ -164,7 +164,7 @@ def test_columns_are_what_supervision_takes(detector, photo):
     assert len(result.boxes[sure]) == len(result.names[sure]) == D // 2
 
 
-def test_nothing_found_has_the_same_shapes(file, photo):
+def test_nothing_found_has_the_same_shapes(file, photo) -> None:
     result = retinanet.load(file, "cpu", score_threshold=0.99)(photo)
     assert len(result) == 0
     assert [column.shape for column in vars(result).values()] == [(0, 4), (0,), (0,), (0,)]
@@ -181,11 +181,11 @@ def test_nothing_found_has_the_same_shapes(file, photo):
     ],
     ids=["str", "PIL", "numpy", "numpy view", "tensor"],
 )
-def test_every_kind_of_image_gives_the_same(detector, photo, given):
+def test_every_kind_of_image_gives_the_same(detector, photo, given) -> None:
     assert_same(detector(given(photo)), detector(photo))
 
 
-def test_grey_images_of_every_kind(detector):
+def test_grey_images_of_every_kind(detector) -> None:
     grey = data.camera()[:200, :300]
     expected = detector(np.stack([grey] * 3, axis=-1))
     for image in (
@@ -197,7 +197,7 @@ def test_grey_images_of_every_kind(detector):
         assert_same(detector(image), expected)
 
 
-def test_a_list_gives_a_list_in_its_order(detector, photo):
+def test_a_list_gives_a_list_in_its_order(detector, photo) -> None:
     images = [photo, data.rocket(), np.asarray(Image.open(photo)), data.coffee()]
     results = detector(images)
     assert isinstance(results, list)
@@ -210,7 +210,7 @@ def test_a_list_gives_a_list_in_its_order(detector, photo):
     assert [type(result).__name__ for result in detector((photo,))] == ["Result"]
 
 
-def test_files_are_upright_and_images_in_memory_as_they_lie(detector, tmp_path):
+def test_files_are_upright_and_images_in_memory_as_they_lie(detector, tmp_path) -> None:
     path = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
@@ -234,14 +234,14 @@ def test_files_are_upright_and_images_in_memory_as_they_lie(detector, tmp_path):
         (None, "builtins.NoneType"),
     ],
 )
-def test_anything_else_is_refused_by_name(detector, image, found):
+def test_anything_else_is_refused_by_name(detector, image, found) -> None:
     with pytest.raises(DataError, match=rf"^image 0: {found}; expected a path, a PIL image"):
         detector(image)
     with pytest.raises(DataError, match=rf"^image 1: {found}; expected"):
         detector([np.zeros((8, 8), np.uint8), image])
 
 
-def test_bad_files_are_named(file, detector, tmp_path):
+def test_bad_files_are_named(file, detector, tmp_path) -> None:
     with pytest.raises(DataError, match=r"no\.jpg: No such file"):
         detector(tmp_path / "no.jpg")
     with pytest.raises(DataError, match="a folder; expected an image file"):
@@ -252,7 +252,7 @@ def test_bad_files_are_named(file, detector, tmp_path):
         retinanet.load(file, "nonsense")
 
 
-def test_limits_are_obeyed_and_may_be_changed(file, photo):
+def test_limits_are_obeyed_and_may_be_changed(file, photo) -> None:
     detector = retinanet.load(file, "cpu", score_threshold=THRESHOLD, max_detections=3)
     assert len(detector(photo)) == 3
     detector.max_detections = None
@@ -266,7 +266,7 @@ def test_limits_are_obeyed_and_may_be_changed(file, photo):
     assert len(detector(photo)) > len(everything)
 
 
-def test_a_model_without_names_numbers_its_classes(file, photo, tmp_path):
+def test_a_model_without_names_numbers_its_classes(file, photo, tmp_path) -> None:
     content = torch.load(file, weights_only=True)
     torch.save(content["weights"], tmp_path / "bare.pt")
     result = retinanet.load(tmp_path / "bare.pt", "cpu", score_threshold=THRESHOLD)(photo)
@@ -274,6 +274,6 @@ def test_a_model_without_names_numbers_its_classes(file, photo, tmp_path):
     assert result.names[0] == f"class {result.labels[0]}"
 
 
-def test_the_package_has_no_other_attributes():
+def test_the_package_has_no_other_attributes() -> None:
     with pytest.raises(AttributeError, match="module 'retinanet' has no attribute 'save'"):
         retinanet.save  # noqa: B018

@@ -90,7 +90,7 @@ def assert_same(found, expected, tolerance=1e-3):
         torch.testing.assert_close(ours.boxes, theirs.boxes, atol=tolerance, rtol=0)
 
 
-def test_batches_give_what_single_images_give(model):
+def test_batches_give_what_single_images_give(model) -> None:
     dataset = SortedPictures(MIXED)
     expected = []
     single = copy.deepcopy(model).eval()
@@ -101,12 +101,12 @@ def test_batches_give_what_single_images_give(model):
     assert_same(predict(model, dataset, batch_size=1), expected)
 
 
-def test_order_is_that_of_the_data_set():
+def test_order_is_that_of_the_data_set() -> None:
     found = predict(Echo(), SortedPictures(MIXED), batch_size=2)
     assert [int(one.labels) for one in found] == list(range(len(MIXED)))
 
 
-def test_a_batch_holds_one_shape():
+def test_a_batch_holds_one_shape() -> None:
     network = Echo()
     predict(network, Pictures(MIXED), batch_size=4)  # no aspect ratios: as they come
     # Of wide 0, tall 1, wide 2 3, tall 4, square 5, wide 6: each waits for at most four others.
@@ -117,7 +117,7 @@ def test_a_batch_holds_one_shape():
     assert network.batches == [(2, 3, 96, 64), (3, 3, 64, 96), (1, 3, 64, 64), (1, 3, 64, 96)]
 
 
-def test_boxes_use_the_real_ratio_of_each_axis_and_are_clipped_to_the_file():
+def test_boxes_use_the_real_ratio_of_each_axis_and_are_clipped_to_the_file() -> None:
     # A file of 1000 x 333 pixels (height x width) fits 128 as 128 x 43, not 128 x 42.624. The
     # detector's box ends at the padding, 128 x 64, hence outside the file.
     dataset = Pictures([(128, 64)], scale=0.128, size=(128, 43), original_size=(1000, 333))
@@ -133,7 +133,7 @@ def test_boxes_use_the_real_ratio_of_each_axis_and_are_clipped_to_the_file():
     torch.testing.assert_close(found.boxes, torch.tensor([[33.3, 100.0, 166.5, 500.0]]))
 
 
-def test_our_data_sets_end_in_pixels_of_their_files(tmp_path, model):
+def test_our_data_sets_end_in_pixels_of_their_files(tmp_path, model) -> None:
     sizes = [(90, 131), (131, 90), (200, 300)]  # (height, width)
     for index, (height, width) in enumerate(sizes):
         pixels = np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -157,14 +157,14 @@ def test_our_data_sets_end_in_pixels_of_their_files(tmp_path, model):
     assert_same(predict(model, dataset), expected)
 
 
-def test_samples_with_nothing_but_the_original_keys():
+def test_samples_with_nothing_but_the_original_keys() -> None:
     network = Echo()
     (found,) = predict(network, Pictures([WIDE], scale=0.5))
     assert network.sizes == [WIDE]
     torch.testing.assert_close(found.boxes, torch.tensor([[0.0, 0.0, 192.0, 128.0]]))
 
 
-def test_samples_that_nobody_resized():
+def test_samples_that_nobody_resized() -> None:
     # No scale: the network's input is the file.
     dataset = Pictures([WIDE])
     del dataset.samples[0]["scale"]
@@ -172,7 +172,7 @@ def test_samples_that_nobody_resized():
     torch.testing.assert_close(found.boxes, torch.tensor([[0.0, 0.0, 96.0, 64.0]]))
 
 
-def test_training_flags_come_back(model):
+def test_training_flags_come_back(model) -> None:
     wrapper = nn.DataParallel(model)
     wrapper.training = True  # as the original's scripts set it: the wrapper's flag alone
     model.train()
@@ -187,36 +187,36 @@ def test_training_flags_come_back(model):
     assert [module.training for module in wrapper.modules()] == before
 
 
-def test_the_network_runs_in_evaluation_and_inference_mode():
+def test_the_network_runs_in_evaluation_and_inference_mode() -> None:
     network = Echo().train()
     predict(network, Pictures([WIDE]))
     predict(network, Pictures([WIDE]), autocast=torch.bfloat16)
     assert network.states == [(False, True, False), (False, True, True)]
 
 
-def test_a_wrapped_model_finds_the_same(model):
+def test_a_wrapped_model_finds_the_same(model) -> None:
     dataset = SortedPictures(MIXED)
     assert_same(predict(nn.DataParallel(model), dataset), predict(model, dataset), tolerance=0)
 
 
-def test_workers_change_nothing():
+def test_workers_change_nothing() -> None:
     found = predict(Echo(), SortedPictures(MIXED), workers=2)
     assert [int(one.labels) for one in found] == list(range(len(MIXED)))
 
 
-def test_a_worker_passes_a_data_error_on():
+def test_a_worker_passes_a_data_error_on() -> None:
     with pytest.raises(DataError, match=r"^a.jpg: no image$"):
         predict(Echo(), BrokenPictures(MIXED), workers=1)
 
 
-def test_limits_reach_the_network():
+def test_limits_reach_the_network() -> None:
     limits = DetectionLimits(0.3, 0.4, None, 7, True)
     network = Echo()
     predict(network, Pictures([WIDE]), limits)
     assert network.limits == [limits]
 
 
-def test_autocast_leaves_detections_float32(model):
+def test_autocast_leaves_detections_float32(model) -> None:
     (found,) = predict(model, Pictures([WIDE]), autocast=torch.bfloat16)
     (exact,) = predict(model, Pictures([WIDE]))
     assert found.scores.dtype == found.boxes.dtype == torch.float32
@@ -224,7 +224,7 @@ def test_autocast_leaves_detections_float32(model):
     assert not torch.equal(found.boxes, exact.boxes)
 
 
-def test_a_model_still_learns_afterwards(model):
+def test_a_model_still_learns_afterwards(model) -> None:
     # What the network caches by image size must not be an inference tensor.
     dataset = Pictures([(96, 96)])
     predict(model, dataset)
@@ -235,5 +235,5 @@ def test_a_model_still_learns_afterwards(model):
     model.zero_grad()
 
 
-def test_no_images():
+def test_no_images() -> None:
     assert predict(Echo(), Pictures([])) == []

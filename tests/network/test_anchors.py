@@ -8,7 +8,7 @@ from tests.support.helpers import golden_arrays
 
 
 @pytest.mark.parametrize("size", [(64, 96), (128, 128), (160, 224)])
-def test_equal_the_original_bit_for_bit(size):
+def test_equal_the_original_bit_for_bit(size) -> None:
     expected = golden_arrays("anchors.npz")[f"anchors_{size[0]}x{size[1]}"]
     assert torch.equal(image_anchors(*size), expected)
 
@@ -26,7 +26,7 @@ def test_equal_the_original_bit_for_bit(size):
         ((1, 1), [(1, 1)] * 5),
     ],
 )
-def test_cells_of_each_level_and_nine_anchors_of_each(size, shapes):
+def test_cells_of_each_level_and_nine_anchors_of_each(size, shapes) -> None:
     assert level_shapes(*size) == shapes
     assert image_anchors(*size).shape == (9 * sum(rows * columns for rows, columns in shapes), 4)
 
@@ -53,11 +53,11 @@ def test_cells_of_each_level_and_nine_anchors_of_each(size, shapes):
         (-1, (64 - 287.3503, 64 - 574.7006, 64 + 287.3503, 64 + 574.7006)),
     ],
 )
-def test_worked_anchors_of_an_image_of_64_x_96(index, expected):
+def test_worked_anchors_of_an_image_of_64_x_96(index, expected) -> None:
     assert image_anchors(64, 96)[index].tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_other_sizes_ratios_and_scales():
+def test_other_sizes_ratios_and_scales() -> None:
     anchors = Anchors(sizes=(8, 16, 32, 64, 128), ratios=(1.0,), scales=(1.0, 1.5))
     found = anchors(torch.zeros(3, 3, 64, 64))
     assert found.shape == (1, 2 * (64 + 16 + 4 + 1 + 1), 4)
@@ -76,17 +76,17 @@ def test_other_sizes_ratios_and_scales():
         ("odtk", (3, 12), [(-12, -12), (-4, -12)]),
     ],
 )
-def test_grids_of_other_projects(grid, indices, expected):
+def test_grids_of_other_projects(grid, indices, expected) -> None:
     found = image_anchors(64, 96, grid=grid)[list(indices)]
     assert found[:, :2].tolist() == [pytest.approx(corner, abs=1e-4) for corner in expected]
 
 
-def test_odtk_names_the_last_pixel_inside():
+def test_odtk_names_the_last_pixel_inside() -> None:
     difference = image_anchors(64, 96, grid="odtk") - image_anchors(64, 96)
     torch.testing.assert_close(difference, torch.tensor([0.0, 0, 1, 1]).expand_as(difference))
 
 
-def test_torchvisions_cells_divide_the_image_in_whole_pixels():
+def test_torchvisions_cells_divide_the_image_in_whole_pixels() -> None:
     # 96 / 2 rows and 160 / 3 columns of P6: 48 and 53, where a stride of 64 gives one cell each
     anchors = image_anchors(96, 160, grid="torchvision")
     before = 9 * (12 * 20 + 6 * 10 + 3 * 5)
@@ -96,7 +96,7 @@ def test_torchvisions_cells_divide_the_image_in_whole_pixels():
     assert centers[1].tolist() == [[0, 48], [53, 48], [106, 48]]
 
 
-def test_anchors_equal_torchvisions_own():
+def test_anchors_equal_torchvisions_own() -> None:
     generator = AnchorGenerator(
         tuple((x, int(x * 2 ** (1 / 3)), int(x * 2 ** (2 / 3))) for x in (32, 64, 128, 256, 512)),
         ((0.5, 1.0, 2.0),) * 5,
@@ -107,12 +107,12 @@ def test_anchors_equal_torchvisions_own():
         assert torch.equal(image_anchors(*size, grid="torchvision"), generator(images, maps)[0])
 
 
-def test_made_once_per_size():
+def test_made_once_per_size() -> None:
     assert image_anchors(32, 64) is image_anchors(32, 64)
     assert image_anchors(32, 64) is not image_anchors(64, 32)
 
 
-def test_first_made_in_an_evaluation_they_serve_training():
+def test_first_made_in_an_evaluation_they_serve_training() -> None:
     image_anchors.cache_clear()
     with torch.inference_mode():
         image_anchors(32, 32)

@@ -28,7 +28,7 @@ def conv_and_bn():
     return conv, bn
 
 
-def test_folding_changes_neither_output_nor_gradients():
+def test_folding_changes_neither_output_nor_gradients() -> None:
     conv, bn = conv_and_bn()
     bn.eval()
     x = torch.randn(2, 5, 9, 8, dtype=torch.float64, requires_grad=True)
@@ -41,7 +41,7 @@ def test_folding_changes_neither_output_nor_gradients():
     )
 
 
-def test_batch_norm_in_training_is_applied_as_it_is():
+def test_batch_norm_in_training_is_applied_as_it_is() -> None:
     conv, bn = conv_and_bn()
     before = bn.running_mean.clone()
     out = conv_bn(torch.randn(4, 5, 8, 8, dtype=torch.float64), conv, bn)
@@ -51,7 +51,7 @@ def test_batch_norm_in_training_is_applied_as_it_is():
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 8, 8), (1, 5, 2, 2)])
-def test_a_batch_without_statistics_leaves_them_alone(shape):
+def test_a_batch_without_statistics_leaves_them_alone(shape) -> None:
     """No image, or one value a channel: those of earlier batches count."""
     conv, bn = conv_and_bn()
     before = {name: value.clone() for name, value in bn.state_dict().items()}
@@ -77,7 +77,7 @@ def c5_and_gradients(network: nn.Module, run, names):
 
 
 @pytest.mark.parametrize("depth", [18, 50])  # both kinds of block
-def test_the_whole_backbone_equals_torchvisions_without_folding(depth):
+def test_the_whole_backbone_equals_torchvisions_without_folding(depth) -> None:
     ours = RetinaNet(ModelConfig(num_classes=1, depth=depth)).double()
     take_ruled_weights(ours)
     theirs = getattr(torchvision.models, f"resnet{depth}")().double().eval()
@@ -114,14 +114,14 @@ def published(tmp_path, monkeypatch):
     return data, name
 
 
-def test_weights_in_the_cache_need_no_network(cache, published):
+def test_weights_in_the_cache_need_no_network(cache, published) -> None:
     data, name = published
     cache.mkdir(parents=True)
     (cache / name).write_bytes(data)
     assert imagenet_weights(18)["conv1.weight"].tolist() == [1, 1]
 
 
-def test_weights_are_fetched_into_the_cache_once(cache, published, monkeypatch):
+def test_weights_are_fetched_into_the_cache_once(cache, published, monkeypatch) -> None:
     data, name = published
     calls = []
 
@@ -142,7 +142,7 @@ def test_weights_are_fetched_into_the_cache_once(cache, published, monkeypatch):
         RuntimeError('invalid hash value (expected "f37072fd", got "00000000")'),  # cut off
     ],
 )
-def test_without_a_network_the_way_out_is_said(cache, monkeypatch, error):
+def test_without_a_network_the_way_out_is_said(cache, monkeypatch, error) -> None:
     def download(*args, **kwargs):
         raise error
 
@@ -156,7 +156,7 @@ def test_without_a_network_the_way_out_is_said(cache, monkeypatch, error):
     assert not list(cache.glob("*"))
 
 
-def test_a_wrong_file_in_the_cache_is_refused(cache):
+def test_a_wrong_file_in_the_cache_is_refused(cache) -> None:
     cache.mkdir(parents=True)
     (cache / "resnet18-f37072fd.pth").write_bytes(b"an error page")
     found = hashlib.sha256(b"an error page").hexdigest()[:8]
@@ -164,7 +164,7 @@ def test_a_wrong_file_in_the_cache_is_refused(cache):
         imagenet_weights(18)
 
 
-def test_names_of_the_published_files_hold_their_hash():
+def test_names_of_the_published_files_hold_their_hash() -> None:
     for depth, url in backbone.IMAGENET_URLS.items():
         name = url.rsplit("/", 1)[1]
         digits = name.removeprefix(f"resnet{depth}-").removesuffix(".pth")

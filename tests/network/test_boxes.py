@@ -20,7 +20,7 @@ def boxes(count, side=(1.0, 400.0)):
 
 @settings(deadline=None)
 @given(st.integers(1, 5).flatmap(boxes), st.integers(1, 5).flatmap(boxes))
-def test_iou_equals_torchvisions(some, others):
+def test_iou_equals_torchvisions(some, others) -> None:
     torch.testing.assert_close(pairwise_iou(some, others), box_iou(some, others))
     in_float32 = pairwise_iou(some.float(), others.float())
     torch.testing.assert_close(in_float32, box_iou(some.float(), others.float()))
@@ -43,12 +43,12 @@ def test_iou_equals_torchvisions(some, others):
         ((-1, -1, -1, -1), (-12, -12, 20, 20), 0),
     ],
 )
-def test_iou_worked(box, other, expected):
+def test_iou_worked(box, other, expected) -> None:
     found = pairwise_iou(torch.tensor([box]).float(), torch.tensor([other]).float())
     assert found.item() == pytest.approx(expected)
 
 
-def test_iou_of_batches():
+def test_iou_of_batches() -> None:
     some, others = torch.rand(2, 3, 4).cumsum(-1), torch.rand(5, 4).cumsum(-1)
     found = pairwise_iou(some, others)
     assert found.shape == (2, 3, 5)
@@ -57,14 +57,14 @@ def test_iou_of_batches():
 
 @settings(deadline=None)
 @given(boxes(4, side=(8, 400)), boxes(4))
-def test_decoding_undoes_encoding(anchors, targets):
+def test_decoding_undoes_encoding(anchors, targets) -> None:
     # 400 / 8 = 50 is below the limit of the size, 1000 / 16 = 62.5
     torch.testing.assert_close(
         decode_boxes(anchors, encode_boxes(anchors, targets)), targets, atol=1e-9, rtol=1e-9
     )
 
 
-def test_encoding_worked():
+def test_encoding_worked() -> None:
     anchor = torch.tensor([[10.0, 20.0, 30.0, 60.0]])  # 20 x 40 around (20, 40)
     box = torch.tensor([[20.0, 20.0, 40.0, 40.0]])  # 20 x 20 around (30, 30)
     # dx = 10 / 20 / 0.1, dy = -10 / 40 / 0.1, dw = log(20 / 20) / 0.2, dh = log(20 / 40) / 0.2
@@ -72,7 +72,7 @@ def test_encoding_worked():
     torch.testing.assert_close(encode_boxes(anchor, box), expected)
 
 
-def test_a_box_thinner_than_a_pixel_counts_as_one_but_keeps_its_centre():
+def test_a_box_thinner_than_a_pixel_counts_as_one_but_keeps_its_centre() -> None:
     anchor = torch.tensor([[0.0, 0.0, 16.0, 16.0]])
     box = torch.tensor([[3.0, 4.0, 3.5, 4.0]])  # 0.5 x 0 around (3.25, 4); the anchor's is (8, 8)
     dx, dy, dw, dh = (encode_boxes(anchor, box)[0] * torch.tensor([0.1, 0.1, 0.2, 0.2])).tolist()
@@ -81,7 +81,7 @@ def test_a_box_thinner_than_a_pixel_counts_as_one_but_keeps_its_centre():
 
 
 @pytest.mark.parametrize("wild", [30.0, 1e4, math.inf])
-def test_wild_deltas_give_at_most_1000_px_of_an_anchor_of_16(wild):
+def test_wild_deltas_give_at_most_1000_px_of_an_anchor_of_16(wild) -> None:
     anchor = torch.tensor([[0.0, 0.0, 16.0, 16.0]])
     found = decode_boxes(anchor, torch.tensor([[0.0, 0.0, wild, wild]]))
     torch.testing.assert_close(found, torch.tensor([[-492.0, -492.0, 508.0, 508.0]]))  # 8 +- 500
@@ -95,18 +95,18 @@ def test_wild_deltas_give_at_most_1000_px_of_an_anchor_of_16(wild):
         ((-math.inf, math.inf), (16 * math.exp(2), 0)),
     ],
 )
-def test_other_limits_of_the_size(limits, sides):
+def test_other_limits_of_the_size(limits, sides) -> None:
     anchor = torch.tensor([[0.0, 0.0, 16.0, 16.0]])
     found = decode_boxes(anchor, torch.tensor([[0.0, 0.0, 10.0, -100.0]]), limits)[0]
     assert (found[2:] - found[:2]).tolist() == pytest.approx(sides, abs=1e-5)
 
 
-def test_decoding_is_float32_for_bfloat16_deltas():
+def test_decoding_is_float32_for_bfloat16_deltas() -> None:
     anchor = torch.tensor([[0.0, 0.0, 16.0, 16.0]])
     assert decode_boxes(anchor, torch.zeros(1, 4, dtype=torch.bfloat16)).dtype == torch.float32
 
 
-def test_both_corners_are_clipped_at_both_ends():
+def test_both_corners_are_clipped_at_both_ends() -> None:
     wanted = {
         (10, 5, 20, 15): (10, 5, 20, 15),  # inside
         (-5, -6, 200, 50): (0, 0, 100, 40),  # larger than the picture, 40 high and 100 wide

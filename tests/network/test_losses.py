@@ -48,7 +48,7 @@ def losses_and_gradients(logits, deltas, anchors, annotations):
 # ---- matching ----
 
 
-def test_thresholds_of_iou():
+def test_thresholds_of_iou() -> None:
     box = [0.0, 0, 10, 10, 7]
     anchors = torch.tensor(
         [
@@ -64,7 +64,7 @@ def test_thresholds_of_iou():
     assert boxes[0, 0].tolist() == box[:4]
 
 
-def test_the_box_of_most_overlap_wins():
+def test_the_box_of_most_overlap_wins() -> None:
     anchors = torch.tensor([[0.0, 0, 10, 10]])
     annotations = torch.tensor([[[0.0, 0, 10, 6, 1], [0, 0, 10, 8, 2], [0, 0, 10, 7, 3]]])
     labels, boxes = match_anchors(anchors, annotations)
@@ -72,7 +72,7 @@ def test_the_box_of_most_overlap_wins():
     assert boxes.tolist() == [[[0, 0, 10, 8]]]
 
 
-def test_a_box_that_no_anchor_reaches_gets_none():
+def test_a_box_that_no_anchor_reaches_gets_none() -> None:
     anchors = torch.tensor([[0.0, 0, 32, 32]])
     labels, _ = match_anchors(anchors, torch.tensor([[[0.0, 0, 4, 4, 1]]]))  # 16 / 1024
     assert labels.item() == NEGATIVE
@@ -81,7 +81,7 @@ def test_a_box_that_no_anchor_reaches_gets_none():
 # ---- against references ----
 
 
-def test_values_and_gradients_of_the_original():
+def test_values_and_gradients_of_the_original() -> None:
     golden = golden_arrays("losses.npz")
     logits, deltas = golden["logits"].requires_grad_(), golden["regression"].requires_grad_()
     found = losses_and_gradients(logits, deltas, golden["anchors"], golden["annotations"])
@@ -120,7 +120,7 @@ def plain_losses(logits, deltas, anchors, annotations):
 
 
 @pytest.mark.parametrize("spread", [1.0, 6.0, 30.0])  # 30: most lie beyond the clamp, +-9.2
-def test_values_are_those_of_the_definition(spread):
+def test_values_are_those_of_the_definition(spread) -> None:
     logits, deltas, anchors, annotations = batch(spread=spread, dtype=torch.float64)
     labels, _ = match_anchors(anchors, annotations)
     for kind in (labels >= 0, labels == NEGATIVE, labels == IGNORED):
@@ -131,7 +131,7 @@ def test_values_are_those_of_the_definition(spread):
         assert found.item() == pytest.approx(exact.item(), rel=1e-5)
 
 
-def test_gradients_are_those_of_the_definition_where_no_clamp_acts():
+def test_gradients_are_those_of_the_definition_where_no_clamp_acts() -> None:
     logits, deltas, anchors, annotations = batch(spread=1.5, dtype=torch.float64)
     assert logits.abs().max() < 9
     loss = sum(plain_losses(logits, deltas, anchors, annotations))
@@ -143,7 +143,7 @@ def test_gradients_are_those_of_the_definition_where_no_clamp_acts():
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32), st.integers(1, 4))
-def test_equals_torchvisions_focal_loss_where_no_clamp_acts(seed, K):
+def test_equals_torchvisions_focal_loss_where_no_clamp_acts(seed, K) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = (torch.rand(1, 50, K, generator=generator) * 18 - 9).requires_grad_()
     labels = torch.randint(NEGATIVE, K, (1, 50), generator=generator)
@@ -158,7 +158,7 @@ def test_equals_torchvisions_focal_loss_where_no_clamp_acts(seed, K):
     )  # fmt: skip
 
 
-def test_gradcheck_of_both_losses():
+def test_gradcheck_of_both_losses() -> None:
     # One positive, one ignored and one negative anchor in the first image; none in the second.
     anchors = torch.tensor([[0.0, 0, 10, 12], [0, 0, 10, 23], [40, 40, 50, 50]]).double()
     annotations = torch.tensor([[[0.0, 0, 10, 10, 1]], [PADDING]]).double()
@@ -170,7 +170,7 @@ def test_gradcheck_of_both_losses():
     assert torch.autograd.gradcheck(FocalLoss(), inputs)
 
 
-def test_regression_worked():
+def test_regression_worked() -> None:
     # The anchor is the box, so the wanted deltas are 0; beta is 1/9.
     anchors = torch.tensor([[0.0, 0, 10, 10]])
     annotations = torch.tensor([[[0.0, 0, 10, 10, 0]]])
@@ -185,7 +185,7 @@ def test_regression_worked():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("logit", [12.0, 50.0, 200.0, -12.0, -50.0, -200.0])
-def test_saturated_logits_are_finite_and_pulled_the_right_way(logit, dtype):
+def test_saturated_logits_are_finite_and_pulled_the_right_way(logit, dtype) -> None:
     anchors = torch.tensor([[0.0, 0, 10, 10], [40, 40, 50, 50]])  # positive, negative
     annotations = torch.tensor([[[0.0, 0, 10, 10, 0]]])
     logits = torch.full((1, 2, 1), logit, dtype=dtype, requires_grad=True)
@@ -236,7 +236,7 @@ def test_float16_gradients_are_those_of_float32_as_far_as_float16_goes(
 # ---- images without boxes, padding, chunks ----
 
 
-def test_a_batch_without_boxes():
+def test_a_batch_without_boxes() -> None:
     logits, deltas, anchors, annotations = batch(spread=1.5)
     found = losses_and_gradients(logits, deltas, anchors, torch.full_like(annotations, -1))
     classification, regression, by_logits, by_deltas = found
@@ -250,7 +250,7 @@ def test_a_batch_without_boxes():
     assert not by_deltas.any()
 
 
-def test_an_empty_image_adds_its_share():
+def test_an_empty_image_adds_its_share() -> None:
     logits, deltas, anchors, annotations = batch()
     alone = [
         FocalLoss()(logits[i : i + 1], deltas[i : i + 1], anchors, annotations[i : i + 1])
@@ -263,7 +263,7 @@ def test_an_empty_image_adds_its_share():
 
 
 @pytest.mark.parametrize("order", [[2, 0, 1], [0, 2, 1], [0, 2, 2, 1, 2], [2, 2, 0, 2, 1]])
-def test_rows_of_padding_change_nothing_wherever_they_stand(order):
+def test_rows_of_padding_change_nothing_wherever_they_stand(order) -> None:
     logits, deltas, anchors, _ = batch()
     rows = torch.tensor([[*BOXES[0], PADDING]] * 3)
     expected = losses_and_gradients(logits, deltas, anchors, rows)
@@ -271,14 +271,14 @@ def test_rows_of_padding_change_nothing_wherever_they_stand(order):
     assert all(map(torch.equal, found, expected))
 
 
-def test_sizes_of_chunks_change_nothing(monkeypatch):
+def test_sizes_of_chunks_change_nothing(monkeypatch) -> None:
     expected = losses_and_gradients(*batch())
     monkeypatch.setattr(losses, "_CPU_ENTRIES", 4 * 100)  # 756 anchors: seven chunks and a rest
     monkeypatch.setattr(losses, "_CPU_PAIRS", 3 * 2 * 100)
     torch.testing.assert_close(losses_and_gradients(*batch()), expected)
 
 
-def test_autocast_changes_nothing():
+def test_autocast_changes_nothing() -> None:
     expected = FocalLoss()(*batch())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = FocalLoss()(*batch())
@@ -303,12 +303,12 @@ def test_autocast_changes_nothing():
         lambda x: x.repeat_interleave((x > 0).long()),
     ],
 )
-def test_the_check_below_sees_a_wait(wait):
+def test_the_check_below_sees_a_wait(wait) -> None:
     with NoHostSync(), pytest.raises(AssertionError, match="would make the host wait"):
         wait(torch.ones(3))
 
 
-def test_no_wait_in_the_losses():
+def test_no_wait_in_the_losses() -> None:
     inputs = batch()
     losses_and_gradients(*inputs)  # what is made once may wait once
     with NoHostSync():

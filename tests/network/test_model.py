@@ -44,7 +44,7 @@ def fresh() -> RetinaNet:
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_state_dict_has_the_originals_keys_and_shapes(depth):
+def test_state_dict_has_the_originals_keys_and_shapes(depth) -> None:
     K = int(golden_arrays(f"model_resnet{depth}.npz")["num_classes"])
     with torch.device("meta"):
         model = getattr(models, f"resnet{depth}")(K)
@@ -60,7 +60,7 @@ def test_state_dict_has_the_originals_keys_and_shapes(depth):
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_losses_gradients_and_detections_of_the_original(depth):
+def test_losses_gradients_and_detections_of_the_original(depth) -> None:
     golden = golden_arrays(f"model_resnet{depth}.npz")
     seed, H, W, K = (int(golden[key]) for key in ("image_seed", "height", "width", "num_classes"))
     model = getattr(models, f"resnet{depth}")(K)
@@ -89,14 +89,14 @@ def test_losses_gradients_and_detections_of_the_original(depth):
 # ---- settings and beginnings ----
 
 
-def test_settings_that_cannot_be():
+def test_settings_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="depth is 20; expected one of 18, 34, 50, 101, 152"):
         ModelConfig(num_classes=3, depth=20)
     with pytest.raises(ValueError, match="num_classes is 0; expected at least 1"):
         ModelConfig(num_classes=0)
 
 
-def test_other_anchors_change_the_heads():
+def test_other_anchors_change_the_heads() -> None:
     # 2 ratios x 1 scale x 5 classes = 10 outputs, x 4 deltas = 8
     config = ModelConfig(5, 18, anchor_ratios=(0.5, 2.0), anchor_scales=(1.0,))
     model = RetinaNet(config)
@@ -130,7 +130,7 @@ def test_sizes_that_cannot_be(settings: dict[str, int], message: str) -> None:
         ModelConfig(num_classes=2, **settings)
 
 
-def test_a_grid_of_anchors_that_is_not_known():
+def test_a_grid_of_anchors_that_is_not_known() -> None:
     with pytest.raises(
         ValueError, match="anchor_grid is edge; expected one of center, corner, tor"
     ):
@@ -138,7 +138,7 @@ def test_a_grid_of_anchors_that_is_not_known():
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_networks_of_other_projects_train(source):
+def test_networks_of_other_projects_train(source) -> None:
     """The loss of a batch falls, and the gradient reaches every weight."""
     torch.manual_seed(0)
     depth = 50 if source == "detectron2" else 18  # whose stride sits where only a ResNet-50 has it
@@ -157,7 +157,7 @@ def test_networks_of_other_projects_train(source):
         assert parameter.grad.abs().max() > 0, name
 
 
-def test_convolutions_begin_he_normal_and_outputs_at_the_prior(fresh):
+def test_convolutions_begin_he_normal_and_outputs_at_the_prior(fresh) -> None:
     outputs = (fresh.classificationModel.output, fresh.regressionModel.output)
     for name, conv in fresh.named_modules():
         if not isinstance(conv, nn.Conv2d) or conv in outputs:
@@ -177,7 +177,7 @@ def test_convolutions_begin_he_normal_and_outputs_at_the_prior(fresh):
     torch.testing.assert_close(outputs[0].bias.sigmoid(), torch.full((27,), 0.01))
 
 
-def test_pretrained_takes_the_backbone_and_only_that(monkeypatch, ruled):
+def test_pretrained_takes_the_backbone_and_only_that(monkeypatch, ruled) -> None:
     weights = {
         k: v for k, v in ruled.state_dict().items() if not k.startswith(("fpn", "reg", "cl"))
     }
@@ -189,7 +189,7 @@ def test_pretrained_takes_the_backbone_and_only_that(monkeypatch, ruled):
     assert not taken["classificationModel.output.weight"].any()
 
 
-def test_pretrained_that_is_not_to_be_had_is_an_error(monkeypatch):
+def test_pretrained_that_is_not_to_be_had_is_an_error(monkeypatch) -> None:
     def fail(depth):
         raise DataError(f"no weights of depth {depth}")
 
@@ -201,13 +201,13 @@ def test_pretrained_that_is_not_to_be_had_is_an_error(monkeypatch):
 # ---- training mode ----
 
 
-def test_training_gives_two_losses_of_shape_1(fresh):
+def test_training_gives_two_losses_of_shape_1(fresh) -> None:
     losses = fresh([torch.randn(2, 3, 64, 96), ANNOTATIONS])
     assert [loss.shape for loss in losses] == [(1,), (1,)]
     assert all(torch.isfinite(loss) and loss.requires_grad for loss in losses)
 
 
-def test_frozen_batch_norm_learns_gain_and_shift_but_no_statistics(fresh):
+def test_frozen_batch_norm_learns_gain_and_shift_but_no_statistics(fresh) -> None:
     fresh.train()
     assert fresh.bn1.training  # what train() undoes
     fresh.freeze_bn()
@@ -240,12 +240,12 @@ def test_the_layers_that_learn_are_torchvisions(count: int) -> None:
     }
 
 
-def test_a_step_uses_every_parameter_even_without_boxes(fresh):
+def test_a_step_uses_every_parameter_even_without_boxes(fresh) -> None:
     sum(fresh([torch.randn(1, 3, 64, 64), ANNOTATIONS[1:]])).backward()
     assert [key for key, value in fresh.named_parameters() if value.grad is None] == []
 
 
-def test_the_wrapper_as_the_originals_script_uses_it(fresh):
+def test_the_wrapper_as_the_originals_script_uses_it(fresh) -> None:
     retinanet = nn.DataParallel(fresh)
     retinanet.training = True
     retinanet.train()
@@ -259,7 +259,7 @@ def test_the_wrapper_as_the_originals_script_uses_it(fresh):
     assert (scores.shape, labels.shape, boxes.shape) == ((0,), (0,), (0, 4))  # 0.01 < 0.05
 
 
-def test_no_wait_in_forward_and_backward(fresh):
+def test_no_wait_in_forward_and_backward(fresh) -> None:
     images = torch.randn(2, 3, 64, 96)
     fresh([images, ANNOTATIONS])  # what is made once per size may wait once
     with NoHostSync():
@@ -269,7 +269,7 @@ def test_no_wait_in_forward_and_backward(fresh):
 # ---- evaluation mode ----
 
 
-def test_evaluation_gives_three_sorted_tensors(ruled):
+def test_evaluation_gives_three_sorted_tensors(ruled) -> None:
     with torch.no_grad():
         scores, labels, boxes = ruled(torch.randn(1, 3, 96, 128))
     assert len(scores) > 100  # no limit
@@ -282,18 +282,18 @@ def test_evaluation_gives_three_sorted_tensors(ruled):
     assert boxes[:, 2:].amax(dim=0).tolist() == [128, 96]
 
 
-def test_a_batch_in_evaluation_mode_is_sent_to_detect(ruled):
+def test_a_batch_in_evaluation_mode_is_sent_to_detect(ruled) -> None:
     with pytest.raises(ValueError, match=r"one image .* got 2;.* use model\.detect"):
         ruled(torch.zeros(2, 3, 64, 64))
 
 
-def test_whole_numbers_are_refused(ruled):
+def test_whole_numbers_are_refused(ruled) -> None:
     with pytest.raises(ValueError, match=r"images are torch\.uint8; expected normalised floats"):
         ruled(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("size", [(64, 96), (65, 97), (100, 75), (33, 31)])
-def test_any_size_has_a_prediction_for_each_anchor(ruled, size):
+def test_any_size_has_a_prediction_for_each_anchor(ruled, size) -> None:
     images = torch.randn(2, 3, *size)
     with torch.no_grad():
         logits, deltas = ruled.head_outputs(images)
@@ -302,7 +302,7 @@ def test_any_size_has_a_prediction_for_each_anchor(ruled, size):
     assert torch.isfinite(ruled.loss(logits, deltas, ruled.anchors(images), ANNOTATIONS)[0])
 
 
-def test_a_batch_gives_each_image_what_it_gets_alone(ruled):
+def test_a_batch_gives_each_image_what_it_gets_alone(ruled) -> None:
     torch.manual_seed(0)
     images, sizes = torch.zeros(3, 3, 96, 128), [(96, 128), (90, 100), (50, 128)]
     for image, (height, width) in zip(images, sizes, strict=True):
@@ -318,7 +318,7 @@ def test_a_batch_gives_each_image_what_it_gets_alone(ruled):
             assert together[i].boxes[:, 2:].amax(dim=0).tolist() == [width, height]
 
 
-def test_detect_hands_its_limits_on(ruled):
+def test_detect_hands_its_limits_on(ruled) -> None:
     images = torch.randn(1, 3, 96, 128)
     with torch.no_grad():
         (default,) = ruled.detect(images, [(96, 128)])
@@ -336,7 +336,7 @@ def test_detect_hands_its_limits_on(ruled):
     assert len(narrow.scores) <= 5  # one of each level
 
 
-def test_gradients_in_bf16_are_finite_on_a_map_one_cell_wide():
+def test_gradients_in_bf16_are_finite_on_a_map_one_cell_wide() -> None:
     """OneDNN's bf16 weight gradient was NaN where P6, 2 x 1 cells here, goes into P7."""
     torch.manual_seed(0)
     model = resnet18(2).to(memory_format=torch.channels_last)

@@ -27,7 +27,7 @@ def predictions(K=3, seed=0, bias=-4.0):
 
 @settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 60), st.floats(-2, 2), st.integers(0))
-def test_the_best_pairs_are_those_of_a_top_k_over_all(N, K, limit, threshold, seed):
+def test_the_best_pairs_are_those_of_a_top_k_over_all(N, K, limit, threshold, seed) -> None:
     generator = torch.Generator().manual_seed(seed % 2**63)
     logits = torch.randperm(N * K, generator=generator).reshape(N, K) / (N * K) * 4 - 2
     values, places = logits.flatten().topk(min(limit, N * K))
@@ -37,7 +37,7 @@ def test_the_best_pairs_are_those_of_a_top_k_over_all(N, K, limit, threshold, se
     assert set(zip(anchors.tolist(), classes.tolist(), strict=True)) == expected
 
 
-def test_without_a_limit_all_pairs_above_the_threshold():
+def test_without_a_limit_all_pairs_above_the_threshold() -> None:
     logits = torch.tensor([[0.0, 2.0], [1.0, -1.0], [3.0, 1.5]])
     anchors, classes = best_entries(logits, 1.0, None)  # 1.0 itself is not above
     assert list(zip(anchors.tolist(), classes.tolist(), strict=True)) == [(0, 1), (2, 0), (2, 1)]
@@ -59,7 +59,7 @@ def plain_detections(logits, deltas, anchors, score_threshold, nms_threshold):
 
 @pytest.mark.parametrize("limit", [None, 10**6])
 @pytest.mark.parametrize(("score", "overlap"), [(0.05, 0.5), (0.3, 0.5), (0.05, 0.2), (0.5, 0.9)])
-def test_equals_the_plain_way(score, overlap, limit):
+def test_equals_the_plain_way(score, overlap, limit) -> None:
     logits, deltas, anchors = predictions()
     found = detect_image(
         logits, deltas, anchors, LENGTHS, SIZE,
@@ -72,14 +72,14 @@ def test_equals_the_plain_way(score, overlap, limit):
     torch.testing.assert_close(found.boxes, torch.tensor([row[2] for row in expected]))
 
 
-def test_classes_do_not_suppress_each_other():
+def test_classes_do_not_suppress_each_other() -> None:
     anchors = torch.tensor([[0.0, 0, 32, 32]])
     found = detect_image(torch.tensor([[1.0, 2.0]]), torch.zeros(1, 4), anchors, [1], (32, 32))
     assert found.labels.tolist() == [1, 0]
     assert found.boxes.tolist() == [[0, 0, 32, 32]] * 2
 
 
-def test_candidates_are_limited_on_each_level_before_suppression():
+def test_candidates_are_limited_on_each_level_before_suppression() -> None:
     # Two levels of three anchors, all apart; the two best of each level stay, the best first.
     corner = torch.tensor([[0.0], [10], [20], [30], [40], [50]])
     anchors = torch.cat((corner, corner, corner + 5, corner + 5), dim=1)
@@ -90,7 +90,7 @@ def test_candidates_are_limited_on_each_level_before_suppression():
     torch.testing.assert_close(found.scores, logits[[0, 1, 4, 5], 0].sigmoid())
 
 
-def test_the_best_are_kept_and_stand_first():
+def test_the_best_are_kept_and_stand_first() -> None:
     inputs = (*predictions(bias=0.0), LENGTHS, SIZE)
     every = detect_image(*inputs, DetectionLimits(max_detections=None))
     some = detect_image(*inputs, DetectionLimits(max_detections=7))
@@ -101,7 +101,7 @@ def test_the_best_are_kept_and_stand_first():
 
 
 @pytest.mark.parametrize("limit", [None, 1000])
-def test_a_score_at_the_threshold_is_dropped(limit):
+def test_a_score_at_the_threshold_is_dropped(limit) -> None:
     threshold = 0.5  # the sigmoid of exactly 0
     anchors = torch.tensor([[0.0, 0, 8, 8], [20, 20, 28, 28]])
     found = detect_image(
@@ -112,7 +112,7 @@ def test_a_score_at_the_threshold_is_dropped(limit):
 
 
 @pytest.mark.parametrize("limit", [None, 1000])
-def test_nothing_above_the_threshold(limit):
+def test_nothing_above_the_threshold(limit) -> None:
     logits, deltas, anchors = predictions()
     found = detect_image(
         torch.full_like(logits, -math.inf), deltas, anchors, LENGTHS, SIZE,
@@ -122,7 +122,7 @@ def test_nothing_above_the_threshold(limit):
     assert found.labels.dtype == torch.int64
 
 
-def test_boxes_are_clipped_to_the_picture_and_float32():
+def test_boxes_are_clipped_to_the_picture_and_float32() -> None:
     logits, deltas, anchors = predictions(bias=0.0)
     found = detect_image(logits.bfloat16(), deltas.bfloat16(), anchors, LENGTHS, (50, 40))
     assert found.scores.dtype == found.boxes.dtype == torch.float32

@@ -71,11 +71,11 @@ def pixels(count: int) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [(64, 96), (65, 97)])
-def test_plain_anchors_are_ours(size):
+def test_plain_anchors_are_ours(size) -> None:
     assert np.allclose(plain.anchors(*size), image_anchors(*size).numpy(), atol=1e-4)
 
 
-def test_plain_losses_are_ours(model):
+def test_plain_losses_are_ours(model) -> None:
     expected = plain.losses(plain.PlainRetinaNet(model), pixels(3), BOXES)
     found = model([pixels(3), BOXES])
     for ours, theirs in zip(found, expected, strict=True):
@@ -94,7 +94,7 @@ def assert_same_values(
 
 
 # In float64: in float32 a unit whose sum is nearly 0 may pass its ReLU on one side only.
-def test_plain_gradients_are_ours(model):
+def test_plain_gradients_are_ours(model) -> None:
     plainly = plain.PlainRetinaNet(model.double())
     sum(plain.losses(plainly, pixels(3).double(), BOXES)).backward()
     sum(model([pixels(3).double(), BOXES])).backward()
@@ -102,7 +102,7 @@ def test_plain_gradients_are_ours(model):
 
 
 # By gradient descent: Adam's first step is the gradient's sign, and rounding has a sign too.
-def test_plain_step_is_ours(model):
+def test_plain_step_is_ours(model) -> None:
     plainly = plain.PlainRetinaNet(model.double())
     images = pixels(3).double()
     training = Training(
@@ -122,7 +122,7 @@ def test_plain_step_is_ours(model):
     assert_same_values(model, plainly.net, lambda parameter: parameter)
 
 
-def test_plain_detections_are_ours(model):
+def test_plain_detections_are_ours(model) -> None:
     image = pixels(1)
     with torch.no_grad():
         ours = model.eval()(image)
@@ -132,18 +132,18 @@ def test_plain_detections_are_ours(model):
     assert worst_match(ours, plainly) < 1e-3
 
 
-def test_plain_detection_of_nothing():
+def test_plain_detection_of_nothing() -> None:
     found = plain_detection.detect(plain.PlainRetinaNet(resnet18(num_classes=3)), pixels(1))
     assert [tuple(column.shape) for column in found] == [(0,), (0,), (0, 4)]
 
 
-def test_plain_detections_stay_inside_the_picture(model):
+def test_plain_detections_stay_inside_the_picture(model) -> None:
     found = plain_detection.detect(plain.PlainRetinaNet(model), pixels(1), size=(50, 70))
     assert found.boxes.min() == 0
     assert found.boxes.amax(dim=0)[2:].tolist() == [70, 50]
 
 
-def test_plain_sample_is_ours(tmp_path):
+def test_plain_sample_is_ours(tmp_path) -> None:
     path = sample.photograph(tmp_path)
     ours = ImageFiles(path, evaluation_transform(min_side=300, max_side=1000))[0]
     plainly = plain_detection.read_sample(path, min_side=300, max_side=1000)
@@ -155,12 +155,12 @@ def test_plain_sample_is_ours(tmp_path):
     assert plainly["img"][300:].abs().max() == 0
 
 
-def test_both_focal_losses_are_equal():
+def test_both_focal_losses_are_equal() -> None:
     assert loss.ours(64)() == pytest.approx(loss.theirs(64)(), rel=1e-3)
     assert loss.theirs(64, from_labels=True)() == pytest.approx(loss.theirs(64)(), rel=1e-6)
 
 
-def test_every_convolution_is_recorded_and_run():
+def test_every_convolution_is_recorded_and_run() -> None:
     calls = convolutions.recorded(64, 18, torch.bfloat16)
     model = resnet18(num_classes=80)
     heads = 4 + 4 + 2  # their layers are run on each of five levels
@@ -171,14 +171,14 @@ def test_every_convolution_is_recorded_and_run():
     convolutions.run(calls)
 
 
-def test_so_many_candidates_pass():
+def test_so_many_candidates_pass() -> None:
     output = nn.Conv2d(8, 20, 1)
     x = torch.randn(1, 8, 30, 30, generator=torch.Generator().manual_seed(0))
     cases.let_pass(output, lambda: output(x), candidates=100)
     assert 95 <= (output(x).sigmoid() > 0.05).sum() <= 100
 
 
-def test_annotations_of_both_sides_are_equal(tmp_path):
+def test_annotations_of_both_sides_are_equal(tmp_path) -> None:
     path = annotations.write_rows(tmp_path / "rows.csv", 50)
     found, table = annotations.ours(path), annotations.theirs(path)
     assert len(found.names) == 5
@@ -186,7 +186,7 @@ def test_annotations_of_both_sides_are_equal(tmp_path):
     assert found.boxes.tolist() == expected.to_numpy().tolist()
 
 
-def test_sizes_of_both_sides_are_equal(tmp_path):
+def test_sizes_of_both_sides_are_equal(tmp_path) -> None:
     images = annotations.write_images(tmp_path, 3)
     expected = [(annotations.HEIGHT, annotations.WIDTH)] * 3
     assert annotations.one_by_one(images) == expected
@@ -196,7 +196,7 @@ def test_sizes_of_both_sides_are_equal(tmp_path):
 # ---- measuring
 
 
-def test_sides_run_by_turns():
+def test_sides_run_by_turns() -> None:
     order = []
     sides = {name: lambda name=name: order.append(name) for name in "ab"}
     assert set(measure.medians(sides, repeats=2, warm_up=1)) == {"a", "b"}
@@ -214,7 +214,7 @@ def test_sides_run_by_turns():
         (Row("x", 0.002, 0.001, unit="ms"), ("2 ms", "1 ms", "0.50x faster", "-")),
     ],
 )
-def test_rows(row, cells):
+def test_a_row_shows_both_sides_and_their_ratio(row, cells) -> None:
     assert row.cells() == ("x", *cells)
 
 
@@ -224,7 +224,7 @@ def allocation(megabytes):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
-def test_peak_memory_counts_what_is_freed_again():
+def test_peak_memory_counts_what_is_freed_again() -> None:
     assert 90e6 < measure.peak_memory(allocation, 100) < 120e6
 
 
@@ -253,7 +253,7 @@ def run_here(make, *args):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_it_prints_a_table(benchmark, flags, capsys, monkeypatch):
+def test_a_benchmark_prints_its_table(benchmark, flags, capsys, monkeypatch) -> None:
     for module in (annotations, loss, memory, records):
         monkeypatch.setattr(module, "peak_memory", run_here)
     benchmark.main(TINY + flags)
@@ -264,7 +264,7 @@ def test_it_prints_a_table(benchmark, flags, capsys, monkeypatch):
         assert "on the same pixels: at most 0.000000 apart" in printed
 
 
-def test_profile_prints_its_groups(capsys):
+def test_profile_prints_its_groups(capsys) -> None:
     profile.main([*TINY, "--precision", "fp32"])
     printed = capsys.readouterr().out
     for group in ("convolutions, backward", "loss", "optimizer and clipping", "**together**"):
@@ -279,18 +279,18 @@ def test_profile_prints_its_groups(capsys):
     assert "| convolutions, backward |" not in printed
 
 
-def test_evaluation_of_own_images_needs_their_classes(capsys):
+def test_evaluation_of_own_images_needs_their_classes(capsys) -> None:
     with pytest.raises(SystemExit):
         evaluation.main(["--csv", "val.csv"])
     assert "--csv and --classes go together" in capsys.readouterr().err
 
 
-def test_all_are_listed(capsys):
+def test_all_are_listed(capsys) -> None:
     assert __main__.main(["--help"]) == 0
     printed = capsys.readouterr().out
     assert all(f"  {name} " in printed for name in __main__.NAMES)
 
 
-def test_unknown_name(capsys):
+def test_unknown_name(capsys) -> None:
     assert __main__.main(["steps", "--side", "64"]) == 2
     assert "no benchmark is called steps" in capsys.readouterr().err

@@ -16,11 +16,11 @@ import pytest
         lambda: urllib.request.urlopen("https://example.org"),
     ],
 )
-def test_every_way_out_is_closed(leave):
+def test_every_way_out_is_closed(leave) -> None:
     with pytest.raises(OSError, match="tests have no network"):
         leave()
 
 
-def test_this_machine_can_be_reached():
+def test_this_machine_can_be_reached() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(server.getsockname(), timeout=1).close()

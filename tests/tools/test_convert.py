@@ -48,7 +48,7 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
 # ---- the command ----
 
 
-def test_a_file_becomes_a_checkpoint(tmp_path, mmdetection, capsys):
+def test_a_file_becomes_a_checkpoint(tmp_path, mmdetection, capsys) -> None:
     torch.save({"meta": {"epoch": 12}, "state_dict": mmdetection}, tmp_path / "in.pth")
     out = tmp_path / "new" / "coco.pt"
     assert main(["--from", "mmdetection", str(tmp_path / "in.pth"), str(out)]) == 0
@@ -68,7 +68,7 @@ def test_a_file_becomes_a_checkpoint(tmp_path, mmdetection, capsys):
     assert torch.equal(model.conv1.weight, mmdetection["backbone.conv1.weight"])
 
 
-def test_an_existing_file_stays_unless_told(tmp_path, mmdetection, capsys):
+def test_an_existing_file_stays_unless_told(tmp_path, mmdetection, capsys) -> None:
     torch.save(mmdetection, tmp_path / "in.pth")
     (tmp_path / "out.pt").write_text("precious")
     flags = ["--from", "mmdetection", str(tmp_path / "in.pth"), str(tmp_path / "out.pt")]
@@ -79,7 +79,7 @@ def test_an_existing_file_stays_unless_told(tmp_path, mmdetection, capsys):
     assert load_checkpoint(tmp_path / "out.pt").config.depth == 18
 
 
-def test_classes_of_ones_own(tmp_path, capsys):
+def test_classes_of_ones_own(tmp_path, capsys) -> None:
     torch.save(their_weights("mmdetection", K=2), tmp_path / "in.pth")
     flags = ["--from", "mmdetection", str(tmp_path / "in.pth"), str(tmp_path / "out.pt")]
     assert main(flags) == 0
@@ -98,7 +98,7 @@ def test_classes_of_ones_own(tmp_path, capsys):
         (["--to", "torchvision", "--bn-eps", "1e-5", "in", "out"], "go with --from"),
     ],
 )
-def test_flags_that_cannot_be(flags, complaint, capsys):
+def test_flags_that_cannot_be(flags, complaint, capsys) -> None:
     with pytest.raises(SystemExit) as end:
         main(flags)
     assert end.value.code == 2
@@ -109,7 +109,7 @@ def test_flags_that_cannot_be(flags, complaint, capsys):
 
 
 @pytest.mark.parametrize("wrapper", ["bare", "state_dict", "model", "module."])
-def test_wrappers(tmp_path, mmdetection, wrapper):
+def test_wrappers(tmp_path, mmdetection, wrapper) -> None:
     content = {
         "bare": mmdetection,
         "module.": {f"module.{name}": tensor for name, tensor in mmdetection.items()},
@@ -133,7 +133,7 @@ def with_old_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return old
 
 
-def test_old_names_of_torchvision(tmp_path, torchvision):
+def test_old_names_of_torchvision(tmp_path, torchvision) -> None:
     old = with_old_names(torchvision)
     assert len(old.keys() - torchvision.keys()) == 28
     torch.save(old, tmp_path / "old.pth")
@@ -144,7 +144,7 @@ def test_old_names_of_torchvision(tmp_path, torchvision):
     assert same(found, expected)
 
 
-def test_what_is_no_weight_of_the_detector_is_left_out(tmp_path):
+def test_what_is_no_weight_of_the_detector_is_left_out(tmp_path) -> None:
     detectron2 = their_weights("detectron2") | {
         "pixel_mean": torch.zeros(3, 1, 1),
         "anchor_generator.cell_anchors.0": torch.zeros(9, 4),
@@ -163,7 +163,7 @@ def test_what_is_no_weight_of_the_detector_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_detectron2s_model_zoo_is_pickled_numpy(tmp_path, protocol):
+def test_detectron2s_model_zoo_is_pickled_numpy(tmp_path, protocol) -> None:
     theirs = their_weights("detectron2")
     content = {
         "model": {name: tensor.numpy() for name, tensor in theirs.items()},
@@ -186,7 +186,7 @@ def gains(path: Path, **options: float) -> tuple[Tensor, str]:
     return found.weights["bn1.weight"], note
 
 
-def test_epsilon_of_the_published_file_and_of_others(tmp_path, torchvision):
+def test_epsilon_of_the_published_file_and_of_others(tmp_path, torchvision) -> None:
     weights = torchvision | {
         "backbone.body.bn1.running_var": torch.full((64,), 1e-5),
         "backbone.body.bn1.weight": torch.ones(64),
@@ -231,7 +231,9 @@ def test_epsilon_of_the_published_file_and_of_others(tmp_path, torchvision):
         ({"backbone.bn1.bias": torch.full((64,), torch.nan)}, "backbone.bn1.bias is not finite"),
     ],
 )
-def test_tensors_that_are_not_those_of_the_project(tmp_path, mmdetection, change, complaint):
+def test_tensors_that_are_not_those_of_the_project(
+    tmp_path, mmdetection, change, complaint
+) -> None:
     weights = mmdetection | change
     torch.save({k: v for k, v in weights.items() if v is not None}, tmp_path / "in.pth")
     with pytest.raises(DataError) as error:
@@ -240,7 +242,7 @@ def test_tensors_that_are_not_those_of_the_project(tmp_path, mmdetection, change
     assert str(error.value).startswith(str(tmp_path / "in.pth"))
 
 
-def test_another_projects_file_and_another_version(tmp_path, torchvision):
+def test_another_projects_file_and_another_version(tmp_path, torchvision) -> None:
     torch.save(torchvision, tmp_path / "in.pth")
     with pytest.raises(DataError, match=r"no head\.cls_score\.bias in it, so it is not detectron2"):
         load_foreign(tmp_path / "in.pth", "detectron2")
@@ -258,14 +260,14 @@ def test_another_projects_file_and_another_version(tmp_path, torchvision):
         ({"state_dict": {}, "meta": {"config": "x\nstyle='caffe'"}}, "is of style 'caffe'"),
     ],
 )
-def test_what_a_file_says_of_itself(tmp_path, content, complaint):
+def test_what_a_file_says_of_itself(tmp_path, content, complaint) -> None:
     torch.save(content, tmp_path / "in.pth")
     with pytest.raises(DataError) as error:
         load_foreign(tmp_path / "in.pth", "odtk")
     assert complaint in str(error.value)
 
 
-def test_no_such_file(tmp_path, capsys):
+def test_no_such_file(tmp_path, capsys) -> None:
     flags = ["--from", "odtk", str(tmp_path / "none.pth"), str(tmp_path / "out.pt")]
     assert main(flags) == 1
     assert "none.pth: there is no such file" in capsys.readouterr().err
@@ -281,7 +283,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "hub" / "checkpoints"
 
 
-def test_without_a_network_the_file_to_place_is_named(cache):
+def test_without_a_network_the_file_to_place_is_named(cache) -> None:
     with pytest.raises(DataError) as error:
         load_checkpoint("torchvision-coco")
     message = str(error.value)
@@ -291,7 +293,7 @@ def test_without_a_network_the_file_to_place_is_named(cache):
     assert "\n" not in message
 
 
-def test_a_placed_file_is_converted_on_the_fly(cache, torchvision, monkeypatch):
+def test_a_placed_file_is_converted_on_the_fly(cache, torchvision, monkeypatch) -> None:
     cache.mkdir(parents=True)
     torch.save(with_old_names(torchvision), cache / "file")
     digits = hashlib.sha256((cache / "file").read_bytes()).hexdigest()[:8]
@@ -308,7 +310,7 @@ def test_a_placed_file_is_converted_on_the_fly(cache, torchvision, monkeypatch):
 # ---- and back ----
 
 
-def test_back_to_torchvision(tmp_path, torchvision, capsys):
+def test_back_to_torchvision(tmp_path, torchvision, capsys) -> None:
     torch.save(torchvision, tmp_path / "in.pth")
     paths = [str(tmp_path / name) for name in ("in.pth", "ours.pt", "out.pth")]
     assert main(["--from", "torchvision", "--bn_eps", "1e-5", *paths[:2]]) == 0
@@ -328,7 +330,7 @@ def test_back_to_torchvision(tmp_path, torchvision, capsys):
     torch.testing.assert_close(again.weights, ours.weights, rtol=1e-6, atol=1e-12)
 
 
-def test_other_classes_keep_their_labels(tmp_path):
+def test_other_classes_keep_their_labels(tmp_path) -> None:
     config = ModelConfig(3, 18, **SOURCES["torchvision_v2"].settings)
     weights = RetinaNet(config).state_dict()
     save_checkpoint(tmp_path / "in.pt", Checkpoint(config, weights, ("a", "b", "c")))
@@ -340,7 +342,7 @@ def test_other_classes_keep_their_labels(tmp_path):
     )
 
 
-def test_what_torchvision_cannot_build_stays(tmp_path, capsys):
+def test_what_torchvision_cannot_build_stays(tmp_path, capsys) -> None:
     config = ModelConfig(3, 18, anchor_ratios=(0.5, 1.0))
     save_checkpoint(tmp_path / "in.pt", Checkpoint(config, RetinaNet(config).state_dict()))
     assert main(["--to", "torchvision", str(tmp_path / "in.pt"), str(tmp_path / "out.pth")]) == 1

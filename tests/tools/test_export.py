@@ -86,7 +86,7 @@ def resized(picture, min_side, max_side, views):
     ]
 
 
-def test_only_the_file_is_left_and_its_fit_is_said(exported):
+def test_only_the_file_is_left_and_its_fit_is_said(exported) -> None:
     assert sorted(path.name for path in exported.folder.iterdir()) == ["model.onnx", "model.pt"]
     assert "Compared with PyTorch: " in exported.said
     assert " anchors in 9 batches, largest difference of a score " in exported.said
@@ -106,7 +106,7 @@ def test_only_the_file_is_left_and_its_fit_is_said(exported):
     ],
     ids=["own size", "large", "upright", "small", "one pixel", "strip"],
 )
-def test_every_number_and_size_of_pictures(exported, picture, min_side, max_side, views):
+def test_every_number_and_size_of_pictures(exported, picture, min_side, max_side, views) -> None:
     model = exported.checkpoint.build(torch.device("cpu"))
     case = onnx_compare.expected(model, resized(picture, min_side, max_side, views), LIMITS)
     assert all(len(found.scores) > 0 for found in case.detections)
@@ -129,7 +129,7 @@ def test_every_number_and_size_of_pictures(exported, picture, min_side, max_side
         assert not boxes[count:].any()
 
 
-def test_the_file_says_what_goes_in_and_out(exported):
+def test_the_file_says_what_goes_in_and_out(exported) -> None:
     model = onnx.load(exported.onnx)
     onnx.checker.check_model(model, full_check=True)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
@@ -155,13 +155,13 @@ def test_the_file_says_what_goes_in_and_out(exported):
     }
 
 
-def test_the_file_tells_nothing_of_the_machine(exported):
+def test_the_file_tells_nothing_of_the_machine(exported) -> None:
     assert str(ROOT).encode() not in exported.content
     assert b"site-packages" not in exported.content
 
 
 @pytest.mark.parametrize("top", [255, 4095, 65535])
-def test_the_example_sees_grey_of_any_depth_as_the_program_does(tmp_path, top):
+def test_the_example_sees_grey_of_any_depth_as_the_program_does(tmp_path, top) -> None:
     example = runpy.run_path(str(ROOT / "examples/onnx_detect.py"))
     values = (data.camera() / 255 * top).astype(np.uint16)
     path = tmp_path / "grey.png"
@@ -173,7 +173,7 @@ def test_the_example_sees_grey_of_any_depth_as_the_program_does(tmp_path, top):
     assert 100 < seen.mean() < 160
 
 
-def test_the_example_finds_what_the_detector_finds_without_torch(exported, tmp_path):
+def test_the_example_finds_what_the_detector_finds_without_torch(exported, tmp_path) -> None:
     photo = tmp_path / "photo.png"
     Image.fromarray(data.coffee()).save(photo)
     detector = retinanet.load(
@@ -203,7 +203,7 @@ def test_the_example_finds_what_the_detector_finds_without_torch(exported, tmp_p
 # ---- what is refused ----
 
 
-def test_a_file_that_disagrees_is_not_written(exported, tmp_path):
+def test_a_file_that_disagrees_is_not_written(exported, tmp_path) -> None:
     other = dict(exported.checkpoint.weights)
     other["regressionModel.output.bias"] = other["regressionModel.output.bias"] + 0.1
     model = replace(exported.checkpoint, weights=other).build(torch.device("cpu"))
@@ -235,11 +235,11 @@ def agreement_of(**figures):
         (agreement_of(detections=0, unlike=1), False),  # a detection out of nothing
     ],
 )
-def test_what_is_rounding_and_what_is_not(agreement, holds):
+def test_what_is_rounding_and_what_is_not(agreement, holds) -> None:
     assert agreement.holds() is holds
 
 
-def test_detections_are_alike_in_label_score_and_place():
+def test_detections_are_alike_in_label_score_and_place() -> None:
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [5.0, 5.0, 50.0, 50.0]])
     found = Detections(torch.tensor([0.9, 0.8]), torch.tensor([1, 2]), boxes)
     assert onnx_compare.count_unlike(found, found) == 0
@@ -254,7 +254,7 @@ def test_detections_are_alike_in_label_score_and_place():
     ) == (2, 0)
 
 
-def test_other_shapes_and_no_numbers_are_infinitely_far():
+def test_other_shapes_and_no_numbers_are_infinitely_far() -> None:
     ones = torch.ones(2, 3)
     assert onnx_compare.largest_difference(ones, ones + torch.eye(2, 3) / 2) == 0.5
     assert onnx_compare.largest_difference(ones, torch.ones(2, 2)) == float("inf")
@@ -272,7 +272,7 @@ def test_other_shapes_and_no_numbers_are_infinitely_far():
 )
 def test_wrong_arguments_are_refused_before_the_work(
     exported, arguments, message, monkeypatch, capsys
-):
+) -> None:
     monkeypatch.chdir(exported.folder)
     before = exported.onnx.stat()
     assert export.main(arguments) == 1
@@ -282,7 +282,7 @@ def test_wrong_arguments_are_refused_before_the_work(
     assert exported.onnx.stat() == before
 
 
-def test_missing_packages_are_named_with_the_command(exported, monkeypatch, capsys):
+def test_missing_packages_are_named_with_the_command(exported, monkeypatch, capsys) -> None:
     monkeypatch.setattr(export, "find_spec", lambda name: None if name != "onnx" else object())
     assert export.main([str(exported.pt), "other.onnx"]) == 1
     expected = "the export needs onnxruntime, onnxscript; pip install onnxruntime onnxscript\n"
@@ -310,7 +310,7 @@ def test_missing_packages_are_named_with_the_command(exported, monkeypatch, caps
     ],
     ids=["no NMS", "of another project, class agnostic", "own anchors, few candidates"],
 )
-def test_every_kind_is_exported(settings, flags, outputs, tmp_path, monkeypatch):
+def test_every_kind_is_exported(settings, flags, outputs, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Image.fromarray(data.chelsea()).save("photo.png")
     save_checkpoint(Path("model.pt"), checkpoint_of(**settings))

@@ -153,7 +153,7 @@ def converted(request) -> Converted:
 
 
 @pytest.mark.parametrize("case", IMAGES)
-def test_probabilities_and_boxes_of_the_source(converted, case):
+def test_probabilities_and_boxes_of_the_source(converted, case) -> None:
     logits, deltas, anchors = converted.predict(case)
     size = tuple(converted.golden[f"{case}_input_size"].tolist())
     assert level_shapes(*size) == [tuple(g) for g in converted.golden[f"{case}_grid"].tolist()]
@@ -166,7 +166,7 @@ def test_probabilities_and_boxes_of_the_source(converted, case):
         torch.testing.assert_close(boxes[rows], group["box"], rtol=0, atol=0.02)
 
 
-def test_boxes_that_grow_and_shrink_without_measure(converted):
+def test_boxes_that_grow_and_shrink_without_measure(converted) -> None:
     """Which of the two exponents is bounded, and where."""
     logits, deltas, anchors = converted.predict("a")
     order = SOURCES[converted.source].anchor_order
@@ -235,7 +235,7 @@ BORDERS = {
 
 
 @pytest.mark.parametrize("case", IMAGES)
-def test_final_detections_of_the_source_but_for_boxes_at_the_border(converted, case):
+def test_final_detections_of_the_source_but_for_boxes_at_the_border(converted, case) -> None:
     like_torchvision = converted.source.startswith("torchvision")
     limit = 300 if like_torchvision else 100
     size = IMAGES[case][1:]
@@ -286,7 +286,7 @@ def random_torchvision_model(source: str) -> nn.Module:
 
 
 @pytest.mark.parametrize("source", BUILDERS)
-def test_torchvisions_own_model_with_random_weights_and_back(source):
+def test_torchvisions_own_model_with_random_weights_and_back(source) -> None:
     theirs = random_torchvision_model(source)
     original = {name: tensor.clone() for name, tensor in theirs.state_dict().items()}
     found = convert(state_dict(original, source, "file"), source, "file")

@@ -20,7 +20,7 @@ ARRAYS = [
 
 @pytest.mark.parametrize("protocol", [0, 2, 3, 4])
 @pytest.mark.parametrize("array", ARRAYS, ids=lambda a: f"{a.dtype}{list(a.shape)}")
-def test_arrays_come_back_as_tensors(tmp_path, array, protocol):
+def test_arrays_come_back_as_tensors(tmp_path, array, protocol) -> None:
     content = OrderedDict(model={"a": array}, author="text", number=3)
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
     found = read_numpy_pickle(tmp_path / "a.pkl")
@@ -30,7 +30,7 @@ def test_arrays_come_back_as_tensors(tmp_path, array, protocol):
     assert torch.equal(found["model"]["a"], expected)
 
 
-def test_the_names_of_numpy_1_and_2(tmp_path):
+def test_the_names_of_numpy_1_and_2(tmp_path) -> None:
     content = pickle.dumps(ARRAYS[0], protocol=3)
     names = [b"numpy.core.multiarray", b"numpy._core.multiarray"]
     found, other = names if names[0] in content else names[::-1]
@@ -39,7 +39,7 @@ def test_the_names_of_numpy_1_and_2(tmp_path):
 
 
 @pytest.mark.parametrize("wrap", [lambda e: e, lambda e: {"model": {"a": e}}, lambda e: [e]])
-def test_code_is_refused_and_not_run(tmp_path, wrap):
+def test_code_is_refused_and_not_run(tmp_path, wrap) -> None:
     target = tmp_path / "was_here"
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(wrap(Touch(target))))
     with pytest.raises(pickle.UnpicklingError, match=r"Unsupported global: (posix|nt)\.system"):
@@ -47,7 +47,7 @@ def test_code_is_refused_and_not_run(tmp_path, wrap):
     assert not target.exists()
 
 
-def test_objects_are_no_numbers(tmp_path):
+def test_objects_are_no_numbers(tmp_path) -> None:
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(np.array([{}], dtype=object), protocol=3))
     with pytest.raises(ValueError, match=r"array of type \|O8; expected numbers"):
         read_numpy_pickle(tmp_path / "a.pkl")
