@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -137,22 +138,27 @@ def run_epochs(
         if folder.state_is_due():
             save_state()
 
+    @contextmanager
+    def saved_on(*errors: type[Exception]) -> Iterator[None]:
+        """Save the state if such an error ends the run: all is whole then, and nothing is lost."""
+        try:
+            yield
+        except errors:
+            save_state()
+            raise
+
     evaluation = None
     with StopRequest("go on with the same command and --resume") as stop:
         while training.epoch < args.epochs and not folder.stands_still(args.patience):
             rest = batches.of_epoch(training.epoch, training.step)
-            try:
+            with saved_on(StoppedError, LoadingError):
                 training.train_epoch(rest, stop, after_step=save_state_if_due)
-            except (StoppedError, LoadingError):
-                save_state()
-                raise
-            save_state()
-            folder.save_epoch(training.checkpoint)
             evaluation, done = None, training.epoch + 1
             if evaluator and (done == args.epochs or done % args.eval_every == 0):
-                with stop.at_once():
+                with saved_on(Exception), stop.at_once():
                     evaluation = evaluate(evaluator, training)
-                folder.save_epoch(training.checkpoint)
+            folder.save_epoch(training.checkpoint)
+            if evaluation:
                 folder.save_if_best(training.checkpoint, evaluation.score)
             log_epoch(training, evaluation)
             training.finish_epoch()

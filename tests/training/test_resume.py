@@ -17,6 +17,7 @@ from PIL import Image
 import train
 import validate
 from retinanet.data.shapes import SampleData, write_shapes
+from retinanet.errors import DataError
 from retinanet.evaluation import measure
 from retinanet.report.report import report_title
 from retinanet.runtime.folder_lock import lock_folder
@@ -415,7 +416,7 @@ def test_numbers_gone_wrong_stop_the_run(
     sample: SampleData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     started = time.monotonic()
-    more = ["--lr", "1e30", "--save_every_minutes", "0"]
+    more = ["--lr", "1e30", "--save_every_minutes", "0.0001"]
     assert train.main(flags(sample, tmp_path, *more)) == 1
     captured = capsys.readouterr()
     for part in ("iteration 1", "not finite", ".jpg", "learning rate 1e+30", "--lr"):
@@ -487,3 +488,39 @@ def test_a_validation_image_that_cannot_be_read(
     assert capsys.readouterr().err.endswith("or leave it out: --on_bad_image skip\n")
     assert validate.main([*validated, "--on_bad_image", "skip"]) == 0
     assert "Without 1 of 3 images, which could not be read:\n" in capsys.readouterr().out
+
+
+def test_every_content_is_written_once(
+    sample: SampleData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch its file, of which the best and the last are links; the state when due, and last."""
+    written: list[str] = []
+    real = torch.save
+
+    def save(content: dict[str, object], stream: object) -> None:
+        written.append("state" if "optimizer" in content else f"epoch {content['epoch']}")
+        real(content, stream)
+
+    monkeypatch.setattr(torch, "save", save)
+    assert train.main(flags(sample, tmp_path)) == 0
+    assert written == ["epoch 0", "epoch 1", "state"]
+    assert os.path.samefile(tmp_path / "csv_retinanet_1.pt", tmp_path / "model_final.pt")
+
+
+def test_an_evaluation_that_fails_loses_nothing(
+    sample: SampleData,
+    whole: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> None:
+        raise DataError("a validation image cannot be read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "evaluate", fail)
+        assert train.main(flags(sample, tmp_path)) == 1
+    first = capsys.readouterr()
+    assert train.main(flags(sample, tmp_path, "--resume")) == 0
+    assert losses(first.out) + losses(capsys.readouterr().out) == losses(whole[1])
+    assert_same_run(tmp_path, whole[0])
