@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from retinanet.errors import DataError
 from retinanet.runtime.console import say
-from retinanet.runtime.signals import leave_signals_to_main
+from retinanet.runtime.signals import StopRequest, leave_signals_to_main
 
 TIMEOUT = 600.0  # seconds to wait for a batch: far longer than the largest photographs take
 SLICE = 5.0  # seconds of one wait: of a pause of the whole program no more are counted
@@ -76,7 +76,8 @@ class Loader:
             LoadingError: a process died, or a batch did not come in time.
             UnreadableImageError: an image of a batch cannot be read.
         """
-        batches = iter(self._loader)
+        with StopRequest.held():
+            batches = iter(self._loader)  # which starts the processes
         while (batch := self._next(batches)) is not None:
             yield self._received(batch)
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 Item = TypeVar("Item")
 SAME_REQUEST = 1.0  # seconds in which signals to stop count as one
@@ -33,6 +33,9 @@ class StopRequest:
         advice: how to go on, for the message.
     """
 
+    active: ClassVar["StopRequest | None"] = None
+    """The one whose context this process is in."""
+
     def __init__(self, advice: str) -> None:
         self.advice = advice
         self.signal_number: int | None = None
@@ -42,11 +45,13 @@ class StopRequest:
         self._process = os.getpid()
 
     def __enter__(self) -> "StopRequest":
+        StopRequest.active = self
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._take)
         return self
 
     def __exit__(self, *error: object) -> None:
+        StopRequest.active = None
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -68,6 +73,22 @@ class StopRequest:
             yield
         finally:
             self._raises = False
+
+    @staticmethod
+    @contextmanager
+    def held() -> Iterator[None]:
+        """While something would be left half made: a signal inside `at_once` stops at the end."""
+        request = StopRequest.active
+        raises = request is not None and request._raises
+        if request:
+            request._raises = False
+        try:
+            yield
+        finally:
+            if request:
+                request._raises = raises
+        if request and raises:
+            request.raise_if_asked()
 
     def while_waiting(self, items: Iterable[Item]) -> Iterator[Item]:
         """The items; a signal while one of them is waited for stops here at once."""

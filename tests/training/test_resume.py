@@ -21,7 +21,7 @@ from retinanet.errors import DataError
 from retinanet.evaluation import measure
 from retinanet.report.report import report_title
 from retinanet.runtime.folder_lock import lock_folder
-from retinanet.runtime.signals import StopRequest
+from retinanet.runtime.signals import StoppedError, StopRequest
 from retinanet.training.records import read_records
 from retinanet.training.run_folder import RunFolder
 from retinanet.weights.checkpoint import load_checkpoint
@@ -317,6 +317,19 @@ def test_interrupt_to_a_real_process(sample: SampleData, tmp_path: Path) -> None
     assert errors.count("\n") == 1
     assert "--resume" in errors
     assert (tmp_path / "training_state.pt").exists()
+
+
+def test_a_signal_that_is_held_back_stops_at_the_end() -> None:
+    """As a loader's start is: half started, it would complain when the process ends."""
+    done = []
+
+    def work() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        done.append("all of it")
+
+    with StopRequest("") as stop, pytest.raises(StoppedError), stop.at_once(), StopRequest.held():
+        work()
+    assert done == ["all of it"]
 
 
 @pytest.mark.parametrize(
