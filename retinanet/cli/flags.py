@@ -320,7 +320,7 @@ def add_tile_flags(parser: Parser) -> None:
         "--tile",
         type=positive_int,
         metavar="SIDE",
-        help="cut pictures into tiles of this side, px, and a view of the whole (no)",
+        help="cut pictures into tiles of this side, px (not cut)",
     )
     group.add_argument(
         "--tile_overlap",
