@@ -18,6 +18,8 @@ from retinanet.inference.results import coco_results
 from retinanet.postprocess import Detections
 from tests.support.paths import SHARED
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 DATA = SHARED / "data"
 ORACLE, COCO_MINI = DATA / "coco_eval_oracle", DATA / "coco_mini"
 

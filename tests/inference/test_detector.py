@@ -18,6 +18,8 @@ from retinanet.postprocess import DetectionLimits
 from retinanet.weights.checkpoint import Checkpoint, save_checkpoint
 from tests.support.helpers import take_ruled_weights
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 NAMES = ("cat", "dog", "emu")
 THRESHOLD = 0.125  # the weights by rule are never sure
 

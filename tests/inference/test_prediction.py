@@ -14,6 +14,8 @@ from retinanet.inference.prediction import predict
 from retinanet.model import resnet18
 from retinanet.postprocess import DetectionLimits, Detections
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 
 class Echo(nn.Module):
     """A detector that finds one thing, the whole input, and labels it by its first pixel."""

@@ -20,6 +20,7 @@ from tests.support.helpers import (
     take_ruled_weights,
     worst_match,
 )
+from tests.support.narrow import narrow_network
 
 DEPTHS = (18, 34, 50, 101, 152)
 ANNOTATIONS = torch.tensor([[[8.0, 8, 40, 40, 1], [30, 20, 90, 60, 2]], [[-1.0] * 5] * 2])
@@ -142,7 +143,8 @@ def test_networks_of_other_projects_train(source) -> None:
     """The loss of a batch falls, and the gradient reaches every weight."""
     torch.manual_seed(0)
     depth = 50 if source == "detectron2" else 18  # whose stride sits where only a ResNet-50 has it
-    model = RetinaNet(ModelConfig(3, depth, **SOURCES[source].settings))
+    with narrow_network():
+        model = RetinaNet(ModelConfig(3, depth, **SOURCES[source].settings))
     batch = [torch.randn(2, 3, 64, 96), ANNOTATIONS]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-6)
     losses = []

@@ -24,6 +24,8 @@ from retinanet.report.drawing import class_color
 from retinanet.report.report import PICTURES, REPORT_PICTURES, write_report
 from retinanet.runtime.own_files import is_own
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 NAMES = ("cat", "<script>alert(1)</script>", "$dog_")
 NOTHING = Detections(torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
 FACTS = {"Model": 'a "b" & c.pt'}

@@ -20,6 +20,8 @@ from retinanet.data.transforms import Augmenter, Normalizer, Resizer, UnNormaliz
 from retinanet.utils import BBoxTransform, ClipBoxes
 from retinanet.weights.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> SampleData:

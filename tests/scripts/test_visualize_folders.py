@@ -16,6 +16,8 @@ from retinanet.report import pictures
 from retinanet.weights.checkpoint import Checkpoint, save_checkpoint
 from tests.support.helpers import take_ruled_weights
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 QUICK = ["--device", "cpu", "--workers", "2", "--score_threshold", "0.125"]
 
 

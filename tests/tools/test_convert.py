@@ -16,6 +16,9 @@ from retinanet.weights.checkpoint import Checkpoint, load_checkpoint, load_forei
 from retinanet.weights.conversion import COCO_IDS, COCO_NAMES
 from retinanet.weights.projects import SOURCES
 
+pytestmark = pytest.mark.usefixtures("narrow")
+WIDTH, CHANNELS = 8, 32  # of a narrow network
+
 
 def their_weights(source: str, K: int = 80, depth: int = 18, counts: bool = False) -> dict:
     """A project's state dict, with a model's first weights."""
@@ -188,21 +191,21 @@ def gains(path: Path, **options: float) -> tuple[Tensor, str]:
 
 def test_epsilon_of_the_published_file_and_of_others(tmp_path, torchvision) -> None:
     weights = torchvision | {
-        "backbone.body.bn1.running_var": torch.full((64,), 1e-5),
-        "backbone.body.bn1.weight": torch.ones(64),
+        "backbone.body.bn1.running_var": torch.full((WIDTH,), 1e-5),
+        "backbone.body.bn1.weight": torch.ones(WIDTH),
     }
     torch.save(weights, tmp_path / "in.pth")
     found, note = gains(tmp_path / "in.pth")
     # sqrt((1e-5 + 1e-5) / (1e-5 + 0))
-    torch.testing.assert_close(found, torch.full((64,), 2**0.5))
+    torch.testing.assert_close(found, torch.full((WIDTH,), 2**0.5))
     assert "an epsilon of 0, as the published file" in note
     assert "--bn_eps 1e-05" in note
-    assert gains(tmp_path / "in.pth", bn_eps=1e-5)[0].tolist() == [1] * 64
+    assert gains(tmp_path / "in.pth", bn_eps=1e-5)[0].tolist() == [1] * WIDTH
 
     counted = their_weights("torchvision", K=91, counts=True) | weights
     torch.save(counted, tmp_path / "counted.pth")
     found, note = gains(tmp_path / "counted.pth")
-    assert found.tolist() == [1] * 64
+    assert found.tolist() == [1] * WIDTH
     assert "batch norm counts batches, so its epsilon is 1e-05" in note
 
 
@@ -219,16 +222,16 @@ def test_epsilon_of_the_published_file_and_of_others(tmp_path, torchvision) -> N
             " backbone.layer1.2.conv3.weight ...",
         ),
         (
-            {"bbox_head.retina_reg.weight": torch.zeros(24, 256, 3, 3)},
-            "1 of another shape: bbox_head.retina_reg.weight ([24, 256, 3, 3], expected"
-            " [36, 256, 3, 3])",
+            {"bbox_head.retina_reg.weight": torch.zeros(24, CHANNELS, 3, 3)},
+            f"1 of another shape: bbox_head.retina_reg.weight ([24, {CHANNELS}, 3, 3], expected"
+            f" [36, {CHANNELS}, 3, 3])",
         ),
         (
             {"bbox_head.retina_cls.bias": None},
             "there is no bbox_head.retina_cls.bias in it, so it is not mmdetection's RetinaNet",
         ),
         ({"backbone.bn1.bias": "text"}, "backbone.bn1.bias is no tensor"),
-        ({"backbone.bn1.bias": torch.full((64,), torch.nan)}, "backbone.bn1.bias is not finite"),
+        ({"backbone.bn1.bias": torch.full((WIDTH,), torch.nan)}, "backbone.bn1.bias is not finite"),
     ],
 )
 def test_tensors_that_are_not_those_of_the_project(

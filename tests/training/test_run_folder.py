@@ -15,6 +15,8 @@ from retinanet.training.run_folder import RunFolder
 from retinanet.training.saved_state import read_state
 from retinanet.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 CHECKPOINT = Checkpoint(ModelConfig(1, depth=18), {"w": torch.ones(1)}, epoch=0)
 
 
