@@ -1,4 +1,4 @@
-"""What holds for every test: one thread, no network."""
+"""What holds for every test: one thread, no network, no time limit of Hypothesis."""
 
 import os
 import socket
@@ -7,12 +7,15 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.support.narrow import narrow_network
 
 hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("patient")
 torch.set_num_threads(1)  # the same sums everywhere, and no fight over few cores
+settings.register_profile("no_deadline", deadline=None)  # a busy machine is no failure
+settings.load_profile("no_deadline")
 
 
 def _is_local(address: object) -> bool:

@@ -1,7 +1,7 @@
 """Sample to sample: flip, resize, normalise. Any order is right, uint8 until the end is fastest.
 
-It knows nothing of files. Samples of somebody's own data set (numpy arrays, Y-style keys `img`,
-`annot`, `scale`) are taken too.
+It knows nothing of files. Samples of somebody's own data set (numpy arrays, with the original's
+keys `img`, `annot`, `scale`) are taken too.
 """
 
 import zlib

@@ -61,7 +61,7 @@ def test_few_images_leave_some_on_each_side(count: int) -> None:
     seed=st.integers(0, 3),
     order=st.randoms(use_true_random=False),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_groups_stay_whole_and_order_changes_nothing(
     images: list[tuple[list[int], int]], share: float, seed: int, order: object
 ) -> None:

@@ -196,7 +196,7 @@ def test_padding_is_zero_after_normalisation(order: tuple[Callable[[Sample], Sam
 
 
 def test_somebodys_numpy_samples_are_taken() -> None:
-    # Y's kind: float64 of 0..1, boxes float64, a view with negative strides
+    # the original's kind: float64 of 0..1, boxes float64, a view with negative strides
     picture = np.random.default_rng(0).random((40, 50, 3))[:, ::-1]
     theirs = {"img": picture, "annot": np.zeros((0, 5)), "scale": 1.0}
     found = Compose([Normalizer(), Augmenter(), Resizer(32, 64)])(theirs)

@@ -306,7 +306,7 @@ def assert_both_evaluators_agree(dataset, found, monkeypatch):
 
 
 @pytest.mark.skipif(not ORACLE.exists(), reason="../shared/data/coco_eval_oracle is absent")
-def test_both_evaluators_agree_on_the_oracle(tmp_path, monkeypatch):
+def test_both_evaluators_agree_on_the_oracle(tmp_path, monkeypatch) -> None:
     assert_both_evaluators_agree(*oracle(tmp_path), monkeypatch)
 
 
@@ -340,13 +340,13 @@ def quirky(images, seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_both_evaluators_agree_on_cocos_quirks(tmp_path, monkeypatch, seed):
+def test_both_evaluators_agree_on_cocos_quirks(tmp_path, monkeypatch, seed) -> None:
     dataset = coco_dataset(tmp_path, quirky(6, seed))
     found = [detections([])] if seed == 3 else shaken(dataset, seed)[:1]  # none at all; some
     found += shaken(dataset, seed)[1:] if seed != 3 else [detections([])] * 5
     assert_both_evaluators_agree(dataset, found, monkeypatch)
 
 
-def test_both_evaluators_agree_without_annotations(tmp_path, monkeypatch):
+def test_both_evaluators_agree_without_annotations(tmp_path, monkeypatch) -> None:
     dataset = csv_dataset(tmp_path, truth=[[], []])
     assert_both_evaluators_agree(dataset, [detections(rows) for rows in FOUND[:2]], monkeypatch)

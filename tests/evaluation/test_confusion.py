@@ -72,7 +72,7 @@ pictures = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(pictures, st.sampled_from([0.2, 0.5]))
 def test_precision_and_recall_of_the_matrix_are_those_of_the_classes(drawn, threshold) -> None:
     images = [

@@ -27,7 +27,7 @@ from retinanet.inference.prediction import to_original
 from retinanet.postprocess import Detections
 from tests.support.fuzzing import CLASSES, TARGETS, fuzz, inputs
 
-share = settings(derandomize=True, deadline=None, max_examples=60)
+share = settings(derandomize=True, max_examples=60)
 
 
 # ---- changed files ----

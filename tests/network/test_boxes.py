@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
@@ -18,7 +18,6 @@ def boxes(count, side=(1.0, 400.0)):
     return rows.map(lambda table: torch.tensor(table, dtype=torch.float64))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5).flatmap(boxes), st.integers(1, 5).flatmap(boxes))
 def test_iou_equals_torchvisions(some, others) -> None:
     torch.testing.assert_close(pairwise_iou(some, others), box_iou(some, others))
@@ -55,7 +54,6 @@ def test_iou_of_batches() -> None:
     torch.testing.assert_close(found[1], pairwise_iou(some[1], others))
 
 
-@settings(deadline=None)
 @given(boxes(4, side=(8, 400)), boxes(4))
 def test_decoding_undoes_encoding(anchors, targets) -> None:
     # 400 / 8 = 50 is below the limit of the size, 1000 / 16 = 62.5

@@ -141,7 +141,7 @@ def test_gradients_are_those_of_the_definition_where_no_clamp_acts() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-12)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32), st.integers(1, 4))
 def test_equals_torchvisions_focal_loss_where_no_clamp_acts(seed, K) -> None:
     generator = torch.Generator().manual_seed(seed)

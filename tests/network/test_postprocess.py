@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import nms
 
@@ -25,7 +25,6 @@ def predictions(K=3, seed=0, bias=-4.0):
 # ---- the best pairs of a level ----
 
 
-@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 60), st.floats(-2, 2), st.integers(0))
 def test_the_best_pairs_are_those_of_a_top_k_over_all(N, K, limit, threshold, seed) -> None:
     generator = torch.Generator().manual_seed(seed % 2**63)

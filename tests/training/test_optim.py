@@ -25,7 +25,7 @@ RECIPES = sorted((ROOT / "recipes").glob("*.args"))
         (12, 0.0),
     ],
 )
-def test_cosine(step: int, rate: float) -> None:
+def test_rate_warms_up_then_falls_as_a_cosine(step: int, rate: float) -> None:
     optim = OptimConfig(1.0, schedule="cosine", warmup=4, steps=12)
     assert optim.lr_at(step) == pytest.approx(rate, abs=1e-12)
 
