@@ -173,7 +173,12 @@ def evaluate(evaluator: Evaluator, training: Training) -> Evaluation:
     say(f"Evaluating on {len(evaluator.dataset)} images")
     evaluation = evaluator(training.model)
     say(evaluation.summary(training.runtime.precision))
-    training.checkpoint = replace(training.checkpoint, metrics=evaluation.numbers)
+    training.checkpoint = replace(
+        training.checkpoint,
+        metrics=evaluation.numbers,
+        thresholds=evaluation.thresholds,
+        thresholds_epoch=training.checkpoint.epoch,
+    )
     return evaluation
 
 

@@ -58,7 +58,7 @@ def parser() -> Parser:
         metavar="PATH",
         help="images, folders, patterns, or a film, instead of a data set",
     )
-    add_detection_flags(result, score_threshold=0.5)
+    add_detection_flags(result, score_threshold=None)
     add_tile_flags(result)
     add_device_flags(result, precision="fp32", batch_size=4)
     result.add_argument_group("films").add_argument(
@@ -116,6 +116,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_output_dir(args.output_dir)
     runtime = start_runtime(args.device, args.precision)
     checkpoint = load_checkpoint(file)
+    if args.score_threshold is None:
+        args.score_threshold = checkpoint.score_threshold
+        say(f"{checkpoint.threshold_note}; --score_threshold sets one for all")
     if is_film:
         names = class_names(args.csv_classes, checkpoint, file)
         visualize_film(checkpoint, names, wanted_labels(args.classes, names), args, runtime)

@@ -34,13 +34,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="an .onnx written by retinanet.tools.export")
     parser.add_argument("images", nargs="+", type=Path)
-    parser.add_argument("--score_threshold", type=float, default=0.5)
+    parser.add_argument("--score_threshold", type=float, help="the file's, of each class")
     args = parser.parse_args()
 
     session = onnxruntime.InferenceSession(args.model, providers=["CPUExecutionProvider"])
     facts = session.get_modelmeta().custom_metadata_map
     names, min_side, max_side = (
         json.loads(facts[key]) for key in ("class_names", "min_side", "max_side")
+    )
+    stored = json.loads(facts["score_thresholds"])  # one of each class, or one for all
+    thresholds = np.broadcast_to(
+        stored if args.score_threshold is None else args.score_threshold, len(names)
     )
     for path in args.images:
         picture = as_rgb(ImageOps.exif_transpose(Image.open(path)))
@@ -51,7 +55,7 @@ def main() -> None:
             output[0] for output in session.run(["scores", "labels", "boxes"], {"images": images})
         )
         boxes *= 2 * (picture.width / small.width, picture.height / small.height)
-        for found in np.flatnonzero(scores > args.score_threshold):
+        for found in np.flatnonzero(scores > thresholds[labels]):
             corners = ", ".join(f"{value:.1f}" for value in boxes[found])
             print(f"{path}: {names[labels[found]]} {scores[found]:.3f} ({corners})")
 

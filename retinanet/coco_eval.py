@@ -5,12 +5,12 @@ from torch import nn
 from retinanet.data.datasets import Data
 from retinanet.evaluation.coco import CocoScores, score_coco
 from retinanet.inference.prediction import predict
-from retinanet.postprocess import DEFAULT_LIMITS, DetectionLimits
+from retinanet.postprocess import SCORE_THRESHOLD, DetectionLimits
 from retinanet.runtime.console import say
 
 
 def evaluate_coco(
-    dataset: Data, model: nn.Module, threshold: float = DEFAULT_LIMITS.score_threshold
+    dataset: Data, model: nn.Module, threshold: float = SCORE_THRESHOLD
 ) -> CocoScores:
     """Detect, score and say the twelve numbers: the original's name and arguments.
 

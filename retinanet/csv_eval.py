@@ -7,7 +7,7 @@ from torch import nn
 from retinanet.data.datasets import Data
 from retinanet.evaluation.voc import score_voc, voc_table
 from retinanet.inference.prediction import predict
-from retinanet.postprocess import DEFAULT_LIMITS, DetectionLimits
+from retinanet.postprocess import DEFAULT_LIMITS, SCORE_THRESHOLD, DetectionLimits
 from retinanet.report.charts import save_precision_recall
 from retinanet.runtime.console import say
 
@@ -16,7 +16,7 @@ def evaluate(
     generator: Data,
     retinanet: nn.Module,
     iou_threshold: float = 0.5,
-    score_threshold: float = DEFAULT_LIMITS.score_threshold,
+    score_threshold: float = SCORE_THRESHOLD,
     max_detections: int | None = DEFAULT_LIMITS.max_detections,
     save_path: str | Path | None = None,
 ) -> dict[int, tuple[float, float]]:

@@ -10,13 +10,15 @@ from torchvision.ops import batched_nms
 
 from retinanet.boxes import LOG_RATIO_LIMITS, clip_boxes, decode_boxes
 
+SCORE_THRESHOLD = 0.05  # the original's
+
 
 @dataclass(frozen=True)
 class DetectionLimits:
     """Thresholds and most numbers, from the network's outputs to the detections of an image."""
 
-    score_threshold: float = 0.05
-    """Scores at or below it are dropped."""
+    score_threshold: float | tuple[float, ...] = SCORE_THRESHOLD
+    """Scores at or below it are dropped: one for all classes, or one of each, by label."""
     nms_threshold: float = 0.5
     """IoU with a better box of its class above which a box is dropped."""
     candidates_per_level: int | None = 1000
@@ -88,7 +90,9 @@ def detect_image(
     Returns:
         Detections in pixels of the network's input.
     """
-    threshold = torch.logit(torch.tensor(limits.score_threshold)).item()
+    thresholds = limits.score_threshold
+    lowest = min(thresholds) if isinstance(thresholds, tuple) else thresholds
+    threshold = torch.logit(torch.tensor(lowest)).item()
     rows, classes, start = [], [], 0
     for level in torch.split(logits, list(level_lengths)):
         anchor, label = best_entries(level, threshold, limits.candidates_per_level)
@@ -97,6 +101,9 @@ def detect_image(
         start += len(level)
     row, label = torch.cat(rows), torch.cat(classes)
     scores = logits[row, label].float().sigmoid()
+    if isinstance(thresholds, tuple):
+        above = scores > scores.new_tensor(thresholds)[label]
+        row, label, scores = row[above], label[above], scores[above]
     boxes = clip_boxes(decode_boxes(anchors[row], deltas[row], log_ratio_limits), *size)
     group = torch.zeros_like(label) if limits.class_agnostic_nms else label
     keep = batched_nms(boxes, scores, group, limits.nms_threshold)[: limits.max_detections]

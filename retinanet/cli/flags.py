@@ -16,7 +16,7 @@ from retinanet.cli.parser import (
 )
 from retinanet.data.formats.recognise import FORMATS
 from retinanet.model import MATCHINGS
-from retinanet.postprocess import DEFAULT_LIMITS, DetectionLimits
+from retinanet.postprocess import DEFAULT_LIMITS, SCORE_THRESHOLD, DetectionLimits
 from retinanet.runtime.device import PRECISIONS
 from retinanet.training.optim import BATCH_NORMS, OPTIMIZERS, SCHEDULES, OptimConfig
 
@@ -276,16 +276,15 @@ def add_data_flags(parser: Parser) -> None:
     add_reading_flags(group)
 
 
-def add_detection_flags(
-    parser: Parser, score_threshold: float = DEFAULT_LIMITS.score_threshold
-) -> None:
-    """Thresholds of detection."""
+def add_detection_flags(parser: Parser, score_threshold: float | None = SCORE_THRESHOLD) -> None:
+    """Thresholds of detection; a score threshold of None is the model's own."""
+    shown = "each class's best F1" if score_threshold is None else score_threshold
     group = parser.add_argument_group("detection")
     group.add_argument(
         "--score_threshold",
         type=fraction,
         default=score_threshold,
-        help=f"detections at or below it are dropped ({score_threshold})",
+        help=f"detections at or below it are dropped ({shown})",
     )
     group.add_argument(
         "--nms_threshold",

@@ -15,7 +15,7 @@ from retinanet.evaluation.matching import Matches
 from retinanet.evaluation.voc import VocScores, match_images, score_matches, voc_table
 from retinanet.inference.prediction import SampleLoader, predict
 from retinanet.model import RetinaNet
-from retinanet.postprocess import DEFAULT_LIMITS, Detections
+from retinanet.postprocess import DEFAULT_LIMITS, SCORE_THRESHOLD, Detections
 from retinanet.runtime.distributed import from_main, is_main_process
 
 
@@ -27,11 +27,22 @@ class Evaluation(NamedTuple):
     detections: Sequence[Detections]
     """One an image, in the order of the data set, in pixels of the files."""
     coco: CocoScores
-    voc: VocScores | None = None
+    curves: VocScores
+    """Scores of every class at one threshold of IoU."""
     matches: Sequence[Matches] | None = None
-    """Matches that the VOC scores were computed from; in the main process only."""
+    """Matches that the curves were computed from; in the main process only."""
     left_out: int = 0
     """Images that could not be read: they count neither way."""
+
+    @property
+    def voc(self) -> VocScores | None:
+        """The curves as VOC scores, which COCO data are not told by."""
+        return None if isinstance(self.dataset, CocoDataset) else self.curves
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Score threshold of the best F1 of each class, by label; 0.5 where there is none."""
+        return tuple(row.best_threshold or 0.5 for row in self.curves.classes)
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -122,9 +133,9 @@ class Evaluator:
         name_unreadable(unreadable, self._named)
         own: list[Evaluation] = []  # with the matches, which only the main process needs
 
-        def scores() -> tuple[CocoScores, VocScores | None]:
+        def scores() -> tuple[CocoScores, VocScores]:
             own.append(measure(self.dataset, detections, unreadable))
-            return own[0].coco, own[0].voc
+            return own[0].coco, own[0].curves
 
         shared = from_main(scores)
         return own[0] if own else Evaluation(self.dataset, detections, *shared)
@@ -157,7 +168,7 @@ def measure(
     unreadable: Container[int] = (),
     *,
     iou_threshold: float = 0.5,
-    score_threshold: float = DEFAULT_LIMITS.score_threshold,
+    score_threshold: float = SCORE_THRESHOLD,
     max_detections: int | None = DEFAULT_LIMITS.max_detections,
 ) -> Evaluation:
     """Compare detections with annotations.
@@ -176,8 +187,6 @@ def measure(
         dataset, detections = copy.copy(dataset), [detections[index] for index in kept]
         dataset.keep(kept)
     coco = score_coco(dataset, detections)
-    voc = matches = None
-    if not isinstance(dataset, CocoDataset):
-        matches = match_images(dataset, detections, iou_threshold, score_threshold, max_detections)
-        voc = score_matches(dataset, matches, iou_threshold, score_threshold)
-    return Evaluation(dataset, detections, coco, voc, matches, left_out)
+    matches = match_images(dataset, detections, iou_threshold, score_threshold, max_detections)
+    curves = score_matches(dataset, matches, iou_threshold, score_threshold)
+    return Evaluation(dataset, detections, coco, curves, matches, left_out)

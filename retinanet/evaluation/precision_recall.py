@@ -62,6 +62,17 @@ class ClassScores(NamedTuple):
         values = (float(column[best]) for column in (thresholds, P, R, f1))
         return OperatingPoint(*values)
 
+    @property
+    def best_threshold(self) -> float | None:
+        """Threshold of the best F1 for detection, which keeps scores above it.
+
+        It lies half-way between the last score that counts and the next one, or 0.
+        """
+        if self.best_f1 is None or self.best_f1.f1 == 0:
+            return None
+        lower = self.scores[self.scores < self.best_f1.threshold]
+        return (self.best_f1.threshold + float(lower[0] if len(lower) else 0)) / 2
+
     def at(self, thresholds: Floats) -> tuple[Floats, Floats]:
         """Precision [T] and recall [T] when only scores of at least each threshold count."""
         counted = np.searchsorted(-self.scores, -thresholds, side="right")

@@ -19,7 +19,7 @@ from retinanet.evaluation.intervals import (
 )
 from retinanet.evaluation.matching import Matches, best_detections, match
 from retinanet.evaluation.precision_recall import ClassScores, Floats, class_scores
-from retinanet.postprocess import DEFAULT_LIMITS, Detections
+from retinanet.postprocess import DEFAULT_LIMITS, SCORE_THRESHOLD, Detections
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def score_voc(
     dataset: Data,
     detections: Sequence[Detections],
     iou_threshold: float = 0.5,
-    score_threshold: float = DEFAULT_LIMITS.score_threshold,
+    score_threshold: float = SCORE_THRESHOLD,
     max_detections: int | None = DEFAULT_LIMITS.max_detections,
 ) -> VocScores:
     """Compare detections with annotations, class by class.

@@ -96,7 +96,9 @@ class Detector:
         path: any file that `checkpoint.load_checkpoint` reads.
         device: "auto" (a GPU if there is one), or any name that torch knows.
         precision: fp32, bf16, fp16, or auto: bf16 where the hardware multiplies it.
-        score_threshold: scores at or below it are dropped.
+        score_threshold: scores at or below it are dropped; as an attribute also one of each class.
+            None: where the F1 of each class was best on the validation data, if the file says, as
+            `train.py` writes it; else 0.5.
         nms_threshold: IoU with a better box of its class above which a box is dropped.
         candidates_per_level: most pairs of anchor and class before suppression; None for all.
         max_detections: most detections of an image; None for all.
@@ -115,7 +117,7 @@ class Detector:
         device: str = "auto",
         *,
         precision: str = "fp32",
-        score_threshold: float = 0.5,
+        score_threshold: float | None = None,
         nms_threshold: float = DEFAULT_LIMITS.nms_threshold,
         candidates_per_level: int | None = DEFAULT_LIMITS.candidates_per_level,
         max_detections: int | None = DEFAULT_LIMITS.max_detections,
@@ -130,7 +132,9 @@ class Detector:
         self.model = checkpoint.build(runtime.device)
         self.autocast = runtime.autocast
         self.transform = Compose([Resizer(checkpoint.min_side, checkpoint.max_side), Normalizer()])
-        self.score_threshold = score_threshold
+        self.score_threshold = (
+            checkpoint.score_threshold if score_threshold is None else score_threshold
+        )
         self.nms_threshold = nms_threshold
         self.candidates_per_level = candidates_per_level
         self.max_detections = max_detections

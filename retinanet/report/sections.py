@@ -13,8 +13,7 @@ from retinanet.evaluation.intervals import Interval
 from retinanet.evaluation.matching import Matches
 from retinanet.evaluation.measure import Evaluation
 from retinanet.evaluation.precision_recall import best_mean_f1
-from retinanet.evaluation.voc import VocScores, match_images, score_matches, three_digits
-from retinanet.postprocess import DEFAULT_LIMITS
+from retinanet.evaluation.voc import VocScores, three_digits
 from retinanet.report.charts import (
     COLORED_CLASSES,
     Chart,
@@ -57,12 +56,9 @@ class Findings:
 
 
 def find(evaluation: Evaluation) -> Findings:
-    """Add to an evaluation what a report needs: the best threshold, and VOC scores of COCO data."""
-    dataset, voc, images = evaluation.dataset, evaluation.voc, evaluation.matches
-    if voc is None or images is None:
-        thresholds = 0.5, DEFAULT_LIMITS.score_threshold
-        images = match_images(dataset, evaluation.detections, *thresholds)
-        voc = score_matches(dataset, images, *thresholds)
+    """Add the best threshold to an evaluation, and the matches that reach it."""
+    dataset, voc, images = evaluation.dataset, evaluation.curves, evaluation.matches
+    assert images is not None  # in the main process, which writes the report
     best_f1 = best_mean_f1(voc.annotated)
     threshold = best_f1[0] if best_f1 else 0.5
     return Findings(

@@ -137,6 +137,7 @@ def metadata(
         "class_names": checkpoint.names,
         "min_side": checkpoint.min_side,
         "max_side": checkpoint.max_side,
+        "score_thresholds": checkpoint.score_threshold,
         "retinanet_version": __version__,
         **({} if args.no_nms else asdict(limits)),
     }

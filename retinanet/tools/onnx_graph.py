@@ -94,6 +94,8 @@ class PictureDetector(PictureNetwork):
         assert limits.max_detections is not None
         self.candidates_per_level = limits.candidates_per_level
         self.max_detections = limits.max_detections
+        assert isinstance(limits.score_threshold, float)
+        self.score_threshold = limits.score_threshold
         self.limits = limits
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -133,7 +135,7 @@ class PictureDetector(PictureNetwork):
         rows = logits.amax(dim=2).topk(C).indices
         best, pair = rows_of(logits, rows).flatten(1).topk(C)
         scores = best.sigmoid()
-        scores = scores.masked_fill(scores <= self.limits.score_threshold, 0)
+        scores = scores.masked_fill(scores <= self.score_threshold, 0)
         return scores, pair % K, rows_of(boxes, rows.gather(1, pair // K))
 
     def suppressed(self, scores: Tensor, labels: Tensor, boxes: Tensor) -> Tensor:

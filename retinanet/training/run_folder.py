@@ -249,6 +249,8 @@ class RunFolder:
                 "since_best": self.since_best,
                 "run_id": run_id(),
                 "metrics": checkpoint.metrics,
+                "thresholds": checkpoint.thresholds,
+                "thresholds_epoch": checkpoint.thresholds_epoch,
                 "network": asdict(checkpoint.config),
             }
             write_file(self.state_file, {**known, **training})

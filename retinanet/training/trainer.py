@@ -146,6 +146,8 @@ class Training:
                 self.checkpoint,
                 epoch=self.epoch - 1 if self.epoch else None,
                 metrics=state["metrics"],
+                thresholds=tuple(state.get("thresholds", ())),  # not in version 1.0
+                thresholds_epoch=state.get("thresholds_epoch"),
             )
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise DataError(

@@ -32,6 +32,28 @@ class Checkpoint:
     epoch: int | None = None
     """The last one trained, from 0."""
     metrics: dict[str, float] = field(default_factory=dict)
+    thresholds: tuple[float, ...] = ()
+    """Scores where F1 was best on the validation data, by label; empty where not known."""
+    thresholds_epoch: int | None = None
+    """The epoch after which they were found."""
+
+    @property
+    def score_threshold(self) -> float | tuple[float, ...]:
+        """Score threshold to detect with unless another is given: each class's best, or 0.5."""
+        return self.thresholds or 0.5
+
+    @property
+    def threshold_note(self) -> str:
+        """Sentence on the score thresholds in use."""
+        if not self.thresholds:
+            return "Score threshold 0.5: the model's file has none of its own"
+        pairs = zip(self.names, self.thresholds, strict=True)
+        shown = [f"{name} {value:.3f}" for name, value in pairs]
+        some = ", ".join(shown[:10]) + (" ..." if len(shown) > 10 else "")
+        return (
+            f"Score thresholds, where F1 was best on the validation data after epoch"
+            f" {self.thresholds_epoch}: {some}"
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -232,7 +254,8 @@ def _checkpoint_of(content: dict[str, Any], path: Path) -> Checkpoint:
     try:
         config = ModelConfig(**content["config"])
         known = {item.name for item in fields(Checkpoint)} - {"config"}
-        checkpoint = Checkpoint(config, **{name: content[name] for name in known})
+        absent = {"thresholds", "thresholds_epoch"} - content.keys()  # in files of version 1.0
+        checkpoint = Checkpoint(config, **{name: content[name] for name in known - absent})
         _check_fields(checkpoint)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: it is no checkpoint of a model ({reason(error)})") from error
@@ -248,6 +271,9 @@ def _check_fields(checkpoint: Checkpoint) -> None:
     sides = (checkpoint.min_side, checkpoint.max_side)
     if not all(isinstance(side, int) for side in sides) or not 0 < sides[0] <= sides[1] < 1e5:
         raise ValueError(f"images of {shown(sides)} pixels")
+    thresholds = checkpoint.thresholds
+    if len(thresholds) not in (0, K) or not all(0 <= value < 1 for value in thresholds):
+        raise ValueError(f"score thresholds {shown(thresholds)}")
     if not isinstance(checkpoint.weights, dict):
         raise ValueError(f"weights in a {type(checkpoint.weights).__name__}")
     if not all(isinstance(name, str) for name in checkpoint.weights):

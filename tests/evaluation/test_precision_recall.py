@@ -53,3 +53,15 @@ def test_no_best_where_nothing_true_was_found() -> None:
     false = class_scores("cat", 2, np.array([0.9]), np.array([False]))
     for classes in ([], [UNSEEN], [false]):
         assert best_mean_f1(classes) is None
+
+
+def test_the_threshold_to_detect_with_parts_the_best_from_the_rest() -> None:
+    """Detection keeps scores above its threshold, and the best threshold counts itself."""
+    # F1 is best with 0.9 and 0.8, both hits; the next score is 0.4.
+    row = class_scores("cat", 2, np.array([0.9, 0.8, 0.4]), np.array([True, True, False]))
+    assert row.best_threshold == pytest.approx((0.8 + 0.4) / 2)
+    all_true = class_scores("cat", 2, np.array([0.9, 0.8]), np.array([True, True]))
+    assert all_true.best_threshold == pytest.approx(0.8 / 2)
+    false = class_scores("cat", 2, np.array([0.9]), np.array([False]))
+    assert false.best_threshold is None
+    assert UNSEEN.best_threshold is None

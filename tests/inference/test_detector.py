@@ -1,5 +1,6 @@
 import json
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from retinanet.errors import DataError
 from retinanet.inference.prediction import predict
 from retinanet.model import ModelConfig, RetinaNet
 from retinanet.postprocess import DetectionLimits
-from retinanet.weights.checkpoint import Checkpoint, save_checkpoint
+from retinanet.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tests.support.helpers import take_ruled_weights
 
 pytestmark = pytest.mark.usefixtures("narrow")
@@ -279,3 +280,18 @@ def test_a_model_without_names_numbers_its_classes(file, photo, tmp_path) -> Non
 def test_the_package_has_no_other_attributes() -> None:
     with pytest.raises(AttributeError, match="module 'retinanet' has no attribute 'save'"):
         retinanet.save  # noqa: B018
+
+
+def test_the_thresholds_of_the_file_are_used_unless_another_is_given(file, photo, tmp_path):
+    everything = retinanet.load(file, "cpu", score_threshold=THRESHOLD, max_detections=None)(photo)
+    middle = float(np.median(everything.scores))
+    own = tuple(middle if label == 0 else 0.999 for label in range(len(NAMES)))
+    path = tmp_path / "own.pt"
+    save_checkpoint(path, replace(load_checkpoint(file), thresholds=own, thresholds_epoch=3))
+    detector = retinanet.load(path, "cpu", max_detections=None)
+    assert detector.score_threshold == own
+    found = detector(photo)
+    assert len(found) == ((everything.labels == 0) & (everything.scores > middle)).sum() > 0
+    assert set(found.labels) == {0}
+    assert retinanet.load(path, "cpu", score_threshold=0.7).score_threshold == 0.7
+    assert retinanet.load(file, "cpu").score_threshold == 0.5

@@ -137,3 +137,16 @@ def test_class_agnostic_suppression(agnostic: bool, labels: list[int]) -> None:
     limits = DetectionLimits(class_agnostic_nms=agnostic)
     found = detect_image(logits, torch.zeros(3, 4), anchors, [3], (32, 32), limits)
     assert found.labels.tolist() == labels
+
+
+@pytest.mark.parametrize("limit", [None, 1000])
+def test_each_class_may_have_a_threshold_of_its_own(limit):
+    logits, deltas, anchors = predictions(bias=-1.0)
+    one = DetectionLimits(0.3, candidates_per_level=limit, max_detections=None)
+    every = detect_image(logits, deltas, anchors, LENGTHS, SIZE, one)
+    own = DetectionLimits((0.3, 0.8, 0.5), candidates_per_level=limit, max_detections=None)
+    found = detect_image(logits, deltas, anchors, LENGTHS, SIZE, own)
+    kept = every.scores > torch.tensor([0.3, 0.8, 0.5])[every.labels]
+    assert 0 < kept.sum() < len(kept)
+    for column, expected in zip(found, every, strict=True):
+        assert torch.equal(column, expected[kept])

@@ -33,6 +33,7 @@ def test_csv_training_writes_these_files(run: Path) -> None:
     assert checkpoint.class_names == ("ring", "square", "star", "triangle")
     assert (checkpoint.min_side, checkpoint.max_side, checkpoint.epoch) == (64, 96, 1)
     assert "mAP" in checkpoint.metrics
+    assert (len(checkpoint.thresholds), checkpoint.thresholds_epoch) == (4, 1)
     final = load_checkpoint(run / "model_final.pt")
     assert all(torch.equal(final.weights[k], checkpoint.weights[k]) for k in final.weights)
     assert "--lr 1e-05 --optimizer adam" in (run / "report.html").read_text()

@@ -89,3 +89,15 @@ def test_visualize_a_film(
     assert {found["label"] for line in lines for found in line["detections"]} == {"star"}
     assert [round(frame.time, 3) for frame in Film(tmp_path / "walk_2.mp4")] == [0.0, 0.2, 0.4]
     assert "3 frames: " in capsys.readouterr().out
+
+
+def test_visualize_says_whose_thresholds_it_uses(
+    sample: SampleData, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(sample.coco_root / "images" / "val2017" / "0001.jpg")
+    flags = [str(run / "model_final.pt"), "--images", image, "--output_dir", str(tmp_path / "out")]
+    assert visualize.main([*flags, "--workers", "0"]) == 0
+    said = capsys.readouterr().out
+    assert "Score thresholds, where F1 was best on the validation data after epoch 1: ring " in said
+    assert visualize.main([*flags, "--workers", "0", "--score_threshold", "0.4"]) == 0
+    assert "Score threshold" not in capsys.readouterr().out

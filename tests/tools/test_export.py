@@ -150,6 +150,7 @@ def test_the_file_says_what_goes_in_and_out(exported) -> None:
         "class_names": list(NAMES),
         "min_side": 96,
         "max_side": 160,
+        "score_thresholds": 0.5,
         "retinanet_version": retinanet.__version__,
         **asdict(LIMITS),
     }

@@ -3,6 +3,7 @@
 import os
 import pickle
 import zipfile
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -46,14 +47,36 @@ def test_checkpoint_comes_back_as_it_was(tmp_path: Path, model: RetinaNet) -> No
         max_side=300,
         epoch=4,
         metrics={"AP": 0.25},
+        thresholds=(0.3, 0.4, 0.5),
+        thresholds_epoch=3,
     )
     save_checkpoint(tmp_path / "a.pt", saved)
     loaded = load_checkpoint(tmp_path / "a.pt")
     assert same_weights(loaded.weights, model)
-    for name in ("config", "class_names", "min_side", "max_side", "epoch", "metrics"):
+    for name in (field.name for field in fields(Checkpoint) if field.name != "weights"):
         assert getattr(loaded, name) == getattr(saved, name), name
     assert not loaded.build(CPU).training
     assert os.listdir(tmp_path) == ["a.pt"]
+
+
+def test_a_checkpoint_of_version_1_0_has_no_thresholds(tmp_path: Path, model: RetinaNet) -> None:
+    save_checkpoint(tmp_path / "a.pt", Checkpoint(model.config, model.state_dict()))
+    content = torch.load(tmp_path / "a.pt", weights_only=True)
+    del content["thresholds"], content["thresholds_epoch"]
+    torch.save(content, tmp_path / "old.pt")
+    old = load_checkpoint(tmp_path / "old.pt")
+    assert (old.thresholds, old.thresholds_epoch, old.score_threshold) == ((), None, 0.5)
+    assert old.threshold_note == "Score threshold 0.5: the model's file has none of its own"
+
+
+@pytest.mark.parametrize("thresholds", [(0.5,), (0.5, 0.5, 1.5), (0.5, 0.5, "a")])
+def test_thresholds_that_cannot_be(
+    tmp_path: Path, model: RetinaNet, thresholds: tuple[float, ...]
+) -> None:
+    wrong = Checkpoint(model.config, model.state_dict(), thresholds=thresholds)
+    save_checkpoint(tmp_path / "a.pt", wrong)
+    with pytest.raises(DataError, match="it is no checkpoint of a model"):
+        load_checkpoint(tmp_path / "a.pt")
 
 
 def test_a_bare_state_dict_tells_the_size_of_the_network(tmp_path: Path) -> None:
