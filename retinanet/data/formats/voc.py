@@ -96,9 +96,7 @@ def _read(root: Path, files: list[Path], problems: Problems, lost: tuple[str, ..
     difficult = sum(box.difficult for image in images for box in image.boxes)
     notes = []
     if difficult:
-        notes.append(
-            f"{difficult:,} difficult boxes: trained on, and counted in COCO's AP; not in VOC's"
-        )
+        notes.append(f"{difficult:,} difficult boxes: trained on, and counted as the others")
     return Labels(names, annotations, paths, tuple(notes))
 
 
