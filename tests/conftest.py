@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 
 import hypothesis
@@ -16,6 +17,11 @@ hypothesis.settings.load_profile("patient")
 torch.set_num_threads(1)  # the same sums everywhere, and no fight over few cores
 settings.register_profile("no_deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no_deadline")
+
+if hasattr(
+    os, "register_at_fork"
+):  # its threads do not live on in a fork, which would wait for them
+    os.register_at_fork(after_in_child=lambda: sys.modules.__setitem__("hotcoco", None))  # type: ignore[arg-type]
 
 
 def _is_local(address: object) -> bool:
