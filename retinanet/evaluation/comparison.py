@@ -1,0 +1,63 @@
+"""Difference of two models on the same images, and whether so many images can tell it."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from retinanet.evaluation.coco import CocoScores
+from retinanet.evaluation.intervals import Interval, interval, mean_over_classes
+from retinanet.evaluation.matching import Indices
+from retinanet.evaluation.measure import Evaluation
+from retinanet.evaluation.precision_recall import Floats
+
+
+class Difference(NamedTuple):
+    """Second model less first, in one number."""
+
+    name: str
+    """AP, AP50, or the name of a class for its AP."""
+    value: float
+    interval: Interval | None
+    """95 % interval by a paired bootstrap: both models get the same resamples of the images."""
+
+    def verdict(self, images: int) -> str:
+        """What can be told of the second model, in words."""
+        if self.interval is None or self.interval.low <= 0 <= self.interval.high:
+            return f"cannot be told with {images} images"
+        return "better" if self.value > 0 else "worse"
+
+
+def differences(first: CocoScores, second: CocoScores) -> list[Difference]:
+    """AP and AP50, then the AP of every class that has ground truth."""
+    pairs: list[tuple[str, float, Floats]] = []
+    for name, ious in (("AP", slice(None)), ("AP50", slice(0, 1))):
+        a, b = (
+            mean_over_classes([values[ious].mean(axis=0) for values in scores.resamples.values()])
+            if scores.resamples
+            else np.zeros(0)
+            for scores in (first, second)
+        )
+        pairs.append((name, second.stats[name] - first.stats[name], b - a))
+    for name in first.per_class:
+        a, b = (scores.resamples[name].mean(axis=0) for scores in (first, second))
+        pairs.append((name, second.per_class[name] - first.per_class[name], b - a))
+    return [Difference(name, value, interval(resampled)) for name, value, resampled in pairs]
+
+
+def mistakes(evaluation: Evaluation) -> Indices:
+    """[images] missed annotations and false detections of each, at each class's best threshold."""
+    assert evaluation.matches is not None  # in the main process
+    thresholds = np.array(evaluation.thresholds)
+    counts = []
+    for image in evaluation.matches:
+        labels = image.detections.labels.numpy()
+        kept = image.detections.scores.numpy() > thresholds[labels]
+        found = np.count_nonzero(image.found[kept] >= 0)
+        counts.append(np.count_nonzero(kept) - found + len(image.annotations) - found)
+    return np.array(counts, dtype=np.int64)
+
+
+def most_different(first: Evaluation, second: Evaluation, most: int) -> list[int]:
+    """The images, at most so many, on which the numbers of mistakes differ most."""
+    gap = np.abs(mistakes(second) - mistakes(first))
+    return [int(index) for index in np.argsort(-gap, kind="stable")[:most] if gap[index]]
