@@ -223,6 +223,7 @@ def allocation(megabytes):
     return lambda: bytearray(megabytes * 10**6).count(1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_peak_memory_counts_what_is_freed_again() -> None:
     assert 90e6 < measure.peak_memory(allocation, 100) < 120e6

@@ -24,6 +24,7 @@ from retinanet.anchors import SIZES
 from retinanet.data.datasets import CSVDataset
 from retinanet.data.shapes import write_shapes
 from retinanet.data.transforms import Resizer
+from tests.support.narrow import narrow_network
 from tests.support.paths import ROOT
 from tests.support.processes import Forked
 
@@ -86,7 +87,8 @@ def test_learning_goes_on_where_it_stopped(
     (tmp_path / "results").mkdir()
     for name in ("recipe-0", "torchvision-1"):
         (tmp_path / "results" / f"{name}.json").write_text(json.dumps(kept))
-    learning.main(argv)
+    with narrow_network(divisor=8 if forked else 1):
+        learning.main(argv)
     printed = capsys.readouterr().out
     assert "recipe, seed 1: {'AP': " in printed
     assert "torchvision, seed 0: {'AP': " in printed

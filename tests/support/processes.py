@@ -73,13 +73,16 @@ def _run(
     sys.exit(main(words))
 
 
-def peers(count: int, main: Main, flags: Sequence[object]) -> list[Forked]:
+def peers(
+    count: int, main: Main, flags: Sequence[object], environment: Mapping[str, str] | None = None
+) -> list[Forked]:
     """The processes that `torchrun --nproc_per_node=COUNT` would start, without its agent."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    shared |= {"WORLD_SIZE": str(count), **(environment or {})}
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
-    return [Forked(main, flags, {"WORLD_SIZE": str(count), **meeting, **rank}) for rank in ranks]
+    return [Forked(main, flags, shared | rank) for rank in ranks]
 
 
 def waiting_for_signals(main: Main, steps: int, signals: int = 1) -> Main:

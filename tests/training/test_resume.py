@@ -297,6 +297,7 @@ def test_signal_to_a_process(
     assert_same_run(tmp_path, whole[0])
 
 
+@pytest.mark.slow
 def test_interrupt_to_a_real_process(sample: SampleData, tmp_path: Path) -> None:
     """Ctrl-C: to the process and its loader's worker, wherever they are."""
     more = ["--workers", "1", "--epochs", "1000"]
