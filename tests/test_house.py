@@ -107,3 +107,27 @@ def test_a_wheel_installs_elsewhere_and_imports_every_module(tmp_path: Path) -> 
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def versions(file: str, relation: str) -> dict[str, str]:
+    """The packages of a requirements file that have a version: `name>=1.2` gives name, 1.2."""
+    lines = (ROOT / file).read_text().splitlines()
+    return dict(line.split(relation) for line in lines if relation in line)
+
+
+def test_the_lowest_versions_are_those_that_are_promised() -> None:
+    promised = {}
+    for kind in ("", "-export", "-fast", "-video", "-test"):
+        promised |= versions(f"requirements{kind}.txt", ">=")
+    untested = {"mypy", "pandas-stubs", "ruff"}  # they read the code, none of them runs it
+    lowest = versions("requirements-lowest.txt", "==")
+    assert lowest == {
+        package: version for package, version in promised.items() if package not in untested
+    }
+
+
+def test_a_package_has_one_bound_in_all_requirements_files() -> None:
+    test = versions("requirements-test.txt", ">=")
+    for kind in ("-export", "-fast", "-video"):
+        named = versions(f"requirements{kind}.txt", ">=")
+        assert named == {package: test[package] for package in named}
