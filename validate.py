@@ -20,7 +20,7 @@ from retinanet.cli.script import script
 from retinanet.data.loading import UnreadableImageError
 from retinanet.errors import DataError
 from retinanet.evaluation.coco import ap_table
-from retinanet.evaluation.measure import measure, name_unreadable
+from retinanet.evaluation.measure import Evaluation, measure, name_unreadable
 from retinanet.evaluation.voc import as_numbers, voc_table
 from retinanet.inference.results import coco_results
 from retinanet.report.facts import model_facts
@@ -56,6 +56,20 @@ def parser() -> Parser:
         "--output_dir", metavar="DIR", help="write metrics.json and detections.json there (nowhere)"
     )
     return result
+
+
+def numbers(scores: Evaluation, precision: str) -> dict[str, object]:
+    """All scores by name, as metrics.json holds them."""
+    coco, voc = scores.coco, scores.voc
+    named: dict[str, object] = {"precision": precision, **coco.stats}
+    named["AP_per_class"] = coco.per_class
+    named |= {f"{name}_interval": ends for name, ends in coco.intervals.items()}
+    named["AP_interval_per_class"] = coco.class_intervals
+    if voc:
+        rows = {row.name: as_numbers(row, sure) for row, sure in voc.annotated_intervals}
+        named |= {"mAP_VOC": voc.mean_average_precision, "VOC_per_class": rows}
+        named["mAP_VOC_interval"] = voc.mean_interval
+    return named | {"images": len(scores.dataset), "images_left_out": scores.left_out}
 
 
 @script
@@ -101,19 +115,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     summary = f"{scores.note}{scores.coco.summary}\n{scores.coco.certainty}"
     say(f"{summary}\n{ap_table(scores.coco)}")
-    metrics: dict[str, object] = {"precision": runtime.precision, **scores.coco.stats}
-    metrics["AP_per_class"] = scores.coco.per_class
-    metrics |= {f"{name}_interval": ends for name, ends in scores.coco.intervals.items()}
-    metrics["AP_interval_per_class"] = scores.coco.class_intervals
     if scores.voc:
         say(voc_table(scores.voc))
-        rows = {row.name: as_numbers(row, sure) for row, sure in scores.voc.annotated_intervals}
-        metrics |= {"mAP_VOC": scores.voc.mean_average_precision, "VOC_per_class": rows}
-        metrics["mAP_VOC_interval"] = scores.voc.mean_interval
-    metrics |= {"images": len(scores.dataset), "images_left_out": scores.left_out}
 
     if args.output_dir:
         results = coco_results(scores.dataset, scores.detections)
+        metrics = numbers(scores, runtime.precision)
         for name, content in (("metrics.json", metrics), ("detections.json", results)):
             path = Path(args.output_dir) / name
             write_whole(path, json.dumps(content, indent=1).encode())
