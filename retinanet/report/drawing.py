@@ -219,5 +219,8 @@ def _caption_size(caption: str, size: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=64)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """A font of many alphabets, of the package that draws the charts."""
+    from matplotlib import get_data_path  # slow to import, and needed by what draws alone
+
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)

@@ -7,6 +7,7 @@ import re
 import sys
 from dataclasses import dataclass
 
+import PIL
 import torch
 import torch.distributed as dist
 
@@ -124,11 +125,12 @@ def peak_memory(device: torch.device | None) -> int:
 
 def describe_machine(runtime: Runtime) -> dict[str, object]:
     """Versions and machine, to be kept beside a run's numbers."""
-    packages = ("torch", "torchvision", "numpy", "pandas", "pillow", "pycocotools")
+    packages = ("torch", "torchvision", "numpy", "pandas", "pycocotools")
     gpu = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else None
     return {
         "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in packages},
+        | {name: importlib.metadata.version(name) for name in packages}
+        | {"pillow": PIL.__version__},  # which other packages provide, too
         "machine": {
             "system": platform.platform(),
             "cores": os.cpu_count(),

@@ -189,3 +189,13 @@ def test_a_window_shows_the_picture_or_there_is_an_error(monkeypatch: pytest.Mon
     show(grey(), "a.jpg")
     assert (shown[0] == grey()).all()
     assert pyplot.get_fignums() == []  # hundreds of windows must not stay in memory
+
+
+def test_names_of_other_alphabets_have_letters() -> None:
+    drawn = {
+        draw_boxes(
+            np.zeros((60, 200, 3), np.uint8), [[10, 30, 190, 50]], [0], class_names=[name]
+        ).tobytes()
+        for name in ("кот", "пёс", "γάτα", "ღღღ", "été")
+    }
+    assert len(drawn) == 5  # a font without them draws the same box for each letter
