@@ -21,7 +21,7 @@ class Difference(NamedTuple):
     """95 % interval by a paired bootstrap: both models get the same resamples of the images."""
 
     def verdict(self, images: int) -> str:
-        """What can be told of the second model, in words."""
+        """Verdict on the second model, in words."""
         if self.interval is None or self.interval.low <= 0 <= self.interval.high:
             return f"cannot be told with {images} images"
         return "better" if self.value > 0 else "worse"
