@@ -12,7 +12,7 @@ import torch
 
 from retinanet.cli.flags import learning_settings
 from retinanet.cli.from_flags import open_data
-from retinanet.cli.run_report import lacks_report, write_run_report
+from retinanet.cli.run_report import RunReport
 from retinanet.cli.script import script
 from retinanet.cli.train_flags import (
     anchor_settings,
@@ -113,13 +113,14 @@ def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder) -> None:
     if args.data:
         folder.save_lists(train.image_names, val.image_names if val else ())
     log.open(training.epoch, training.step, steps=len(batches))
-    evaluation = run_epochs(training, batches, folder, evaluator, args)
+    report = RunReport(args, folder, training, train, steps=len(batches))
+    evaluation = run_epochs(training, batches, folder, evaluator, report, args)
     folder.save_final(training.checkpoint)
     say(f"Written: {folder.path / 'model_final.pt'}")
-    if evaluator and not evaluation and lacks_report(args, folder, training):
+    if evaluator and not evaluation and report.is_missing():
         evaluation = evaluate(evaluator, training)
     if evaluation or val is None:
-        write_run_report(args, folder, training, evaluation, train)
+        report.finish(evaluation)
 
 
 def run_epochs(
@@ -127,6 +128,7 @@ def run_epochs(
     batches: TrainingBatches,
     folder: RunFolder,
     evaluator: Evaluator | None,
+    report: RunReport,
     args: argparse.Namespace,
 ) -> Evaluation | None:
     """Train, save and evaluate, epoch by epoch; return the last evaluation, if there was one."""
@@ -150,6 +152,7 @@ def run_epochs(
     evaluation = None
     with StopRequest("go on with the same command and --resume") as stop:
         while training.epoch < args.epochs and not folder.stands_still(args.patience):
+            report.renew(evaluation)  # the run goes on; at its end there is another one
             rest = batches.of_epoch(training.epoch, training.step)
             with saved_on(StoppedError, LoadingError):
                 training.train_epoch(rest, stop, after_step=save_state_if_due)

@@ -1,10 +1,13 @@
-"""The report of a training run, with its flags among the facts."""
+"""The report of a training run, with its flags among the facts: while it trains, and at its end."""
 
 import argparse
+import time
+from datetime import datetime, timedelta
 
 from retinanet.cli.flags import learning_settings
 from retinanet.cli.train_flags import as_flags
 from retinanet.data.datasets import Data
+from retinanet.errors import DataError
 from retinanet.evaluation.measure import Evaluation
 from retinanet.report.facts import model_facts, training_facts
 from retinanet.report.pictures import draw_sheet, save_picture
@@ -17,50 +20,100 @@ from retinanet.training.records import METRICS_FILE, read_records
 from retinanet.training.run_folder import RunFolder
 from retinanet.training.trainer import Training
 
-
-def lacks_report(args: argparse.Namespace, folder: RunFolder, training: Training) -> bool:
-    """Whether a finished run was killed before its report was whole; the same for all processes."""
-    return from_main(lambda: not report_title(folder.path).endswith(_subject(args, training)))
+SHARE = 0.03  # of the run's time, at most, is spent on reports while it trains
 
 
-def write_run_report(
-    args: argparse.Namespace,
-    folder: RunFolder,
-    training: Training,
-    evaluation: Evaluation | None,
-    train: Data,
-) -> None:
-    """Write the report of a finished run, and for the sample a sheet of its detections.
-
-    The page comes last: where it is, nothing is missing.
+class RunReport:
+    """The report of a run, made by the main process only.
 
     Args:
         args: flags of train.py.
         folder: of the run.
-        training: with the last checkpoint.
-        evaluation: of it; None without validation data.
+        training: about to begin or to go on.
         train: the training data.
+        steps: of an epoch.
     """
-    if not is_main_process():
-        return
-    if args.dataset == "shapes" and evaluation:
-        sheet = first_free(folder.path / "shapes_retinanet_detections.jpg", is_foreign)
-        save_picture(
-            sheet, draw_sheet(evaluation.dataset, evaluation.detections, score_threshold=0.5)
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        folder: RunFolder,
+        training: Training,
+        train: Data,
+        *,
+        steps: int,
+    ) -> None:
+        self.args, self.folder, self.training, self.train = args, folder, training, train
+        self._begun_at = time.monotonic()
+        self._begun = training.epoch + training.step / steps  # epochs
+        self._spent = 0.0  # seconds, on reports
+
+    def renew(self, evaluation: Evaluation | None) -> None:
+        """Write the report of a run that goes on, if its last epoch was evaluated.
+
+        It is left out where reports have already taken their share of the time: an epoch may be
+        shorter than a report. A report that cannot be written ends no run.
+        """
+        begin = time.monotonic()
+        too_soon = self._spent > SHARE * (begin - self._begun_at)
+        if evaluation is None or too_soon or not is_main_process():
+            return
+        done, epochs = self.training.epoch, self.args.epochs
+        pace = (begin - self._begun_at) / (done - self._begun)  # seconds an epoch, all included
+        left = timedelta(seconds=round(pace * (epochs - done)))
+        progress = (
+            f"Training: {done} of {epochs} epochs on {_now()}, about {left} left. This page renews"
+            " itself after evaluations."
         )
-        say(f"Detections on the validation set, annotations dashed: {sheet}")
-    facts = model_facts(training.checkpoint, training.runtime.precision) | training_facts(
-        started_from=args.weights,
-        images=len(train),
-        batch_size=args.batch_size,
-        settings=as_flags(learning_settings(args)),
-    )
-    title = folder.path.resolve().name + _subject(args, training)
-    history = read_records(folder.path / METRICS_FILE)
-    report = write_report(folder.path, evaluation, title=title, facts=facts, history=history)
-    say(f"Report: {report}")
+        try:
+            self._write(evaluation, f", {done} of {epochs} epochs", progress)
+        except DataError as error:
+            say(f"Warning: no report: {error}")
+        self._spent += time.monotonic() - begin
+
+    def is_missing(self) -> bool:
+        """Whether a finished run was killed before its report; the same for all processes."""
+        return from_main(lambda: not report_title(self.folder.path).endswith(self._subject()))
+
+    def finish(self, evaluation: Evaluation | None) -> None:
+        """Write the report of a finished run, and for the sample a sheet of its detections.
+
+        The page comes last: where it is, nothing is missing.
+
+        Args:
+            evaluation: of the last epoch; None without validation data.
+        """
+        if not is_main_process():
+            return
+        if self.args.dataset == "shapes" and evaluation:
+            sheet = first_free(self.folder.path / "shapes_retinanet_detections.jpg", is_foreign)
+            drawn = draw_sheet(evaluation.dataset, evaluation.detections, score_threshold=0.5)
+            save_picture(sheet, drawn)
+            say(f"Detections on the validation set, annotations dashed: {sheet}")
+        self._write(evaluation, self._subject())
+        say(f"Report: {self.folder.path / 'report.html'}")
+
+    def _write(self, evaluation: Evaluation | None, subject: str, progress: str = "") -> None:
+        checkpoint, precision = self.training.checkpoint, self.training.runtime.precision
+        facts = model_facts(checkpoint, precision) | training_facts(
+            started_from=self.args.weights,
+            images=len(self.train),
+            batch_size=self.args.batch_size,
+            settings=as_flags(learning_settings(self.args)),
+        )
+        write_report(
+            self.folder.path,
+            evaluation,
+            title=self.folder.path.resolve().name + subject,
+            facts=facts | {"Written": _now()},
+            history=read_records(self.folder.path / METRICS_FILE),
+            progress=progress,
+        )
+
+    def _subject(self) -> str:
+        """Data set and epoch, as they end the title of a finished run's report."""
+        return f": {self.args.dataset}, epoch {self.training.checkpoint.epoch}"
 
 
-def _subject(args: argparse.Namespace, training: Training) -> str:
-    """Data set and epoch, as they end the report's title."""
-    return f": {args.dataset}, epoch {training.checkpoint.epoch}"
+def _now() -> str:
+    return f"{datetime.now():%Y-%m-%d %H:%M}"

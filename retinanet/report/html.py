@@ -75,9 +75,14 @@ BEGINNING = b"""<!DOCTYPE html>
 """
 
 
-def page(title: str, sections: Iterable[Html]) -> bytes:
-    """A whole file, which needs no other."""
+RENEWED_EVERY = 60  # seconds, of a page in a browser whose file is written again and again
+
+
+def page(title: str, sections: Iterable[Html], *, renewed: bool = False) -> bytes:
+    """A whole file, which needs no other; a renewed one is loaded again and again."""
+    refresh = element("meta", http_equiv="refresh", content=str(RENEWED_EVERY))
     content = joined(
+        *([refresh] if renewed else []),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title),
         element("style", Html(_STYLE)),
@@ -87,8 +92,10 @@ def page(title: str, sections: Iterable[Html]) -> bytes:
 
 
 def element(tag: str, *content: str, **attributes: str) -> Html:
-    """`<tag attribute="...">content</tag>`; an attribute's name may end in _, as in `class_`."""
-    opening = [tag, *(f'{name.rstrip("_")}="{escape(v)}"' for name, v in attributes.items())]
+    """`<tag attribute="...">content</tag>`; `class_` stands for class, `http_equiv` for a dash."""
+    names = (name.rstrip("_").replace("_", "-") for name in attributes)
+    values = (escape(value) for value in attributes.values())
+    opening = [tag, *(f'{name}="{v}"' for name, v in zip(names, values, strict=True))]
     closing = "" if tag in ("meta", "img") else f"</{tag}>"
     return Html(f"<{' '.join(opening)}>{joined(*content)}{closing}")
 

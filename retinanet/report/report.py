@@ -15,7 +15,7 @@ from retinanet.evaluation.precision_recall import Floats
 from retinanet.postprocess import Detections
 from retinanet.report.charts import Records
 from retinanet.report.drawing import draw_boxes, draw_ground_truth
-from retinanet.report.html import Html, definitions, element, page, picture, section
+from retinanet.report.html import Html, definitions, element, joined, page, picture, section
 from retinanet.report.pictures import as_jpeg
 from retinanet.report.sections import (
     FILES,
@@ -54,6 +54,7 @@ def write_report(
     title: str,
     facts: Mapping[str, str],
     history: Records = (),
+    progress: str = "",
 ) -> Path:
     """Write the report of a model, one page, and its pictures beside it.
 
@@ -64,6 +65,7 @@ def write_report(
         title: of the page.
         facts: further facts by name: the model, the data, the command.
         history: records of `metrics.jsonl`; none where nothing was trained.
+        progress: of a run that goes on, in a sentence: an open page then loads itself again.
 
     Returns:
         The path of the page.
@@ -77,7 +79,7 @@ def write_report(
     for name in REPORT_PICTURES:
         remove_own(folder / name)
 
-    heading = element("h1", title)
+    heading = joined(element("h1", title), *([element("p", progress)] if progress else []))
     facts_list = definitions(facts, "facts")
     if evaluation is None:
         nothing = "There is no validation data, so detections were not measured."
@@ -96,7 +98,7 @@ def write_report(
             _missed(found, pictures),
             _false(found, pictures),
         ]
-    write_whole(path, page(title, sections))
+    write_whole(path, page(title, sections, renewed=bool(progress)))
     return path
 
 

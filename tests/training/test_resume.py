@@ -16,6 +16,7 @@ from PIL import Image
 
 import train
 import validate
+from retinanet.cli.run_report import RunReport
 from retinanet.data.shapes import SampleData, write_shapes
 from retinanet.errors import DataError
 from retinanet.evaluation import measure
@@ -145,7 +146,7 @@ def test_the_report_of_fewer_epochs_does_not_count(
     """The kill comes before anything of the old report is replaced."""
     assert train.main(flags(sample, tmp_path, "--epochs", "1")) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(train, "write_run_report", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(RunReport, "finish", lambda *_: os.kill(os.getpid(), signal.SIGINT))
         assert train.main(flags(sample, tmp_path, "--resume")) == 128 + signal.SIGINT
     assert report_title(tmp_path).endswith(": csv, epoch 0")
     assert train.main(flags(sample, tmp_path, "--resume")) == 0

@@ -1,0 +1,114 @@
+"""The report of a run that goes on: when it is written, and what it says."""
+
+import argparse
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from retinanet.cli import run_report
+from retinanet.cli.run_report import SHARE, RunReport
+from retinanet.errors import DataError
+from retinanet.evaluation.measure import Evaluation
+from retinanet.model import ModelConfig
+from retinanet.weights.checkpoint import Checkpoint
+
+EVALUATION = cast(Evaluation, object())  # only handed on
+
+
+class Clock:
+    """Seconds, which pass when they are told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(run_report.time, "monotonic", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[dict[str, Any]]:
+    """What each report is written with; to write one takes 6 seconds."""
+    found: list[dict[str, Any]] = []
+
+    def write(folder: Path, evaluation: object, **content: Any) -> None:
+        clock.now += 6
+        found.append(content)
+
+    monkeypatch.setattr(run_report, "write_report", write)
+    monkeypatch.setattr(run_report, "learning_settings", lambda args: {})
+    return found
+
+
+def report(tmp_path: Path, *, epoch: int = 0, step: int = 0) -> tuple[RunReport, Any]:
+    """Of a run of 10 epochs of 4 steps that begins or goes on there."""
+    args = argparse.Namespace(dataset="csv", epochs=10, weights="none", batch_size=2)
+    training = SimpleNamespace(
+        epoch=epoch,
+        step=step,
+        checkpoint=Checkpoint(ModelConfig(1), {"w": torch.ones(1)}, epoch=epoch),
+        runtime=SimpleNamespace(precision="fp32"),
+    )
+    folder = SimpleNamespace(path=tmp_path / "run")
+    return RunReport(args, cast(Any, folder), cast(Any, training), [0] * 8, steps=4), training
+
+
+def test_it_says_how_far_the_run_is_and_how_long_is_left(
+    tmp_path: Path, clock: Clock, written: list[dict[str, Any]]
+) -> None:
+    """Resumed in the middle of epoch 2: 1.5 epochs in 300 s, 200 s each, and 6 are left."""
+    renewing, training = report(tmp_path, epoch=2, step=2)
+    clock.now += 300
+    training.epoch = 4
+    renewing.renew(EVALUATION)
+    assert written[0]["title"] == "run, 4 of 10 epochs"
+    assert "Training: 4 of 10 epochs on 20" in written[0]["progress"]
+    assert "about 0:20:00 left" in written[0]["progress"]
+
+
+def test_reports_take_their_share_of_the_time_and_no_more(
+    tmp_path: Path, clock: Clock, written: list[dict[str, Any]]
+) -> None:
+    """Epochs of 50 s and reports of 6: after the first, one in four epochs, 6 s of 200."""
+    renewing, training = report(tmp_path)
+    made = []
+    for epoch in range(1, 10):
+        clock.now += 50
+        training.epoch = epoch
+        before = len(written)
+        renewing.renew(EVALUATION)
+        made.append(len(written) > before)
+    # Before epoch 4's report 6 s were spent of 206, before epoch 8's 12 s of 412.
+    assert made == [True, False, False, True, False, False, False, True, False]
+    assert 6 / 206 <= SHARE
+
+
+def test_an_epoch_without_evaluation_writes_none(
+    tmp_path: Path, written: list[dict[str, Any]]
+) -> None:
+    renewing, _ = report(tmp_path)
+    renewing.renew(None)
+    assert written == []
+
+
+def test_a_report_that_cannot_be_written_ends_no_run(
+    tmp_path: Path,
+    clock: Clock,
+    written: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise DataError("report.html: could not be written (No space left on device)")
+
+    monkeypatch.setattr(run_report, "write_report", fail)
+    renewing, training = report(tmp_path)
+    clock.now += 50
+    training.epoch = 1
+    renewing.renew(EVALUATION)
+    assert "Warning: no report: report.html: could not be written" in capsys.readouterr().out
