@@ -1,6 +1,8 @@
 """The report of a run that goes on: when it is written, and what it says."""
 
 import argparse
+import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -8,12 +10,16 @@ from typing import Any, cast
 import pytest
 import torch
 
+import train
 from retinanet.cli import run_report
 from retinanet.cli.run_report import SHARE, RunReport
+from retinanet.data.shapes import write_shapes
 from retinanet.errors import DataError
 from retinanet.evaluation.measure import Evaluation
 from retinanet.model import ModelConfig
+from retinanet.training.run_folder import RunFolder
 from retinanet.weights.checkpoint import Checkpoint
+from tests.support.helpers import csv_run_flags
 
 EVALUATION = cast(Evaluation, object())  # only handed on
 
@@ -112,3 +118,28 @@ def test_a_report_that_cannot_be_written_ends_no_run(
     training.epoch = 1
     renewing.renew(EVALUATION)
     assert "Warning: no report: report.html: could not be written" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("narrow")
+def test_a_stopped_run_has_the_report_of_its_last_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in its second epoch; resumed, it ends with a page that no longer loads itself."""
+    sample = write_shapes(tmp_path / "shapes", train_images=2, val_images=2, seed=3)
+    flags = csv_run_flags(sample, tmp_path / "run", "--epochs", "2", "--batch_size", "1")
+    page = tmp_path / "run" / "report.html"
+    steps = iter(range(4))
+
+    def stop_in_the_second_epoch(_: RunFolder) -> bool:
+        if next(steps) == 2:
+            assert "<title>run, 1 of 2 epochs</title>" in page.read_text()
+            os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "state_is_due", stop_in_the_second_epoch)
+        assert train.main(flags) == 128 + signal.SIGTERM
+    assert '<meta http-equiv="refresh" content="60">' in page.read_text()
+    assert train.main([*flags, "--resume"]) == 0
+    assert "<title>run: csv, epoch 1</title>" in page.read_text()
+    assert "refresh" not in page.read_text()
