@@ -1,17 +1,13 @@
-"""Train a RetinaNet on COCO data, on CSV data, or on the built-in sample."""
+"""Train a RetinaNet on a labelled folder, on COCO or CSV data, or on the built-in sample."""
 
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-import torch
-
-from retinanet.cli.flags import learning_settings
 from retinanet.cli.from_flags import open_data
+from retinanet.cli.run_parts import make_folder, make_loaders, make_training
 from retinanet.cli.run_report import RunReport
 from retinanet.cli.script import script
 from retinanet.cli.train_flags import (
@@ -32,15 +28,10 @@ from retinanet.runtime.device import (
     describe,
     describe_machine,
     start_runtime,
-    usable_workers,
 )
 from retinanet.runtime.signals import StoppedError, StopRequest
-from retinanet.training.loss_log import LossLog
-from retinanet.training.optim import OptimConfig
 from retinanet.training.run_folder import RunFolder
-from retinanet.training.run_log import RunLog
 from retinanet.training.trainer import Training, prepare_model
-from retinanet.weights.checkpoint import Checkpoint
 from retinanet.weights.pretrained import resumed_start, start_config, start_weights
 
 
@@ -49,14 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """A training run, from flags to the final file and the report."""
     args = parse(argv)
     runtime = start_runtime(args.device, args.precision, args.seed)
-    folder = RunFolder(
-        Path(args.output_dir),
-        args.dataset,
-        keep=args.keep,
-        save_every_minutes=args.save_every_minutes,
-    )
     try:
-        with folder:
+        with make_folder(args) as folder:
             run(args, runtime, folder)
     except UnreadableImageError as error:
         advice = "or go on without it: the same with --resume --on_bad_image skip"
@@ -81,24 +66,8 @@ def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder) -> None:
 
     # The model and all that changes with it.
     model = prepare_model(config, start, runtime, compiled=args.compile)
-    loading: dict[str, Any] = {"workers": usable_workers(args.workers)}
-    loading["pin_memory"] = runtime.device.type == "cuda"
-    batches = TrainingBatches(train, args.batch_size, seed=args.seed, **loading)
-    evaluator = None
-    if val is not None:
-        evaluator = Evaluator(val, 2 * args.batch_size, autocast=runtime.autocast, **loading)
-    log = RunLog(
-        folder.path,
-        device=runtime.device,
-        log_every=args.log_every,
-        epochs=args.epochs,
-        tensorboard=args.tensorboard,
-    )
-    losses = LossLog(log, train.image_path, skips_overflow=runtime.autocast is torch.float16)
-    optim = OptimConfig(**learning_settings(args), steps=args.epochs * len(batches))
-    sides = args.min_side, args.max_side
-    checkpoint = Checkpoint(config, model.state_dict(), train.class_names, *sides)
-    training = Training(model, runtime, optim, losses, checkpoint)
+    batches, evaluator = make_loaders(args, runtime, train, val)
+    training = make_training(args, runtime, folder, model, train, len(batches))
     if resumed:
         training.restore(resumed)
         say(f"Resumed {resumed.path}: epoch {training.epoch}, iteration {training.step}")
@@ -107,12 +76,12 @@ def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder) -> None:
     say(f"Training a ResNet-{args.depth} RetinaNet: {describe(runtime)}")
     images = args.batch_size * runtime.world_size
     say(f"{images} images a step, and --lr {args.lr:g} as given: it is scaled by nothing")
-    weights_size = sum(tensor.nbytes for tensor in checkpoint.weights.values())
+    weights_size = sum(tensor.nbytes for tensor in training.checkpoint.weights.values())
     folder.claim(settings, epochs=args.epochs, weights_size=weights_size)
     folder.save_config(vars(args), describe_machine(runtime))
     if args.data:
         folder.save_lists(train.image_names, val.image_names if val else ())
-    log.open(training.epoch, training.step, steps=len(batches))
+    training.log.run.open(training.epoch, training.step, steps=len(batches))
     report = RunReport(args, folder, training, train, steps=len(batches))
     evaluation = run_epochs(training, batches, folder, evaluator, report, args)
     folder.save_final(training.checkpoint)

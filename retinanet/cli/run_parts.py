@@ -1,0 +1,84 @@
+"""The parts of a training run, as the flags set them: folder, loaders, training."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from retinanet.cli.flags import learning_settings
+from retinanet.data.batches import TrainingBatches
+from retinanet.data.datasets import Data
+from retinanet.evaluation.measure import Evaluator
+from retinanet.model import RetinaNet
+from retinanet.runtime.device import Runtime, usable_workers
+from retinanet.training.loss_log import LossLog
+from retinanet.training.optim import OptimConfig
+from retinanet.training.run_folder import RunFolder
+from retinanet.training.run_log import RunLog
+from retinanet.training.trainer import Training
+from retinanet.weights.checkpoint import Checkpoint
+
+
+def make_folder(args: argparse.Namespace) -> RunFolder:
+    """The folder of the run; nothing is read or written yet."""
+    return RunFolder(
+        Path(args.output_dir),
+        args.dataset,
+        keep=args.keep,
+        save_every_minutes=args.save_every_minutes,
+    )
+
+
+def make_loaders(
+    args: argparse.Namespace, runtime: Runtime, train: Data, val: Data | None
+) -> tuple[TrainingBatches, Evaluator | None]:
+    """Batches to train on, and the evaluation if there are data for it."""
+    loading: dict[str, Any] = {
+        "workers": usable_workers(args.workers),
+        "pin_memory": runtime.device.type == "cuda",
+    }
+    batches = TrainingBatches(train, args.batch_size, seed=args.seed, **loading)
+    if val is None:
+        return batches, None
+    return batches, Evaluator(val, 2 * args.batch_size, autocast=runtime.autocast, **loading)
+
+
+def make_training(
+    args: argparse.Namespace,
+    runtime: Runtime,
+    folder: RunFolder,
+    model: RetinaNet,
+    train: Data,
+    epoch_steps: int,
+) -> Training:
+    """The model with its optimizer and the log of its losses.
+
+    Args:
+        args: flags of train.py.
+        runtime: device and precision.
+        folder: of the run, for its log.
+        model: on its device.
+        train: the training data.
+        epoch_steps: batches of an epoch.
+
+    Raises:
+        DataError: --tensorboard without its package.
+    """
+    log = RunLog(
+        folder.path,
+        device=runtime.device,
+        log_every=args.log_every,
+        epochs=args.epochs,
+        tensorboard=args.tensorboard,
+    )
+    losses = LossLog(log, train.image_path, skips_overflow=runtime.autocast is torch.float16)
+    optim = OptimConfig(**learning_settings(args), steps=args.epochs * epoch_steps)
+    checkpoint = Checkpoint(
+        model.config,
+        model.state_dict(),
+        train.class_names,
+        min_side=args.min_side,
+        max_side=args.max_side,
+    )
+    return Training(model, runtime, optim, losses, checkpoint)
