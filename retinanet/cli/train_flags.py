@@ -56,7 +56,7 @@ ANCHOR_FLAGS = ("anchor_sizes", "anchor_ratios", "anchor_scales")
 
 def parser() -> Parser:
     """The flags of train.py."""
-    result = Parser("Train a RetinaNet on a labelled folder, COCO or CSV data, or a built-in sample.")
+    result = Parser("Train a RetinaNet on a labelled folder, COCO or CSV data, or a sample.")
     data = add_training_data_flags(result, kinds=("coco", "csv", "shapes"))
     data.add_argument(
         "--val_share",
