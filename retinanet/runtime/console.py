@@ -22,7 +22,7 @@ def say(text: str) -> None:
 
 
 def shows_bars() -> bool:
-    """Whether stderr is a terminal on which a bar can move."""
+    """True if stderr is a terminal, on which a bar can move."""
     return is_main_process() and sys.stderr.isatty()
 
 

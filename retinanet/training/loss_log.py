@@ -1,4 +1,4 @@
-"""The losses of a run, read one step late, and what they are watched for."""
+"""Losses of a run, read one step late; a loss that is not finite stops it."""
 
 import collections
 import math
@@ -17,7 +17,7 @@ MAX_OVERFLOWS = 20  # float16 steps in a row that the scaler may skip while it f
 
 
 class LossLog:
-    """Reads each step's losses one step late, when the device has long computed them.
+    """Losses of every step, read one step late, when the device has long computed them.
 
     Args:
         run: is told them.

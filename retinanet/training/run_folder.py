@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it, what may be removed, and the state to resume from."""
+"""The folder of a run: its files, their order of writing, and the files of an old run."""
 
 import json
 import re
@@ -39,7 +39,7 @@ _RUN_FILE = re.compile(
 
 
 class RunFolder:
-    """Writes a run's files, whole or not at all, from the main process only.
+    """Files of a run, written whole or not at all, by the main process only.
 
     As a context it is the run's alone: another run that enters it ends with an error.
 
@@ -89,7 +89,7 @@ class RunFolder:
         return self.path / f"{self.dataset}_retinanet_best.pt"
 
     def open(self, resume: bool | str | None, *, overwrite: bool) -> SavedState | None:
-        """Find out what the run begins with; nothing is written or removed yet.
+        """Look for the state to go on from and for files in the way; nothing is changed yet.
 
         A process that torchrun restarts (--max_restarts) goes on with its own run, the one whose
         state carries torchrun's id, or begins it again if there is no state yet.
@@ -154,7 +154,7 @@ class RunFolder:
         return files
 
     def claim(self, settings: Mapping[str, Any], *, epochs: int, weights_size: int) -> None:
-        """Make the folder, clear it of an old run's files, and look whether the disk will do.
+        """Make the folder, remove an old run's files, and warn if the disk is too small.
 
         Args:
             settings: all that a resumed run must agree with, by name; every state holds them.
@@ -186,7 +186,7 @@ class RunFolder:
             write_list(self.path / VAL_LIST, val)
 
     def save_config(self, flags: Mapping[str, object], machine: Mapping[str, object]) -> None:
-        """Write down how the run was started: every flag's value, versions, the machine."""
+        """Write config.json: every flag's value, versions, the machine."""
         if self.writes:
             content = {"flags": dict(flags), "run_id": run_id(), **machine}
             text = json.dumps(content, indent=1, default=str)
@@ -214,11 +214,11 @@ class RunFolder:
                 self._save_again(self.best_file, checkpoint)
 
     def stands_still(self, patience: int | None) -> bool:
-        """Whether the last `patience` evaluations brought nothing better; never where None."""
+        """True if the last `patience` evaluations brought no better score; None waits for ever."""
         return patience is not None and self.since_best >= patience
 
     def save_final(self, checkpoint: Checkpoint) -> None:
-        """Write the last file."""
+        """Write the checkpoint of the finished run."""
         if self.writes:
             self._save_again(self.path / FINAL_FILE, checkpoint)
 
@@ -231,7 +231,7 @@ class RunFolder:
             save_checkpoint(path, checkpoint)
 
     def state_is_due(self) -> bool:
-        """Whether the last state is older than it may be."""
+        """True if the last state is older than `save_every_minutes`."""
         return self.writes and time.monotonic() - self._saved_at >= self.seconds_between_states
 
     def save_state(self, training: Mapping[str, Any], checkpoint: Checkpoint) -> None:

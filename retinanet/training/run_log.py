@@ -55,7 +55,7 @@ class Pace:
 
     @property
     def seconds(self) -> float:
-        """Since the first batch."""
+        """Seconds since the first batch."""
         return time.perf_counter() - (self._started or time.perf_counter())
 
     @property
@@ -122,7 +122,7 @@ class RunLog:
         self._open_board = tensorboard_writer() if tensorboard else None
 
     def open(self, epoch: int, step: int, *, steps: int) -> None:
-        """Begin to write, or go on: records from this epoch and step on are dropped.
+        """Open the files for writing, and drop the records of all that comes again.
 
         Args:
             epoch: that comes next.
@@ -232,7 +232,7 @@ class RunLog:
 
     @property
     def shows_pictures(self) -> bool:
-        """Whether `add_picture` does anything."""
+        """True if there is a TensorBoard to show pictures on."""
         return self._board is not None
 
     def add_picture(self, epoch: int, name: str, picture: NDArray[np.uint8]) -> None:
