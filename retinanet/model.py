@@ -24,6 +24,7 @@ from retinanet.postprocess import (
     Detections,
     detect_image,
 )
+from retinanet.runtime.device import memory_format
 
 PRIOR = 0.01  # what an untrained model thinks of every anchor and class (paper, section 3.3)
 GROUPS = 32  # of group norm
@@ -246,7 +247,7 @@ class RetinaNet(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The pyramid P3 to P7 of images [B, 3, H, W]."""
-        x = images.contiguous(memory_format=torch.channels_last)
+        x = images.contiguous(memory_format=memory_format(images.device))
         x = F.relu_(conv_bn(x, self.conv1, self.bn1))
         x = self.layer1(F.max_pool2d(x, 3, stride=2, padding=1))
         C3 = self.layer2(x)

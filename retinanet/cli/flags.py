@@ -26,7 +26,9 @@ from retinanet.training.optim import BATCH_NORMS, OPTIMIZERS, SCHEDULES, OptimCo
 def add_device_flags(parser: Parser, *, precision: str, batch_size: int) -> argparse._ArgumentGroup:
     """--device, --precision, --workers, --batch_size; returns their group."""
     group = parser.add_argument_group("machine")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (auto)")
+    group.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1, xpu, mps ... (auto)"
+    )
     group.add_argument(
         "--precision",
         choices=PRECISIONS,

@@ -11,7 +11,7 @@ from retinanet.data.batches import TrainingBatches
 from retinanet.data.datasets import Data
 from retinanet.evaluation.measure import Evaluator
 from retinanet.model import RetinaNet
-from retinanet.runtime.device import Runtime, usable_workers
+from retinanet.runtime.device import Runtime, backend, usable_workers
 from retinanet.training.loss_log import LossLog
 from retinanet.training.optim import OptimConfig
 from retinanet.training.run_folder import RunFolder
@@ -36,7 +36,7 @@ def make_loaders(
     """Batches to train on, and the evaluation if there are data for it."""
     loading: dict[str, Any] = {
         "workers": usable_workers(args.workers),
-        "pin_memory": runtime.device.type == "cuda",
+        "pin_memory": backend(runtime.device).pinned,
     }
     batches = TrainingBatches(train, args.batch_size, seed=args.seed, **loading)
     if val is None:

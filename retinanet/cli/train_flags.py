@@ -85,7 +85,7 @@ def parser() -> Parser:
     machine.add_argument(
         "--compile",
         action="store_true",
-        help="torch.compile the network: minutes for each new image size",
+        help="torch.compile the network: minutes at the start, for all image sizes",
     )
 
     _add_output_flags(result)

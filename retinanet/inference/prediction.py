@@ -33,6 +33,7 @@ from retinanet.postprocess import (
     Detections,
 )
 from retinanet.runtime.console import progress as progress_bar
+from retinanet.runtime.device import backend
 from retinanet.runtime.distributed import gather, rank_and_world_size
 
 NOTHING = Detections(torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
@@ -116,7 +117,7 @@ def predict(
         of the file, clipped to it. None are found in a sample that could not be read.
     """
     if not isinstance(dataset, SampleLoader):
-        pin_memory = _network(model)[1].type == "cuda"
+        pin_memory = backend(_network(model)[1]).pinned
         dataset = SampleLoader(dataset, workers=workers, pin_memory=pin_memory)
     loaded: Iterable[tuple[int, Sample]] = dataset
     if progress:

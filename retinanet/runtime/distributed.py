@@ -18,16 +18,17 @@ PEER_TIMEOUT = timedelta(minutes=10)  # longer than any process works alone; the
 def join_process_group(device: torch.device) -> None:
     """Join the other processes of a torchrun.
 
-    Tensors of the device go through nccl, small facts about a batch through gloo, which does not
-    make the host wait for the device.
+    Tensors of a GPU go through its own library (nccl, xccl), small facts about a batch through
+    gloo, which does not make the host wait for the device.
     """
+    kind = device.type
     store, rank, world_size = next(rendezvous("env://", timeout=PEER_TIMEOUT))
     # All restarts of a run share torchrun's store: without a prefix of its own, a process could
     # read there where one that is dead now was listening, and wait for it.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]
     dist.init_process_group(
-        "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo",
+        f"{kind}:{dist.get_default_backend_for_device(kind)},cpu:gloo" if kind != "cpu" else "gloo",
         timeout=PEER_TIMEOUT,
         store=store,
         rank=rank,

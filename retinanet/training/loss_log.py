@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from retinanet.errors import DataError
+from retinanet.runtime.device import copied_to_host
 from retinanet.training.run_log import RunLog
 
 RUNNING_LOSSES = 500  # how many steps the running loss is the mean of
@@ -33,7 +34,9 @@ class LossLog:
         self.running = collections.deque[float](maxlen=RUNNING_LOSSES)
         self.total, self.count = 0.0, 0
         self._overflows = 0  # steps in a row whose gradient was not finite
-        self._pending: tuple[int, int, float, Tensor, Sequence[int]] | None = None
+        self._pending: tuple[int, int, float, Callable[[], list[float]], Sequence[int]] | None = (
+            None
+        )
 
     @property
     def mean(self) -> float:
@@ -41,20 +44,21 @@ class LossLog:
         return self.total / max(1, self.count)
 
     def add(self, epoch: int, step: int, lr: float, losses: Tensor, images: Sequence[int]) -> None:
-        """Take a step's losses and read the step's before."""
+        """Take a step's losses and read those of the step before."""
+        numbers = copied_to_host(losses)
         self.flush()
-        self._pending = (epoch, step, lr, losses, images)
+        self._pending = (epoch, step, lr, numbers, images)
 
     def flush(self) -> None:
-        """Read what is waiting: this waits for the device.
+        """Read the last losses taken: this waits until the device has computed them.
 
         Raises:
             DataError: the loss or the gradient was not finite.
         """
         if self._pending is None:
             return
-        (epoch, step, lr, losses, images), self._pending = self._pending, None
-        classification, regression, norm = losses.tolist()
+        (epoch, step, lr, numbers, images), self._pending = self._pending, None
+        classification, regression, norm = numbers()
         loss = classification + regression
         self._overflows = 0 if math.isfinite(norm) else self._overflows + 1
         too_many = MAX_OVERFLOWS if self.skips_overflow else 0

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from retinanet.runtime.device import backend
+
 OPTIMIZERS = ("adam", "sgd")
 
 
@@ -48,12 +50,14 @@ class OptimConfig:
     """Of the whole run; for cosine and step."""
 
     def make_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """The optimizer, a fused one: only such can be told on the device to skip a step."""
+        """The optimizer: a fused one where such can be told on the device to skip a step."""
+        parameters = list(parameters)
+        fused = True if backend(parameters[0].device).found_inf else None  # None: torch's choice
         decay = self.weight_decay
         if self.optimizer == "adam":
-            return torch.optim.Adam(parameters, self.lr, weight_decay=decay, fused=True)
+            return torch.optim.Adam(parameters, self.lr, weight_decay=decay, fused=fused)
         optimizer = torch.optim.SGD(
-            parameters, self.lr, momentum=MOMENTUM, weight_decay=decay, fused=True
+            parameters, self.lr, momentum=MOMENTUM, weight_decay=decay, fused=fused
         )
         optimizer.register_step_pre_hook(_start_momenta)
         return optimizer

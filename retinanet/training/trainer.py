@@ -16,7 +16,7 @@ from retinanet.data.problems import MOST_SKIPPED
 from retinanet.errors import DataError, reason
 from retinanet.model import ModelConfig, RetinaNet
 from retinanet.runtime.console import say
-from retinanet.runtime.device import Runtime, shares_batches
+from retinanet.runtime.device import Runtime, backend, memory_format, shares_batches
 from retinanet.runtime.distributed import (
     GlobalBatch,
     all_reduce_sum,
@@ -47,10 +47,26 @@ def prepare_model(
     model = RetinaNet(config)
     if start.weights is not None:
         say(f"Weights {start.source}: {take_weights(model, start.weights)}")
-    model.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(runtime.device, memory_format=memory_format(runtime.device))  # type: ignore[call-overload]
     if compiled:
-        model.head_outputs = torch.compile(model.head_outputs)  # type: ignore[method-assign]
+        say("--compile: takes minutes in the first steps and in the first evaluation")
+        compile_network(model)
     return model
+
+
+MOST_GRAPHS = 64  # of a network; torch gives up after 8
+
+
+def compile_network(model: RetinaNet, compiler: str | Callable[..., Any] = "inductor") -> None:
+    """Let torch compile all that comes before the loss, for images of any size.
+
+    A few graphs serve all sizes: for one image and for more, for training and for evaluation, for
+    small images whose last levels are one cell wide.
+    """
+    torch._dynamo.config.recompile_limit = MOST_GRAPHS
+    model.head_outputs = torch.compile(  # type: ignore[method-assign]
+        model.head_outputs, dynamic=True, backend=compiler
+    )
 
 
 def parallel(model: RetinaNet, runtime: Runtime) -> nn.Module:
@@ -64,8 +80,8 @@ def parallel(model: RetinaNet, runtime: Runtime) -> nn.Module:
     if runtime.world_size > 1:
         ids = None if device.type == "cpu" else [device]
         return DistributedDataParallel(model, device_ids=ids)
-    if device.type == "cpu" and torch.cuda.is_available():
-        return model  # DataParallel would move it to the GPUs that the user does not want
+    if device.type != "cuda" and torch.accelerator.is_available():
+        return model  # DataParallel would move it to GPUs that the user does not want
     return nn.DataParallel(model, device_ids=None if device.index is None else [device.index])
 
 
@@ -216,7 +232,8 @@ class Training:
         """Forward, backward, clip, step; without waiting for the device.
 
         A batch whose loss is exactly 0, or whose loss or gradient is not finite, changes no
-        parameter: the optimizer is told so on the device (a fused optimizer's `found_inf`).
+        parameter: the optimizer is told so on the device (a fused optimizer's `found_inf`), or
+        where that is not possible, the host waits and decides.
 
         Args:
             batch: images [B, 3, H, W] and annotations [B, M, 5] of this process.
@@ -243,8 +260,11 @@ class Training:
         losses = all_reduce_sum(losses.detach() / self.runtime.world_size)
         loss = losses.sum()
         skip = (loss == 0) | ~torch.isfinite(loss) | ~torch.isfinite(norm)
-        self.optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
-        self.optimizer.step()
+        if backend(device).found_inf:
+            self.optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif not skip:
+            self.optimizer.step()
         self.scaler.update()
         return torch.cat((losses, norm.detach().reshape(1)))
 

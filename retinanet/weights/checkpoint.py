@@ -11,6 +11,7 @@ from torch import Tensor
 from retinanet.backbone import LAYERS
 from retinanet.errors import DataError, printable, reason, shown
 from retinanet.model import ModelConfig, RetinaNet, empty_weights
+from retinanet.runtime.device import memory_format
 from retinanet.runtime.files import whole_file
 from retinanet.weights import conversion
 from retinanet.weights.safe_load import bare_state_dict, check_weights, read_file
@@ -65,7 +66,7 @@ class Checkpoint:
         """The model, in evaluation mode."""
         model = RetinaNet(self.config)
         model.load_state_dict(self.weights)
-        return model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        return model.to(device, memory_format=memory_format(device)).eval()  # type: ignore[call-overload]
 
 
 # ---- writing ----

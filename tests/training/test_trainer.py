@@ -1,6 +1,8 @@
 """What the losses of a run are watched for, and what a step leaves alone."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,14 +10,14 @@ import torch
 from retinanet.data.batches import Batch
 from retinanet.data.problems import MOST_SKIPPED
 from retinanet.errors import DataError
-from retinanet.model import resnet18
+from retinanet.model import ModelConfig, RetinaNet, resnet18
 from retinanet.runtime.device import start_runtime
 from retinanet.runtime.distributed import global_batch
 from retinanet.runtime.signals import StopRequest
 from retinanet.training.loss_log import MAX_OVERFLOWS, LossLog
 from retinanet.training.optim import BATCH_NORMS, OPTIMIZERS, OptimConfig
 from retinanet.training.run_log import RunLog
-from retinanet.training.trainer import Training
+from retinanet.training.trainer import Training, compile_network
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
@@ -127,3 +129,28 @@ def test_too_many_unreadable_images_end_the_run(
     with pytest.raises(DataError, match=f"more than {MOST_SKIPPED} images cannot be read"):
         training._note_unreadable(batch(*map(str, range(MOST_SKIPPED))))
     training._note_unreadable(batch())  # nothing new is wrong
+
+
+@pytest.mark.slow
+def test_few_graphs_serve_all_sizes_of_images() -> None:
+    """More sizes than the 8 graphs that torch makes at most; COCO has 24."""
+    graphs: list[Any] = []
+
+    def counting(graph: Any, inputs: Sequence[Any]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward  # type: ignore[no-any-return]
+
+    model = RetinaNet(ModelConfig(2, depth=18, channels=32, head_convs=1))
+    compile_network(model, counting)
+    sizes = [(160 + 32 * i, 160 + 32 * j) for i in range(3) for j in range(4)]
+    model.train()
+    model.freeze_bn()
+    for H, W in sizes:
+        for B in (2, 1):
+            model([torch.randn(B, 3, H, W), torch.tensor([[[2.0, 2, 30, 30, 0]]] * B)])
+    model.eval()
+    with torch.inference_mode():
+        for H, W in sizes:
+            model.detect(torch.randn(4, 3, H, W), [(H, W)] * 4)
+    assert 2 <= len(graphs) <= 10
+    assert not torch._dynamo.utils.counters["unimplemented"]
