@@ -59,12 +59,11 @@ class RunReport:
         if evaluation is None or too_soon or not is_main_process():
             return
         done, epochs = self.training.epoch, self.args.epochs
-        pace = (begin - self._begun_at) / (done - self._begun)  # seconds an epoch, all included
-        left = timedelta(seconds=round(pace * (epochs - done)))
-        progress = (
-            f"Training: {done} of {epochs} epochs on {_now()}, about {left} left. This page renews"
-            " itself after evaluations."
-        )
+        progress = f"Training: {done} of {epochs} epochs on {_now()}"
+        if done > self._begun:  # else the run was resumed at an epoch's end: no pace is known yet
+            pace = (begin - self._begun_at) / (done - self._begun)  # seconds an epoch, all included
+            progress += f", about {timedelta(seconds=round(pace * (epochs - done)))} left"
+        progress += ". This page renews itself after evaluations."
         try:
             self._write(evaluation, f", {done} of {epochs} epochs", progress)
         except DataError as error:

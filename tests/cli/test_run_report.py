@@ -77,6 +77,18 @@ def test_it_says_how_far_the_run_is_and_how_long_is_left(
     assert "about 0:20:00 left" in written[0]["progress"]
 
 
+def test_a_run_resumed_at_an_epochs_end_knows_no_pace_yet(
+    tmp_path: Path, clock: Clock, written: list[dict[str, Any]]
+) -> None:
+    """Stopped while it was evaluated: no step of the epoch is taken again."""
+    renewing, training = report(tmp_path, epoch=2, step=4)
+    clock.now += 10
+    training.epoch = 3
+    renewing.renew(EVALUATION)
+    assert "3 of 10 epochs on 20" in written[0]["progress"]
+    assert "left" not in written[0]["progress"]
+
+
 def test_reports_take_their_share_of_the_time_and_no_more(
     tmp_path: Path, clock: Clock, written: list[dict[str, Any]]
 ) -> None:
