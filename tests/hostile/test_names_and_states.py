@@ -63,7 +63,7 @@ def test_image_names_that_would_break_lines_of_the_result(good: Inputs, tmp_path
     image = tmp_path / "photos" / "two\nlines \x1b[2J.jpg"
     image.write_bytes((good.folder / "good.jpg").read_bytes())
     flags = [good.model, "--image_dir", tmp_path / "photos", *QUICK]
-    *found, _ = run(visualize.main, flags, tmp_path / "out").out.splitlines()
+    _, *found, _ = run(visualize.main, flags, tmp_path / "out").out.splitlines()
     assert found
     assert all(line.startswith(rf"{tmp_path}/photos/two\nlines \x1b[2J.jpg: ") for line in found)
 
