@@ -89,7 +89,7 @@ def test_bad_data_ends_with_one_clear_message(
             "--patience counts evaluations; it needs --csv_val",
         ),
         (["--dataset", "shapes", "--epochs", "0"], "not a whole number of 1 or more"),
-        (["--dataset", "shapes", "--min_side", "500"], "--max_side 384 is less than"),
+        (["--dataset", "shapes", "--min_side", "500"], "--max_side 128 is less than"),
         (["--dataset", "shapes", "--learning_rate", "1"], "unrecognized arguments"),
     ],
 )
