@@ -14,6 +14,7 @@ from retinanet.data.annotations import Annotations
 from retinanet.data.box_checks import CSV_READINGS, check_boxes
 from retinanet.data.formats.csv_rows import read_annotations
 from retinanet.data.image_sizes import read_sizes
+from retinanet.data.near_duplicates import alike
 from retinanet.data.problems import Problems
 from retinanet.data_check.text import digest
 from retinanet.model import ModelConfig
@@ -128,6 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "theirs": lambda: theirs(path),
                 "in parallel": lambda: read_sizes(images, nothing, Problems(path)),
                 "one by one": lambda: one_by_one(images),
+                "alike": lambda: alike(images),
                 "digest": lambda: digest(many, 608, 1024, config),  # type: ignore[arg-type]
             },
             args.repeats,
@@ -142,6 +144,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"sizes of {args.images:,} JPEGs: Pillow, one after another",
                 time["in parallel"],
                 time["one by one"],
+            ),
+            Row(
+                f"near-duplicates among {args.images:,} JPEGs: a limit of 60 s",
+                time["alike"],
+                60,
+                within=1,
             ),
             Row(f"digest of {args.boxes:,} boxes: a limit of 2 s", time["digest"], 2, within=1),
         ]

@@ -32,8 +32,10 @@ def alike(paths: Sequence[Path], distance: int = DISTANCE) -> list[list[int]]:
     """
     bits, usable = difference_hashes(paths)
     positions = np.flatnonzero(usable)
-    first, second = close_pairs(bits[positions], distance)
-    return _connected(len(paths), positions[first], positions[second])
+    groups: dict[int, list[int]] = {}
+    for position, first in zip(positions.tolist(), linked(bits[usable], distance), strict=True):
+        groups.setdefault(int(first), []).append(position)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def difference_hashes(paths: Sequence[Path]) -> tuple[Bits, Bits]:
@@ -62,37 +64,24 @@ def difference_hashes(paths: Sequence[Path]) -> tuple[Bits, Bits]:
     return bits, usable
 
 
-def close_pairs(bits: Bits, distance: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of hashes that differ in at most `distance` bits, the first before the second.
+def linked(bits: Bits, distance: int) -> NDArray[np.int64]:
+    """[N] for each hash the first one that it is linked to, by steps of at most `distance` bits.
 
-    Compared by matrix products of +1 and -1, a block with a block: all of 100,000 in a minute.
+    Compared by matrix products of +1 and -1, a block with a block: all of 100,000 in a minute or
+    two. No pairs are listed, for a film of 10,000 frames has 50 million of them.
     """
     signs = np.where(bits, np.float32(1), np.float32(-1))
     least = bits.shape[1] - 2 * distance  # of the product of two rows: equal less different bits
-    pairs: list[NDArray[np.int64]] = [np.zeros((0, 2), np.int64)]
+    first = np.arange(len(bits))
     for row in range(0, len(signs), BLOCK):
         for column in range(row, len(signs), BLOCK):
-            alike = signs[row : row + BLOCK] @ signs[column : column + BLOCK].T >= least
-            found = np.argwhere(alike) + np.array([row, column])
-            pairs.append(found[found[:, 0] < found[:, 1]])
-    first, second = np.concatenate(pairs).T
-    return first, second
-
-
-def _connected(count: int, first: NDArray[np.int64], second: NDArray[np.int64]) -> list[list[int]]:
-    """Groups of two or more of `count` things that pairs connect, by way of others too."""
-    leader = list(range(count))
-
-    def lead(k: int) -> int:
-        while leader[k] != k:
-            leader[k] = leader[leader[k]]
-            k = leader[k]
-        return k
-
-    for a, b in zip(first.tolist(), second.tolist(), strict=True):
-        lower, upper = sorted((lead(a), lead(b)))
-        leader[upper] = lower
-    groups: dict[int, list[int]] = {}
-    for k in sorted({*first.tolist(), *second.tolist()}):
-        groups.setdefault(lead(k), []).append(k)
-    return list(groups.values())
+            close = signs[row : row + BLOCK] @ signs[column : column + BLOCK].T >= least
+            if row == column:
+                np.fill_diagonal(close, False)
+            for k in np.flatnonzero(close.any(axis=1)).tolist():
+                group = np.unique(
+                    np.append(first[column : column + BLOCK][close[k]], first[row + k])
+                )
+                if len(group) > 1:
+                    first[np.isin(first, group)] = group[0]
+    return first

@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance
 from skimage import data
 
 from retinanet.data.images import read_image, small_grey
-from retinanet.data.near_duplicates import alike, close_pairs, difference_hashes
+from retinanet.data.near_duplicates import alike, difference_hashes, linked
 from tests.support.paths import SHARED
 
 
@@ -48,29 +48,32 @@ def test_groups_are_joined_by_way_of_others() -> None:
     bits = np.zeros((4, 256), bool)
     bits[1, :20] = bits[2, :40] = True  # 0 and 1 differ in 20 bits, 1 and 2 too, 0 and 2 in 40
     bits[3, 100:] = True
-    first, second = close_pairs(bits, 26)
-    assert list(zip(first.tolist(), second.tolist(), strict=True)) == [(0, 1), (1, 2)]
+    assert linked(bits, 26).tolist() == [0, 0, 0, 3]
 
 
-@given(st.integers(0, 40), st.integers(0, 256), st.integers(0, 2**32))
-def test_pairs_are_those_of_the_plain_count(count: int, distance: int, seed: int) -> None:
+@given(st.integers(0, 40), st.integers(80, 140), st.integers(0, 2**32))
+def test_groups_are_those_of_the_plain_search(count: int, distance: int, seed: int) -> None:
     bits = np.random.default_rng(seed).random((count, 256)) < 0.5
-    expected = [
-        (a, b)
-        for a in range(count)
-        for b in range(a + 1, count)
-        if (bits[a] != bits[b]).sum() <= distance
-    ]
-    first, second = close_pairs(bits, distance)
-    assert sorted(zip(first.tolist(), second.tolist(), strict=True)) == expected
+    expected = list(range(count))
+    for _ in range(count):  # until nothing changes, at the latest
+        for a in range(count):
+            for b in range(count):
+                if (bits[a] != bits[b]).sum() <= distance:
+                    expected[a] = expected[b] = min(expected[a], expected[b])
+    assert linked(bits, distance).tolist() == expected
 
 
-def test_blocks_miss_no_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_miss_no_link(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retinanet.data.near_duplicates.BLOCK", 3)
     bits = np.random.default_rng(0).random((10, 256)) < 0.5
     bits[9], bits[4] = bits[0], bits[5]
-    first, second = close_pairs(bits, 0)
-    assert sorted(zip(first.tolist(), second.tolist(), strict=True)) == [(0, 9), (4, 5)]
+    assert linked(bits, 0).tolist() == [0, 1, 2, 3, 4, 4, 6, 7, 8, 0]
+
+
+def test_a_film_of_one_scene_is_one_group_at_once() -> None:
+    bits = np.tile(np.random.default_rng(0).random(256) < 0.5, (5000, 1))
+    bits[np.arange(5000), np.arange(5000) % 256] ^= True
+    assert not linked(bits, 26).any()
 
 
 def test_a_small_view_is_the_mean_of_the_picture(tmp_path: Path) -> None:
