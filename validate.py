@@ -1,4 +1,4 @@
-"""Measure a saved detector on COCO or CSV data."""
+"""Evaluate a saved detector on labelled images."""
 
 import json
 import sys
@@ -34,7 +34,7 @@ from retinanet.weights.checkpoint import load_checkpoint
 
 def parser() -> Parser:
     """The flags of validate.py."""
-    result = Parser("Measure a saved detector on COCO or CSV data.")
+    result = Parser("Evaluate a saved detector on labelled images.")
     add_model_flags(result)
     add_data_flags(result)
     add_detection_flags(result)
@@ -47,7 +47,7 @@ def parser() -> Parser:
         type=fraction,
         default=0.5,
         metavar="IOU",
-        help="overlap that counts as found, for mAP of CSV data (0.5)",
+        help="IoU from which an object counts as found, for mAP",
     )
     group.add_argument(
         "--report", action="store_true", help="write report.html there too: curves and mistakes"

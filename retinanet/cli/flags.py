@@ -26,27 +26,25 @@ from retinanet.training.optim import BATCH_NORMS, OPTIMIZERS, SCHEDULES, OptimCo
 def add_device_flags(parser: Parser, *, precision: str, batch_size: int) -> argparse._ArgumentGroup:
     """--device, --precision, --workers, --batch_size; returns their group."""
     group = parser.add_argument_group("machine")
-    group.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:1, xpu, mps ... (auto)"
-    )
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, xpu, mps ...")
     group.add_argument(
         "--precision",
         choices=PRECISIONS,
         default=precision,
         metavar="KIND",
-        help=f"{', '.join(PRECISIONS)}; auto: bf16 where it is fast ({precision})",
+        help=f"{', '.join(PRECISIONS)}; auto: bf16 where it is fast",
     )
     group.add_argument(
         "--workers",
         type=non_negative_int,
         default=3,
-        help="loader processes, never more than cores (3)",
+        help="loader processes, never more than cores",
     )
     group.add_argument(
         "--batch_size",
         type=positive_int,
         default=batch_size,
-        help=f"images at a time ({batch_size})",
+        help="images at a time",
     )
     return group
 
@@ -55,17 +53,19 @@ def add_training_data_flags(parser: Parser, kinds: Sequence[str]) -> argparse._A
     """Data to train on and to evaluate on; returns the group."""
     group = parser.add_argument_group("data")
     add_labelled_data_flags(group)
-    group.add_argument("--dataset", choices=kinds, help="the classic way to name data, by kind")
-    group.add_argument("--coco_path", metavar="DIR", help="holds annotations/ and images/")
+    group.add_argument("--dataset", choices=kinds, help="kind of data that the next flags name")
+    group.add_argument("--coco_path", metavar="DIR", help="folder of annotations/ and images/")
     group.add_argument(
-        "--coco_train_set", default="train2017", metavar="SET", help="to train on (train2017)"
+        "--coco_train_set", default="train2017", metavar="SET", help="set to train on"
     )
     group.add_argument(
-        "--coco_val_set", default="val2017", metavar="SET", help="to evaluate on (val2017)"
+        "--coco_val_set", default="val2017", metavar="SET", help="set to evaluate on"
     )
-    group.add_argument("--csv_train", metavar="FILE", help="path,x1,y1,x2,y2,class")
-    group.add_argument("--csv_classes", metavar="FILE", help="name,id")
-    group.add_argument("--csv_val", metavar="FILE", help="as --csv_train (no evaluation)")
+    group.add_argument(
+        "--csv_train", metavar="FILE", help="boxes to train on: path,x1,y1,x2,y2,class"
+    )
+    group.add_argument("--csv_classes", metavar="FILE", help="classes: name,id")
+    group.add_argument("--csv_val", metavar="FILE", help="boxes to evaluate on (no evaluation)")
     add_reading_flags(group)
     return group
 
@@ -73,13 +73,13 @@ def add_training_data_flags(parser: Parser, kinds: Sequence[str]) -> argparse._A
 def add_labelled_data_flags(group: argparse._ArgumentGroup) -> None:
     """--data and --format."""
     group.add_argument(
-        "--data", metavar="PATH", help="a labelled folder or file of any format, recognised"
+        "--data", metavar="PATH", help="labelled folder or file; its format is recognised"
     )
     group.add_argument(
         "--format",
         choices=tuple(FORMATS),
         metavar="NAME",
-        help=f"of --data, if need be: {', '.join(FORMATS)}",
+        help=f"format of --data, if need be: {', '.join(FORMATS)}",
     )
 
 
@@ -106,70 +106,70 @@ def check_training_flags(parser: Parser, args: argparse.Namespace) -> None:
         parser.error(f"--max_side {args.max_side} is less than --min_side {args.min_side}")
 
 
-def add_size_flags(group: argparse._ArgumentGroup, min_side: str, max_side: str) -> None:
-    """--min_side and --max_side, without defaults; the texts tell what they will be."""
+def add_size_flags(group: argparse._ArgumentGroup) -> None:
+    """--min_side and --max_side, without defaults."""
     group.add_argument(
         "--min_side",
         type=positive_int,
         metavar="PX",
-        help=f"length that an image's shorter side gets ({min_side})",
+        help="shorter side of an image after resizing",
     )
     group.add_argument(
         "--max_side",
         type=positive_int,
         metavar="PX",
-        help=f"most that its longer side may get ({max_side})",
+        help="longer side of an image after resizing, at most",
     )
 
 
 def add_learning_flags(group: argparse._ArgumentGroup) -> None:
     """The settings of `OptimConfig`; the defaults are the original's."""
-    group.add_argument("--lr", type=positive_float, help="learning rate (1e-5; shapes: 6e-4)")
+    group.add_argument("--lr", type=positive_float, help="learning rate")
     group.add_argument(
         "--optimizer",
         choices=OPTIMIZERS,
         default=OptimConfig.optimizer,
         metavar="KIND",
-        help=f"{', '.join(OPTIMIZERS)} (adam)",
+        help=", ".join(OPTIMIZERS),
     )
     group.add_argument(
         "--weight_decay",
         type=fraction_or_zero,
         default=OptimConfig.weight_decay,
-        help="of all parameters (0)",
+        help="L2 penalty on all parameters",
     )
     group.add_argument(
         "--schedule",
         choices=SCHEDULES,
         default=OptimConfig.schedule,
         metavar="KIND",
-        help="plateau, cosine, step (at 2/3 and 11/12) (plateau; shapes: cosine)",
+        help="plateau, cosine, step: drops at 2/3, 11/12",
     )
     group.add_argument(
         "--warmup",
         type=non_negative_int,
         default=OptimConfig.warmup,
-        help="first steps, in which the lr rises from 0 (0; shapes: 100)",
+        help="first steps, in which the learning rate rises from 0",
     )
     group.add_argument(
         "--clip_norm",
         type=positive_float,
         default=OptimConfig.clip_norm,
-        help="most norm of the gradient (0.1)",
+        help="norm of the gradient above which it is clipped",
     )
     group.add_argument(
         "--batch_norm",
         choices=BATCH_NORMS,
         default=OptimConfig.batch_norm,
         metavar="KIND",
-        help="frozen, or trained: for --weights none (frozen; shapes: trained)",
+        help="frozen, or trained: for --weights none",
     )
     group.add_argument(
         "--matching",
         choices=MATCHINGS,
         default=OptimConfig.matching,
         metavar="KIND",
-        help="of anchors with boxes: iou; atss, where every box gets anchors (iou)",
+        help="rule that gives boxes their anchors: iou, atss",
     )
     group.add_argument(
         "--trainable_layers",
@@ -177,7 +177,7 @@ def add_learning_flags(group: argparse._ArgumentGroup) -> None:
         choices=range(OptimConfig.trainable_layers + 1),
         default=OptimConfig.trainable_layers,
         metavar="N",
-        help="last parts of the ResNet that learn, of stem and 4 stages (5)",
+        help="how many of the ResNet's 5 parts are trained, from its end",
     )
 
 
@@ -196,8 +196,8 @@ def add_anchor_flags(group: argparse._ArgumentGroup, *, unless: str = "") -> Non
     """
     for name, nargs, default, text in (
         ("sizes", len(SIZES), SIZES, "anchor sides on P3 to P7, px"),
-        ("ratios", "+", RATIOS, "their heights / widths"),
-        ("scales", "+", SCALES, "factors on their sizes"),
+        ("ratios", "+", RATIOS, "anchor heights / widths"),
+        ("scales", "+", SCALES, "factors on the anchor sizes"),
     ):
         values = " ".join(f"{value:.4g}" for value in default)
         group.add_argument(
@@ -219,7 +219,7 @@ def add_reading_flags(group: argparse._ArgumentGroup) -> None:
         help="where relative image paths start (beside the CSV, else here)",
     )
     group.add_argument(
-        "--strict", action="store_true", help="what would be repaired in the data is an error"
+        "--strict", action="store_true", help="treat what would be repaired in the data as errors"
     )
 
 
@@ -229,14 +229,14 @@ def add_bad_image_flag(group: argparse._ArgumentGroup) -> None:
         "--on_bad_image",
         choices=("error", "skip"),
         default="error",
-        help="skip leaves out unreadable images, up to 100 (error)",
+        help="skip leaves out unreadable images, up to 100",
     )
 
 
 def add_model_flags(parser: Parser) -> None:
     """MODEL, --model, --model_path: one destination, `model`."""
     group = parser.add_argument_group("model")
-    group.add_argument("file", nargs="?", metavar="MODEL", help="a saved .pt")
+    group.add_argument("file", nargs="?", metavar="MODEL", help="saved detector, a .pt file")
     group.add_argument(
         "--model", "--model_path", dest="model", metavar="FILE", help="the same, as a flag"
     )
@@ -255,11 +255,11 @@ def add_data_flags(parser: Parser) -> None:
     """Data to evaluate or draw: COCO or CSV data, under all names that the scripts ever had."""
     group = parser.add_argument_group("data")
     add_labelled_data_flags(group)
-    group.add_argument("--dataset", choices=("coco", "csv"), help="may be left out")
+    group.add_argument("--dataset", choices=("coco", "csv"), help="kind of data; may be left out")
     group.add_argument(
         "--coco_path", metavar="DIR", help="COCO data: annotations/instances_SET.json and images/"
     )
-    group.add_argument("--coco_val_set", default="val2017", metavar="SET", help="its set (val2017)")
+    group.add_argument("--coco_val_set", default="val2017", metavar="SET", help="set to read")
     group.add_argument(
         "--csv_val",
         "--csv_annotations_path",
@@ -273,44 +273,44 @@ def add_data_flags(parser: Parser) -> None:
         "--class_list",
         dest="csv_classes",
         metavar="FILE",
-        help="name,id (the model's own classes)",
+        help="classes: name,id (the model's own)",
     )
     add_reading_flags(group)
 
 
 def add_detection_flags(parser: Parser, score_threshold: float | None = SCORE_THRESHOLD) -> None:
-    """Thresholds of detection; a score threshold of None is the model's own."""
-    shown = "each class's best F1" if score_threshold is None else score_threshold
+    """Thresholds and most numbers of detection; a score threshold of None is the model's own."""
+    own = " (each class's best F1)" if score_threshold is None else ""
     group = parser.add_argument_group("detection")
     group.add_argument(
         "--score_threshold",
         type=fraction,
         default=score_threshold,
-        help=f"detections at or below it are dropped ({shown})",
+        help=f"score at or below which detections are dropped{own}",
     )
     group.add_argument(
         "--nms_threshold",
         type=fraction,
         default=DEFAULT_LIMITS.nms_threshold,
         metavar="IOU",
-        help=f"overlap with a better box at which one is dropped ({DEFAULT_LIMITS.nms_threshold})",
+        help="IoU with a better box above which a box is dropped",
     )
     group.add_argument(
         "--candidates_per_level",
         type=positive_int,
         default=DEFAULT_LIMITS.candidates_per_level,
-        help=f"most boxes of a pyramid level before NMS ({DEFAULT_LIMITS.candidates_per_level})",
+        help="boxes of a pyramid level before NMS, at most",
     )
     group.add_argument(
         "--max_detections",
         type=positive_int,
         default=DEFAULT_LIMITS.max_detections,
-        help=f"most detections of an image ({DEFAULT_LIMITS.max_detections})",
+        help="detections of an image, at most",
     )
     group.add_argument(
         "--class_agnostic_nms",
         action="store_true",
-        help="let a box be dropped for a better one of any class",
+        help="drop a box for a better one of any class",
     )
 
 
@@ -328,7 +328,7 @@ def add_tile_flags(parser: Parser) -> None:
         type=fraction_or_zero,
         default=0.2,
         metavar="SHARE",
-        help="part of their side that neighbours share, at least (0.2)",
+        help="part of their side that neighbours share, at least",
     )
 
 

@@ -4,7 +4,7 @@ import argparse
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,6 +35,21 @@ class _HelpFormatter(argparse.HelpFormatter):
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
         known = METAVARS.get(action.type)
         return known or super()._get_default_metavar_for_optional(action)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        """The flag's text, which ends with its default in parentheses; its own ones come first."""
+        text = action.help or ""
+        switch = action.default is None or action.default is False
+        if switch or action.default == argparse.SUPPRESS or text.endswith(")"):
+            return text
+        return f"{text} ({value_text(action.default)})"
+
+
+def value_text(value: object) -> str:
+    """A flag's value as one would type it: 6e-4 rather than 0.0006 or 6e-04."""
+    if not isinstance(value, float):
+        return str(value)
+    return re.sub(r"\.?0*e-0*", "e-", f"{value:e}") if 0 < value < 1e-3 else f"{value:g}"
 
 
 class Parser(argparse.ArgumentParser):
@@ -87,6 +102,19 @@ class Parser(argparse.ArgumentParser):
         except ValueError as error:  # of the lexer; or a NUL in the name
             self.error(f"@{printable(file)}: {error}; expected flags; quote what holds quotes")
         return found
+
+    def show_defaults(self, defaults: Mapping[str, object], **kinds: Mapping[str, object]) -> None:
+        """Put the defaults of flags that are filled in later into their texts.
+
+        Args:
+            defaults: by flag.
+            kinds: those of other kinds of data, of the same flags.
+        """
+        for action in self._actions:
+            if action.dest in defaults:
+                others = [f"{kind}: {value_text(v[action.dest])}" for kind, v in kinds.items()]
+                values = "; ".join([value_text(defaults[action.dest]), *others])
+                action.help = f"{action.help} ({values})"
 
     def format_help(self) -> str:
         """A line for each flag, and one for all the other names that flags have."""

@@ -62,21 +62,19 @@ def parser() -> Parser:
         "--val_share",
         type=fraction,
         default=0.2,
-        help="share set aside where --data has no validation set (0.2)",
+        help="share to set aside where --data has no validation set",
     )
     data.add_argument(
         "--no_near_duplicates",
         action="store_true",
-        help="of that cut: do not keep images that look alike on one side",
+        help="let images that look alike fall on both sides of that split",
     )
     model = result.add_argument_group("model")
-    model.add_argument(
-        "--depth", type=int, choices=tuple(LAYERS), help="of the ResNet (50; shapes: 18)"
-    )
+    model.add_argument("--depth", type=int, choices=tuple(LAYERS), help="depth of the ResNet")
     model.add_argument(
         "--weights",
         metavar="WHAT",
-        help="imagenet, none, torchvision-coco, FILE (imagenet; shapes: none)",
+        help="imagenet, none, torchvision-coco, FILE",
     )
     add_anchor_flags(model, unless="as --weights FILE, else the paper's")
 
@@ -89,31 +87,30 @@ def parser() -> Parser:
     )
 
     _add_output_flags(result)
+    result.show_defaults(DEFAULTS, shapes=SHAPES_DEFAULTS)
     return result
 
 
 def _add_training_flags(result: Parser) -> None:
     training = result.add_argument_group("training")
-    training.add_argument(
-        "--epochs", type=positive_int, help="passes over the data (100; shapes: 3)"
-    )
+    training.add_argument("--epochs", type=positive_int, help="passes over the data")
     training.add_argument(
         "--patience",
         type=positive_int,
         help="stop after N evaluations without a better mAP (never)",
     )
     add_learning_flags(training)
-    add_size_flags(training, "608; shapes: 96", "1024; shapes: 128")
+    add_size_flags(training)
     add_bad_image_flag(training)
     training.add_argument(
-        "--seed", type=non_negative_int, default=0, help="of every random choice (0)"
+        "--seed", type=non_negative_int, default=0, help="seed of every random choice"
     )
 
 
 def _add_output_flags(result: Parser) -> None:
     output = result.add_argument_group("output")
     output.add_argument(
-        "--output_dir", default=".", metavar="DIR", help="for all that the run writes (here)"
+        "--output_dir", default=".", metavar="DIR", help="folder for all that the run writes (here)"
     )
     output.add_argument(
         "--overwrite", action="store_true", help="remove an old run's files there first"
@@ -123,24 +120,24 @@ def _add_output_flags(result: Parser) -> None:
         nargs="?",
         const=True,
         metavar="FILE",
-        help="go on with the run there, or with another's training_state.pt",
+        help="continue the run there, or another's training_state.pt",
     )
     output.add_argument(
         "--save_every_minutes",
         type=positive_float,
         default=10.0,
-        help="how much a power cut may cost (10)",
+        help="time between two saves of the state: what a power cut may cost",
     )
     output.add_argument(
         "--keep",
         type=positive_int,
-        help="files of how many last epochs stay, besides best and final (all)",
+        help="checkpoints to keep, of the last epochs, beside best and final (all)",
     )
     output.add_argument(
-        "--log_every", type=positive_int, default=1, help="steps between two lines of losses (1)"
+        "--log_every", type=positive_int, default=1, help="steps between two lines of losses"
     )
     output.add_argument(
-        "--eval_every", type=positive_int, default=1, help="epochs between two evaluations (1)"
+        "--eval_every", type=positive_int, default=1, help="epochs between two evaluations"
     )
     output.add_argument(
         "--tensorboard", action="store_true", help="write curves and pictures for TensorBoard too"

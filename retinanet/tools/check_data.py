@@ -40,7 +40,7 @@ def parser() -> Parser:
     result = Parser("Look at a data set before training on it: classes, sizes, anchors, files.")
     add_training_data_flags(result, kinds=("coco", "csv"))
     group = result.add_argument_group("network")
-    add_size_flags(group, "608", "1024")
+    add_size_flags(group)
     add_anchor_flags(group)
     group = result.add_argument_group("results")
     group.add_argument(

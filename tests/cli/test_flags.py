@@ -15,6 +15,7 @@ from retinanet.cli.parser import (
     non_negative_int,
     positive_float,
     positive_int,
+    value_text,
 )
 from retinanet.tools import check_data, convert, export
 
@@ -27,6 +28,23 @@ def test_help_has_one_line_for_each_flag(script: ModuleType) -> None:
     assert len(shown) == len(parser._actions)
     assert all(len(line) <= 100 for line in shown)
     assert all(action.help for action in parser._actions)
+
+
+def test_texts_end_with_the_defaults() -> None:
+    lines = [line.split(maxsplit=2) for line in train.parser().format_help().splitlines()]
+    texts = {words[0]: words[-1] for words in lines if words}
+    assert texts["--lr"].endswith(" (1e-5; shapes: 6e-4)")  # filled in once the data is known
+    assert texts["--clip_norm"].endswith(" (0.1)")
+    assert texts["--workers"].endswith(" (3)")
+    assert texts["--keep"].endswith(" (all)")  # written out where None has a meaning
+    assert not texts["--compile"].endswith(")")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0"), (1e-5, "1e-5"), (0.00025, "2.5e-4"), (0.05, "0.05"), (3, "3")]
+)
+def test_values_as_one_types_them(value: float, text: str) -> None:
+    assert value_text(value) == text
 
 
 def test_other_names_stand_below_the_flags() -> None:
