@@ -40,7 +40,6 @@ def filled(mode: str, colour: object) -> Image.Image:
         (filled("RGBA", (*RED, 0)), "a.png", RED),
         (filled("P", 0), "a.gif", (0, 0, 0)),
         (filled("CMYK", (0, 255, 255, 0)), "a.tif", RED),
-        (filled("YCbCr", (76, 85, 255)), "a.tif", (254, 0, 0)),
         # 16 bits: 65535 is white, 257 * 100 is 100
         (Image.fromarray(np.full((2, 3), 65535, np.uint16)), "a.png", (255, 255, 255)),
         (Image.fromarray(np.full((2, 3), 25700, np.uint16)), "a.tif", (100, 100, 100)),
@@ -59,6 +58,14 @@ def test_every_colour_mode_becomes_rgb(
     assert pixels.shape == (image.height, image.width, 3)
     assert tuple(pixels[0, 0]) == expected
     assert image_size(path) == (image.height, image.width)
+
+
+def test_a_tiff_of_luma_and_chroma_becomes_rgb(tmp_path: Path) -> None:
+    whole = {
+        530: (1, 1)
+    }  # YCbCrSubSampling, which Pillow before 13 leaves at its default of (2, 2)
+    path = saved(tmp_path, filled("YCbCr", (76, 85, 255)), "a.tif", tiffinfo=whole)
+    assert read_image(path)[0, 0].tolist() == [254, 0, 0]
 
 
 def test_palette_with_transparency_keeps_its_colours(tmp_path: Path) -> None:
