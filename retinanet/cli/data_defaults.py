@@ -90,6 +90,6 @@ def _sides(dataset: Data, given: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _epochs(images: int, new: bool) -> int:
-    """So many that enough images are seen: few images are seen more often."""
+    """Number of epochs in which enough images are seen: more where there are few."""
     wanted = (3 if new else 1) * IMAGES_SEEN
     return int(np.clip(math.ceil(wanted / images), *EPOCHS))

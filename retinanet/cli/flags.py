@@ -84,7 +84,7 @@ def add_labelled_data_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def check_one_source(parser: Parser, args: argparse.Namespace) -> None:
-    """Take --data for a kind of data set, and end where two kinds are named."""
+    """Make --data the kind of data set; an error where other flags name data too."""
     if not args.data:
         return
     for name in ("dataset", "coco_path", "csv_train", "csv_val", "csv_classes"):
@@ -94,7 +94,7 @@ def check_one_source(parser: Parser, args: argparse.Namespace) -> None:
 
 
 def check_training_flags(parser: Parser, args: argparse.Namespace) -> None:
-    """End where the data's format needs a flag that is not given, or the sizes are at odds."""
+    """Check the flags of data and sizes; an error where one is missing or they contradict."""
     check_one_source(parser, args)
     if not args.dataset:
         parser.error("no data is named; give --data FOLDER, or --dataset")
@@ -243,7 +243,7 @@ def add_model_flags(parser: Parser) -> None:
 
 
 def model_file(parser: Parser, args: argparse.Namespace) -> str:
-    """The checkpoint that was named, once, in either way."""
+    """File of the model, named as MODEL or by --model; an error where it is neither or two."""
     if args.file and args.model and args.file != args.model:
         parser.error(f"two models are named: {args.file} and {args.model}")
     if not (args.file or args.model):

@@ -20,7 +20,7 @@ def _underscores(argument: str) -> str:
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Wide, and with a short word for the value of each type."""
+    """Help of 100 columns, with a short word for the value of each type."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=32, width=100)
@@ -125,7 +125,7 @@ class Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def error(self, message: str) -> NoReturn:
-        """One line on stderr, exit code 2."""
+        """Print one line on stderr and exit with code 2."""
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
@@ -157,7 +157,7 @@ def fraction_or_zero(text: str) -> float:
 
 
 def _number(text: str) -> float:
-    """NaN where it is none."""
+    """Number of a text; NaN if it is none."""
     try:
         return float(text)
     except ValueError:

@@ -208,7 +208,7 @@ def suit(args: argparse.Namespace, dataset: Data) -> None:
 
 
 def as_flags(values: Mapping[str, object]) -> str:
-    """The words that would give flags these values."""
+    """Flags with these values, as one would type them."""
     return " ".join(
         f"--{name} {' '.join(f'{v:g}' for v in value) if isinstance(value, list) else value}"
         for name, value in values.items()

@@ -62,7 +62,7 @@ class Runtime:
 
     device: torch.device
     autocast: torch.dtype | None
-    """Of convolutions and activations; None is float32. Loss, decoding and NMS are float32."""
+    """Float type of convolutions; None is float32. Loss, decoding and NMS are float32."""
     rank: int = 0
     world_size: int = 1
     """Processes that train together; 1 without torchrun."""
@@ -74,11 +74,6 @@ class Runtime:
         """The precision's name, to stand beside every number that depends on it."""
         names = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
         return "tf32" if self.tf32 else names[self.autocast]
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process speaks and writes files."""
-        return self.rank == 0
 
 
 def start_runtime(device: str, precision: str, seed: int | None = None) -> Runtime:

@@ -40,12 +40,12 @@ class GlobalBatch(NamedTuple):
     """The batch of all processes together in one step."""
 
     height: int
-    """Of the largest image, pixels."""
+    """Height of the largest image, pixels."""
     width: int
     images: int
-    """How many, over all processes."""
+    """Images of all processes."""
     stop: bool
-    """Whether any process was asked to stop."""
+    """True if any process was asked to stop."""
 
 
 def is_main_process() -> bool:
@@ -115,7 +115,7 @@ def from_main(make: Callable[[], Made]) -> Made:
 
 
 def shut_down() -> None:
-    """Leave the other processes in good order, at the end."""
+    """Leave the process group in good order, at the end."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -128,6 +128,6 @@ def broadcast_from_main(tensors: Iterable[Tensor]) -> None:
 
 
 def barrier() -> None:
-    """Go on when every process has come here."""
+    """Wait until every process has come here."""
     if dist.is_initialized():
         dist.barrier()

@@ -30,24 +30,24 @@ class OptimConfig:
     """The settings of learning; the defaults are the original's."""
 
     lr: float = 1e-5
-    """The highest rate: what `schedule` starts from, after the warm-up."""
+    """Highest learning rate: that of `schedule` after the warm-up."""
     optimizer: str = "adam"
     weight_decay: float = 0.0
-    """Of all parameters, as a part of the gradient."""
+    """L2 penalty, added to every parameter's gradient."""
     schedule: str = "plateau"
     """plateau: a tenth when the loss stands still; cosine: down to 0; step: drops at `DROPS`."""
     warmup: int = 0
     """Steps in which the rate rises evenly from 0; with cosine and step only."""
     clip_norm: float = 0.1
-    """The most that the gradient's norm over all parameters may be."""
+    """Norm of the gradient over all parameters above which it is clipped."""
     batch_norm: str = "frozen"
     """frozen: its statistics stay as they are; trained: those of each batch, and a running mean."""
     matching: str = "iou"
-    """How anchors find their boxes: iou, by the paper's thresholds; atss, by each box's own."""
+    """Rule that gives boxes their anchors: iou, the paper's thresholds; atss, each box's own."""
     trainable_layers: int = 5
-    """How many of the ResNet's five parts learn, counted from its end: all; 0: none."""
+    """Parts of the ResNet that are trained, of five, counted from its end; 0: none."""
     steps: int = 0
-    """Of the whole run; for cosine and step."""
+    """Steps of the whole run; for cosine and step."""
 
     def make_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         """The optimizer: a fused one where such can be told on the device to skip a step."""
