@@ -3,23 +3,31 @@
 import argparse
 import time
 from datetime import datetime, timedelta
+from typing import Any
 
+from retinanet import __version__
 from retinanet.cli.flags import learning_settings
 from retinanet.cli.train_flags import as_flags
 from retinanet.data.datasets import Data
 from retinanet.errors import DataError
 from retinanet.evaluation.measure import Evaluation
 from retinanet.report.facts import model_facts, training_facts
+from retinanet.report.model_card import CARD_FILE, TrainedModel, model_card
 from retinanet.report.pictures import draw_sheet, save_picture
 from retinanet.report.report import report_title, write_report
 from retinanet.runtime.console import say
+from retinanet.runtime.device import describe_machine
 from retinanet.runtime.distributed import from_main, is_main_process
-from retinanet.runtime.files import first_free
+from retinanet.runtime.files import first_free, write_whole
 from retinanet.runtime.own_files import is_foreign
 from retinanet.training.records import METRICS_FILE, read_records
 from retinanet.training.run_folder import RunFolder
 from retinanet.training.trainer import Training
 
+# Flags that change neither weights nor scores.
+_BESIDE_THE_POINT = """
+    output_dir resume overwrite workers tensorboard log_every save_every_minutes keep device compile
+""".split()
 SHARE = 0.03  # of the run's time, at most, is spent on reports while it trains
 
 
@@ -75,7 +83,7 @@ class RunReport:
         return from_main(lambda: not report_title(self.folder.path).endswith(self._subject()))
 
     def finish(self, evaluation: Evaluation | None) -> None:
-        """Write the report of a finished run, and for the sample a sheet of its detections.
+        """Write the model card and the report of a finished run, and for the sample a sheet.
 
         The page comes last: where it is, nothing is missing.
 
@@ -89,6 +97,7 @@ class RunReport:
             drawn = draw_sheet(evaluation.dataset, evaluation.detections, score_threshold=0.5)
             save_picture(sheet, drawn)
             say(f"Detections on the validation set, annotations dashed: {sheet}")
+        write_whole(self.folder.path / CARD_FILE, self._card(evaluation).encode())
         self._write(evaluation, self._subject())
         say(f"Report: {self.folder.path / 'report.html'}")
 
@@ -107,6 +116,27 @@ class RunReport:
             facts=facts | {"Written": _now()},
             history=read_records(self.folder.path / METRICS_FILE),
             progress=progress,
+        )
+
+    def _card(self, evaluation: Evaluation | None) -> str:
+        """The model card of the run."""
+        flags = {
+            name: value
+            for name, value in vars(self.args).items()
+            if value not in (None, False) and name not in _BESIDE_THE_POINT
+        }
+        runtime = self.training.runtime
+        versions: Any = describe_machine(runtime)["versions"]
+        return model_card(
+            TrainedModel(
+                self.training.checkpoint,
+                evaluation,
+                self.train,
+                command=f"python train.py {as_flags(flags).replace(' True', '')}",
+                started_from=self.args.weights,
+                precision=runtime.precision,
+                versions={"retinanet": __version__, **versions},
+            )
         )
 
     def _subject(self) -> str:

@@ -47,13 +47,10 @@ def differences(first: CocoScores, second: CocoScores) -> list[Difference]:
 def mistakes(evaluation: Evaluation) -> Indices:
     """[images] missed annotations and false detections of each, at each class's best threshold."""
     assert evaluation.matches is not None  # in the main process
-    thresholds = np.array(evaluation.thresholds)
     counts = []
     for image in evaluation.matches:
-        labels = image.detections.labels.numpy()
-        kept = image.detections.scores.numpy() > thresholds[labels]
-        found = np.count_nonzero(image.found[kept] >= 0)
-        counts.append(np.count_nonzero(kept) - found + len(image.annotations) - found)
+        kept = image.above(evaluation.thresholds)
+        counts.append(np.count_nonzero(kept.found < 0) + np.count_nonzero(kept.missed))
     return np.array(counts, dtype=np.int64)
 
 

@@ -1,5 +1,6 @@
 """Matching of detections with annotations, image by image."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -29,6 +30,13 @@ class Matches(NamedTuple):
         missed = np.ones(len(self.annotations), dtype=bool)
         missed[self.found[self.found >= 0]] = False
         return missed
+
+    def above(self, thresholds: Sequence[float]) -> "Matches":
+        """Matches among the detections whose score is above the threshold of their class."""
+        floors = np.array(thresholds)[self.detections.labels.numpy()]
+        kept = self.detections.scores.numpy() > floors
+        detections = Detections(*(column[kept] for column in self.detections))
+        return Matches(detections, self.annotations, self.found[kept])
 
     def at(self, threshold: float) -> "Matches":
         """Matches among the detections whose score is at least `threshold`."""

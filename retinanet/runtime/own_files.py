@@ -38,8 +38,10 @@ _BEGINNINGS = {
     ".json": rb'\{\n "flags": \{\n'  # config.json
     rb'|\{\n "precision": "\w+",\n "'  # metrics.json
     rb'|\[\]\Z|\[\n \{\n  "image_id": .{1,40},\n  "category_id": \d+,\n  "bbox": \[\n'
+    rb'|\{\n "first": ".{1,200}",\n "images": \d+,\n "others": \['  # compare.json
     rb'|\{\n "min_side": \d+,\n "max_side": \d+,\n "anchor_sizes": \[',  # check.json
     ".jsonl": rb'\Z|\{"kind": "(step|epoch)", "epoch": ',  # empty until the first step
+    ".md": rb"<!-- retinanet -->",  # the model card
     ".txt": rb"# retinanet: ",  # lists of images
     ".lock": rb"\Z|process \d+ ",
 }

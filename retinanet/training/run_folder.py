@@ -12,6 +12,7 @@ from typing import Any
 
 from retinanet.data.splits import TRAIN_LIST, VAL_LIST, write_list
 from retinanet.errors import DataError
+from retinanet.report.model_card import CARD_FILE
 from retinanet.report.report import REPORT_FILES
 from retinanet.runtime.console import say
 from retinanet.runtime.distributed import is_main_process, run_id, was_restarted
@@ -130,7 +131,7 @@ class RunFolder:
         epochs = self.path.glob(f"{self.dataset}_retinanet_*.pt")
         names = [file.name for file in epochs if file.stem.rsplit("_", 1)[1].isdecimal()]
         names += [self.best_file.name, STATE_FILE, FINAL_FILE, CONFIG_FILE, METRICS_FILE]
-        return [*names, *REPORT_FILES, TRAIN_LIST, VAL_LIST]
+        return [*names, CARD_FILE, *REPORT_FILES, TRAIN_LIST, VAL_LIST]
 
     def _another_runs_files(self, overwrite: bool) -> list[Path]:
         """Files of another run, which a new run's must not be mixed with.
