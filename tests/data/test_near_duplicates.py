@@ -51,7 +51,7 @@ def test_groups_are_joined_by_way_of_others() -> None:
     assert linked(bits, 26).tolist() == [0, 0, 0, 3]
 
 
-@given(st.integers(0, 40), st.integers(80, 140), st.integers(0, 2**32))
+@given(st.integers(0, 14), st.integers(80, 140), st.integers(0, 2**32))
 def test_groups_are_those_of_the_plain_search(count: int, distance: int, seed: int) -> None:
     bits = np.random.default_rng(seed).random((count, 256)) < 0.5
     expected = list(range(count))
