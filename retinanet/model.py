@@ -22,7 +22,8 @@ from retinanet.postprocess import (
     DEFAULT_LIMITS,
     DetectionLimits,
     Detections,
-    detect_image,
+    best_candidates,
+    suppress,
 )
 from retinanet.runtime.device import memory_format
 
@@ -300,7 +301,8 @@ class RetinaNet(nn.Module):
             )
         H, W = inputs.shape[-2:]
         everything = DetectionLimits(candidates_per_level=None, max_detections=None)
-        return list(self.detect(inputs, [(H, W)], everything)[0])
+        (found,) = self.detect(inputs, [(H, W)], everything)
+        return [column.to(inputs.device) for column in found]
 
     def _matcher(self, height: int, width: int) -> Matcher:
         """Matching of anchors with boxes in images of this size."""
@@ -322,23 +324,18 @@ class RetinaNet(nn.Module):
             limits: thresholds and most numbers.
 
         Returns:
-            One `Detections` an image, in pixels of `images`.
+            One `Detections` an image, on the CPU, in pixels of `images`.
         """
         logits, deltas = self.head_outputs(images)
-        anchors = self.anchors(images)[0]
         H, W = images.shape[-2:]
         lengths = [h * w * self.config.anchors_per_cell for h, w in level_shapes(H, W)]
+        anchors = self.anchors(images)[0]
+        candidates = best_candidates(
+            logits, deltas, anchors, lengths, limits, self.config.log_ratio_limits
+        ).cpu()  # the one place where the host waits for the device, once a batch
         return [
-            detect_image(
-                image_logits,
-                image_deltas,
-                anchors,
-                lengths,
-                size,
-                limits,
-                self.config.log_ratio_limits,
-            )
-            for image_logits, image_deltas, size in zip(logits, deltas, sizes, strict=True)
+            suppress(candidates_of_image, size, limits)
+            for candidates_of_image, size in zip(candidates, sizes, strict=True)
         ]
 
 

@@ -1,8 +1,8 @@
-"""From logits and deltas to the detections of an image (paper, section 4, "Inference")."""
+"""From logits and deltas to the detections of a batch (paper, section 4, "Inference")."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -43,68 +43,86 @@ class Detections(NamedTuple):
     """[D, 4] xyxy, pixels of the network's input, or of the file where a docstring says so."""
 
 
-def best_entries(logits: Tensor, threshold: float, limit: int | None) -> tuple[Tensor, Tensor]:
-    """The (anchor, class) pairs of one level above a threshold, at most `limit` of them.
-
-    The `limit` best pairs lie in the `limit` rows with the best maximum, so that whole rows are
-    ruled out before any pair is looked at.
-
-    Args:
-        logits: [N, K].
-        threshold: on the logits.
-        limit: most pairs to return; None for all.
-
-    Returns:
-        anchors [D] and classes [D], indices into `logits`.
-    """
-    if limit is None:
-        anchors, classes = (logits > threshold).nonzero(as_tuple=True)
-        return anchors, classes
-    N, K = logits.shape
-    rows = logits.amax(dim=1).topk(min(limit, N)).indices
-    values, pairs = logits[rows].flatten().topk(min(limit, len(rows) * K))
-    pairs = pairs[values > threshold]
-    return rows[pairs // K], pairs % K
-
-
-def detect_image(
+def best_candidates(
     logits: Tensor,
     deltas: Tensor,
     anchors: Tensor,
     level_lengths: Sequence[int],
-    size: tuple[int, int],
     limits: DetectionLimits = DEFAULT_LIMITS,
     log_ratio_limits: tuple[float, float] = LOG_RATIO_LIMITS,
-) -> Detections:
-    """Detections of one image: threshold, decode, clip, non-maximum suppression within each class.
+) -> Tensor:
+    """The best pairs of anchor and class of each level and image, with their boxes.
+
+    The host waits for nothing, but where `limits` has no number of candidates: then once, for how
+    many are above the threshold.
 
     Args:
-        logits: [N, K].
-        deltas: [N, 4] as `boxes.decode_boxes` takes them.
+        logits: [B, N, K].
+        deltas: [B, N, 4] as `boxes.decode_boxes` takes them.
         anchors: [N, 4] xyxy.
         level_lengths: how many of the N belong to each pyramid level.
-        size: (height, width) of the picture, to which boxes are clipped.
-        limits: thresholds and most numbers.
+        limits: of them, the number of candidates, and without one the threshold.
         log_ratio_limits: as `boxes.decode_boxes` takes them.
+
+    Returns:
+        [B, C, 6] float32: logit, class and unclipped box xyxy; C at most a number for each level.
+    """
+    levels = torch.split(logits, list(level_lengths), dim=1)
+    most = [limits.candidates_per_level] * len(levels)
+    if limits.candidates_per_level is None:
+        lowest = torch.tensor(limits.score_threshold).min().logit().item() - 1e-3  # rounding
+        above = [(level > lowest).flatten(1).sum(dim=1).amax() for level in levels]
+        most = torch.stack(above).tolist()
+    found, start = [], 0
+    for level, limit in zip(levels, most, strict=True):
+        values, rows, classes = best_entries(level, cast(int, limit))
+        rows = rows + start
+        moves = deltas.gather(1, rows.unsqueeze(2).expand(-1, -1, 4))
+        boxes = decode_boxes(anchors[rows].flatten(0, 1), moves.flatten(0, 1), log_ratio_limits)
+        columns = (values.unsqueeze(2), classes.unsqueeze(2), boxes.view_as(moves))
+        found.append(torch.cat([column.float() for column in columns], dim=2))
+        start += level.shape[1]
+    return torch.cat(found, dim=1)
+
+
+def best_entries(logits: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `limit` best (anchor, class) pairs of one level, or all where there are fewer.
+
+    They lie in the `limit` rows with the best maximum, so that whole rows are ruled out before any
+    pair is looked at.
+
+    Args:
+        logits: [B, N, K].
+        limit: how many pairs of each image.
+
+    Returns:
+        Logits [B, C], anchors [B, C] and classes [B, C], the latter indices into `logits`.
+    """
+    _, N, K = logits.shape
+    rows = logits.amax(dim=2).topk(min(limit, N), dim=1).indices  # [B, R]
+    pairs = logits.gather(1, rows.unsqueeze(2).expand(-1, -1, K)).flatten(1)  # [B, R * K]
+    values, best = pairs.topk(min(limit, pairs.shape[1]), dim=1)
+    return values, rows.gather(1, best // K), best % K
+
+
+def suppress(
+    candidates: Tensor, size: tuple[int, int], limits: DetectionLimits = DEFAULT_LIMITS
+) -> Detections:
+    """Detections of an image: threshold, clip, non-maximum suppression within each class.
+
+    Args:
+        candidates: [C, 6] of `best_candidates`, on the CPU.
+        size: (height, width) of the picture, to which boxes are clipped.
+        limits: of them, all but the number of candidates.
 
     Returns:
         Detections in pixels of the network's input.
     """
-    thresholds = limits.score_threshold
-    lowest = min(thresholds) if isinstance(thresholds, tuple) else thresholds
-    threshold = torch.logit(torch.tensor(lowest)).item()
-    rows, classes, start = [], [], 0
-    for level in torch.split(logits, list(level_lengths)):
-        anchor, label = best_entries(level, threshold, limits.candidates_per_level)
-        rows.append(anchor + start)
-        classes.append(label)
-        start += len(level)
-    row, label = torch.cat(rows), torch.cat(classes)
-    scores = logits[row, label].float().sigmoid()
-    if isinstance(thresholds, tuple):
-        above = scores > scores.new_tensor(thresholds)[label]
-        row, label, scores = row[above], label[above], scores[above]
-    boxes = clip_boxes(decode_boxes(anchors[row], deltas[row], log_ratio_limits), *size)
+    scores, label = candidates[:, 0].sigmoid(), candidates[:, 1].long()
+    thresholds = torch.tensor(limits.score_threshold)
+    above = scores > (thresholds[label] if thresholds.dim() else thresholds)
+    scores, label = scores[above], label[above]
+    boxes = clip_boxes(candidates[above, 2:], *size)
     group = torch.zeros_like(label) if limits.class_agnostic_nms else label
     keep = batched_nms(boxes, scores, group, limits.nms_threshold)[: limits.max_detections]
     return Detections(scores[keep], label[keep], boxes[keep])

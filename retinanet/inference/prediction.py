@@ -253,7 +253,7 @@ def _detect(
         # Copied one by one: a stack of pinned tensors would not be pinned. [B, H, W, 3] seen as
         # [B, 3, H, W] is channels_last as it lies.
         images = [sample["img"].to(device, non_blocking=True) for sample in samples]
-        # Scores, boxes and suppression are float32 all the same: see `detect_image`.
+        # Scores, boxes and suppression are float32 all the same: see `RetinaNet.detect`.
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             return network.detect(
                 torch.stack(images).permute(0, 3, 1, 2), list(map(picture_size, samples)), limits

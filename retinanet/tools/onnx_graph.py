@@ -81,7 +81,7 @@ class PictureNetwork(nn.Module):
 
 
 class PictureDetector(PictureNetwork):
-    """The network and the choice of its best boxes: `postprocess.detect_image`, for a batch.
+    """The network and the choice of its best boxes: `postprocess.suppress` and all before it.
 
     Args:
         model: a detector in evaluation mode.

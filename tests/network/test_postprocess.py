@@ -8,10 +8,16 @@ from torchvision.ops import nms
 
 from retinanet.anchors import image_anchors, level_shapes
 from retinanet.boxes import clip_boxes, decode_boxes
-from retinanet.postprocess import DetectionLimits, best_entries, detect_image
+from retinanet.postprocess import DetectionLimits, best_candidates, best_entries, suppress
 
 SIZE = (96, 64)
 LENGTHS = [9 * rows * columns for rows, columns in level_shapes(*SIZE)]
+
+
+def detect_image(logits, deltas, anchors, lengths, size, *limits):
+    """Detections of one image, from its logits [N, K] and deltas [N, 4]."""
+    (candidates,) = best_candidates(logits[None], deltas[None], anchors, lengths, *limits)
+    return suppress(candidates, size, *limits)
 
 
 def predictions(K=3, seed=0, bias=-4.0):
@@ -25,21 +31,25 @@ def predictions(K=3, seed=0, bias=-4.0):
 # ---- the best pairs of a level ----
 
 
-@given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 60), st.floats(-2, 2), st.integers(0))
-def test_the_best_pairs_are_those_of_a_top_k_over_all(N, K, limit, threshold, seed) -> None:
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 60), st.integers(1, 3), st.integers(0))
+def test_the_best_pairs_are_those_of_a_top_k_over_all(N, K, limit, B, seed) -> None:
     generator = torch.Generator().manual_seed(seed % 2**63)
-    logits = torch.randperm(N * K, generator=generator).reshape(N, K) / (N * K) * 4 - 2
-    values, places = logits.flatten().topk(min(limit, N * K))
-    expected = {divmod(place, K) for place in places[values > threshold].tolist()}
-    anchors, classes = best_entries(logits, threshold, limit)
-    assert len(anchors) == len(expected)
-    assert set(zip(anchors.tolist(), classes.tolist(), strict=True)) == expected
+    logits = torch.randperm(B * N * K, generator=generator).reshape(B, N, K) / (B * N * K)
+    found, anchors, classes = best_entries(logits, limit)
+    for image in range(B):
+        values, places = logits[image].flatten().topk(min(limit, N * K))
+        expected = [divmod(place, K) for place in places.tolist()]
+        assert torch.equal(found[image], values)
+        assert list(zip(anchors[image].tolist(), classes[image].tolist(), strict=True)) == expected
 
 
 def test_without_a_limit_all_pairs_above_the_threshold() -> None:
-    logits = torch.tensor([[0.0, 2.0], [1.0, -1.0], [3.0, 1.5]])
-    anchors, classes = best_entries(logits, 1.0, None)  # 1.0 itself is not above
-    assert list(zip(anchors.tolist(), classes.tolist(), strict=True)) == [(0, 1), (2, 0), (2, 1)]
+    logits = torch.tensor([[[0.0, 2.0], [1.0, -1.0], [3.0, 1.5]], [[-9.0, 0], [-9, -9], [0, 0]]])
+    limits = DetectionLimits(0.5, candidates_per_level=None, max_detections=None)
+    anchors = torch.tensor([[0.0, 0, 8, 8], [20, 20, 28, 28], [40, 40, 48, 48]])
+    candidates = best_candidates(logits, torch.zeros(2, 3, 4), anchors, [3], limits)
+    found = [suppress(rows, (64, 64), limits) for rows in candidates]
+    assert [one.labels.tolist() for one in found] == [[0, 1, 1, 0], []]  # 0 itself is not above
 
 
 # ---- detections of an image ----

@@ -197,9 +197,10 @@ def candidates(converted: Converted, case: str) -> Detections:
     lengths = [9 * rows * columns for rows, columns in level_shapes(*size)]
     rows, labels = [], []
     for start, level in zip(np.cumsum([0, *lengths]), logits.split(lengths), strict=False):
-        row, label = best_entries(level, torch.logit(torch.tensor(0.05)).item(), 1000)
-        rows.append(row + int(start))
-        labels.append(label)
+        values, (row,), (label,) = best_entries(level[None], 1000)
+        above = values[0].sigmoid() > 0.05
+        rows.append(row[above] + int(start))
+        labels.append(label[above])
     row, label = torch.cat(rows), torch.cat(labels)
     boxes = decode_boxes(anchors[row], deltas[row], converted.model.config.log_ratio_limits)
     return Detections(logits[row, label].sigmoid(), label, boxes)
