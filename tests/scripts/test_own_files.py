@@ -21,7 +21,14 @@ pytestmark = pytest.mark.usefixtures("narrow")
 Tool = Callable[[list[str]], int]
 MINE = "mine"
 RUN = (
-    *("config.json", "metrics.jsonl", "model_final.pt", "training_state.pt", ".retinanet.lock"),
+    *(
+        "config.json",
+        "metrics.jsonl",
+        "model_card.md",
+        "model_final.pt",
+        "training_state.pt",
+        ".retinanet.lock",
+    ),
     *("csv_retinanet_0.pt", "csv_retinanet_7.pt", "csv_retinanet_best.pt", *REPORT_FILES),
 )
 VALIDATION = ("metrics.json", "detections.json", *REPORT_FILES)
