@@ -25,7 +25,8 @@ from retinanet.data.transforms import Augmenter, Resizer
 from retinanet.evaluation.coco import STATS, score_coco
 from retinanet.inference.prediction import to_original
 from retinanet.postprocess import Detections
-from tests.support.fuzzing import CLASSES, TARGETS, fuzz, inputs
+from tests.support.fuzz_targets import CLASSES, TARGETS
+from tests.support.fuzzing import fuzz, inputs
 
 share = settings(derandomize=True, max_examples=60)
 
