@@ -27,10 +27,10 @@ from retinanet.cli.from_flags import (
 )
 from retinanet.cli.parser import Parser, positive_int
 from retinanet.cli.script import script
-from retinanet.data.datasets import ImageFiles
 from retinanet.data.transforms import Sample
 from retinanet.errors import DataError, printable
 from retinanet.inference import film
+from retinanet.inference.image_folder import ImageFiles
 from retinanet.inference.prediction import predict_stream
 from retinanet.inference.results import FORMATS, Images, rows, save_predictions
 from retinanet.postprocess import Detections

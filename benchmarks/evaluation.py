@@ -44,7 +44,7 @@ class First(CSVDataset):
     count = 0
 
     def __len__(self) -> int:
-        return min(self.count, len(self._paths))
+        return min(self.count, len(self._files))
 
 
 def open_data(args: Namespace, folder: Path) -> First:

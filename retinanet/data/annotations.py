@@ -1,47 +1,112 @@
 """The boxes of an annotation file, image by image, whatever its format."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from os.path import normpath
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from retinanet.data.problems import Array, Problems
+from retinanet.errors import shown
+
+NO_ROWS = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """The boxes of a file, image by image; the rows of image i are `offsets[i]:offsets[i + 1]`."""
+    """The boxes of a file, image by image; those of image i are `boxes[offsets[i]:offsets[i + 1]]`.
+
+    Pickled, as on the way to the workers of a loader, it keeps no places of boxes in the file, and
+    of each column its distinct values, once.
+    """
 
     names: tuple[str, ...]  # the images as the file names them, in order of first appearance
     first_lines: Array  # [len(names)] the line that names each image first
     offsets: Array  # [len(names) + 1]
     boxes: NDArray[np.float64]  # [boxes, 5] x1, y1, x2, y2 in pixels of the image, label
     lines: Array  # [boxes] the line of each box
-    entries: tuple[str, ...] = ()  # [boxes] what the file calls each box, where lines say nothing
+    rows: Array = field(default_factory=lambda: NO_ROWS)  # [boxes] position of each in `entries`
+    entries: Sequence[str] = ()  # what the file calls each of its boxes, where lines say nothing
+    in_fractions: bool = False  # coordinates are fractions of the image's width and height
 
     def boxes_of(self, index: int) -> NDArray[np.float64]:
         """[M, 5] boxes and labels of one image, in the order of the file."""
         position = range(len(self.names))[index]  # -1 is the last image, as in a list
         return self.boxes[self.offsets[position] : self.offsets[position + 1]]
 
+    def owners(self) -> Array:
+        """[boxes] the image of each box."""
+        return np.repeat(np.arange(len(self.names)), np.diff(self.offsets))
+
     def only(self, images: Sequence[int]) -> "Annotations":
         """The annotations of some of the images, in the order given."""
         kept = [np.arange(self.offsets[k], self.offsets[k + 1]) for k in images]
-        rows = np.concatenate([*kept, np.zeros(0, np.int64)])
+        rows = np.concatenate([*kept, NO_ROWS])
         return Annotations(
             names=tuple(self.names[k] for k in images),
             first_lines=self.first_lines[list(images)],
             offsets=np.cumsum([0, *map(len, kept)]),
             boxes=self.boxes[rows],
-            lines=self.lines[rows],
-            entries=tuple(self.entries[row] for row in rows.tolist()) if self.entries else (),
+            lines=self.lines[rows] if len(self.lines) else self.lines,
+            rows=self.rows[rows] if len(self.rows) else self.rows,
+            entries=self.entries,
+            in_fractions=self.in_fractions,
         )
+
+    def without_places(self) -> "Annotations":
+        """The boxes alone, when all checks are done."""
+        return replace(self, lines=NO_ROWS, rows=NO_ROWS, entries=())
 
     def entry(self, row: int) -> str:
         """Beginning of a message about a box, after the file and the line."""
-        return f"{self.entries[row]}: " if self.entries else ""
+        return f"{self.entries[int(self.rows[row])]}: " if len(self.entries) else ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        columns = [np.unique(column, return_inverse=True) for column in self.boxes.T]
+        coded = [(values, codes.astype(_smallest(len(values)))) for values, codes in columns]
+        return {"boxes": coded, "names": self.names, "offsets": self.offsets.astype(np.int32),
+                "first_lines": self.first_lines.astype(np.int32)}  # fmt: skip
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        boxes = np.empty((len(state["boxes"][0][1]), len(state["boxes"])))
+        for column, (values, codes) in zip(boxes.T, state["boxes"], strict=True):
+            column[:] = values[codes]
+        self.__dict__.update(
+            {**state, "boxes": boxes, "lines": NO_ROWS, "rows": NO_ROWS, "entries": ()},
+            in_fractions=False,
+        )
+
+
+class Objects(NamedTuple):
+    """All that is annotated, for the evaluation: crowds too, in the order of the file."""
+
+    images: Array  # [objects] positions of images
+    labels: Array  # [objects]
+    boxes: NDArray[np.float64]  # [objects, 4] x, y, width, height, as the file has them
+    areas: NDArray[np.float64]  # [objects] square pixels, of the mask where there is one
+    crowds: NDArray[np.bool_]  # [objects] boxes around many, which match any number
+
+    def columns(self) -> list[list[Any]]:
+        """Lists of plain numbers: image, label, box, area, crowd."""
+        return [column.tolist() for column in self]
+
+    def of_images(self, index: Array) -> "Objects":
+        """The objects of some images; `index` gives each image's new index, or -1."""
+        return self.replaced(images=index[self.images])
+
+    def replaced(self, **columns: Array) -> "Objects":
+        """The objects with other images or labels, without those whose number is -1."""
+        changed = self._replace(**columns)
+        rows = np.flatnonzero((changed.images >= 0) & (changed.labels >= 0))
+        return self._replace(**{name: c[rows] for name, c in changed._asdict().items()})
+
+
+def _smallest(count: int) -> type[np.unsignedinteger[Any]]:
+    """The smallest type for the numbers below `count`."""
+    return next(kind for kind in (np.uint8, np.uint16, np.uint32) if count <= np.iinfo(kind).max)
 
 
 def group_by_image(
@@ -70,7 +135,7 @@ def group_by_image(
     problems.repair(
         "exact duplicate",
         lines[rows],
-        lambda k: f"{entries[int(rows[k])]}: {text}" if entries else text,
+        lambda k: f"{entries[int(rows[k])]}: {text}" if len(entries) else text,
     )
     order = np.flatnonzero(~again)
     order = order[np.argsort(owners[order], kind="stable")]
@@ -80,7 +145,8 @@ def group_by_image(
         offsets=np.searchsorted(owners[order], np.arange(len(names) + 1)),
         boxes=columns[:, order].T,
         lines=lines[order],
-        entries=tuple(entries[k] for k in order.tolist()) if entries else (),
+        rows=order if len(entries) else NO_ROWS,
+        entries=entries,
     )
 
 
@@ -97,3 +163,60 @@ def _repeated(owners: Array, columns: NDArray[np.float64]) -> Array:
         rows = np.flatnonzero(np.isin(key, twice))
         repeated[rows] = pd.DataFrame(columns.T[rows]).assign(owner=owners[rows]).duplicated()
     return repeated
+
+
+def labels_by_name(names: Sequence[str], wanted: Sequence[str], problems: Problems) -> Array:
+    """[names] the label of each class among those of a model, -1 of those that it does not know."""
+    label_of = {name: label for label, name in enumerate(wanted)}
+    found = np.array([label_of.get(name, -1) for name in names], np.int32)
+    if (found < 0).all():
+        problems.add_one(
+            "unknown classes",
+            f"classes {shown(list(names))}; expected those of the training data:"
+            f" {shown(list(wanted))}; rename them",
+        )
+    return found
+
+
+def first_of_file(files: Sequence[str]) -> list[int]:
+    """[images] the position of the first image that is the same file: its own but for repeats."""
+    first: dict[str, int] = {}
+    odd = ("./", "//")
+    keys = (normpath(file) if any(part in file for part in odd) else file for file in files)
+    return [first.setdefault(key, k) for k, key in enumerate(keys)]
+
+
+def positions_of(kept: Sequence[int], count: int) -> Array:
+    """[count + 1] the position of each number in `kept`, -1 of those that are not there, and -1."""
+    found = np.full(count + 1, -1, np.int32)
+    found[list(kept)] = np.arange(len(kept))
+    return found
+
+
+def join_images(data: Annotations, first: Sequence[int], problems: Problems) -> Annotations:
+    """Give the boxes of images that are the same file to the first of them, which is a repair.
+
+    Args:
+        data: the boxes.
+        first: of `first_of_file`.
+        problems: of the file.
+    """
+    again = [k for k, position in enumerate(first) if position != k]
+    if not again:
+        return data
+    problems.repair(
+        "image named twice",
+        data.first_lines[again],
+        lambda k: (
+            f"image {shown(data.names[again[k]])} is {shown(data.names[first[again[k]]])} too;"
+            " expected one name; give all boxes to one"
+        ),
+    )
+    owners = np.array(first)[data.owners()]
+    order = np.argsort(data.rows if len(data.rows) else data.lines, kind="stable")
+    entries = [data.entry(int(k)).removesuffix(": ") for k in order] if len(data.entries) else ()
+    joined = group_by_image(
+        data.names, data.first_lines, owners[order], np.ascontiguousarray(data.boxes[order].T),
+        data.lines[order], problems, entries,
+    )  # fmt: skip
+    return replace(joined.only(sorted(set(first))), in_fractions=data.in_fractions)

@@ -1,6 +1,7 @@
 """Boxes checked against the sizes of their images."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,11 @@ CSV_READINGS = (
     Reading("x1,x2,y1,y2", lambda x1, y1, x2, y2: (x1, x2, y1, y2), "exchange the middle two"),
     Reading("y1,x1,y2,x2", lambda x1, y1, x2, y2: (y1, x1, y2, x2), "exchange x and y"),
     Reading("x2,y2,x1,y1", lambda x1, y1, x2, y2: (x2, y2, x1, y1), "exchange the corners"),
+    Reading(
+        "x1,y2,x2,y1",
+        lambda x1, y1, x2, y2: (x1, y2, x2, y1),
+        "exchange y1 and y2, and write height - y for both if y is counted from below",
+    ),
 )
 
 
@@ -51,12 +57,12 @@ COCO_READINGS = (
 
 def check_boxes(
     data: Annotations,
-    paths: Sequence[Path],
+    paths: Sequence[str | Path],
     sizes: Sequence[Size],
     readings: Sequence[Reading],
     problems: Problems,
-) -> list[str]:
-    """Find boxes of no size and boxes outside their images; clip those partly outside, in place.
+) -> tuple[Annotations, list[str]]:
+    """Find boxes of no size and boxes outside their images; clip those partly outside.
 
     Args:
         data: the boxes.
@@ -66,8 +72,14 @@ def check_boxes(
         problems: takes in what is found.
 
     Returns:
-        Notes on clipped boxes that would fit otherwise.
+        The boxes, in pixels and inside their images but for those that are problems; and notes on
+        clipped boxes that would fit otherwise.
     """
+    if data.in_fractions:
+        data = _in_pixels(data, sizes)
+    elif text := fractions_text(data.boxes[:, :4]):
+        row = int(np.argmin(data.lines))
+        problems.add_one("fractions", f"{data.entry(row)}{text}", int(data.lines[row]))
     check = _BoxCheck(data, paths, sizes, readings)
     x1, y1, x2, y2 = check.corners[:, check.misfits]
     width, height = check.limits[:, check.misfits]
@@ -87,9 +99,30 @@ def check_boxes(
         lambda k: check.beyond(clipped[k], "reaches outside"),
     )
     notes = check.notes(problems.path) if len(clipped) else []
-    for corner, limit in zip(check.corners, (*check.limits, *check.limits), strict=True):
+    boxes = data.boxes.copy(order="K")
+    for corner, limit in zip(boxes.T[:4], (*check.limits, *check.limits), strict=True):
         np.clip(corner, 0, limit, out=corner)
-    return notes
+    return replace(data, boxes=boxes), notes
+
+
+def fractions_text(boxes: Array) -> str:
+    """Message about [M, 4] boxes most of which are fractions of their images; "" for pixels."""
+    small = ((boxes >= 0) & (boxes <= 1)).all(axis=1) & (boxes != np.rint(boxes)).any(axis=1)
+    count = np.count_nonzero(small)
+    if not count or count <= len(boxes) / 2:
+        return ""
+    first = ",".join(f"{value:g}" for value in boxes[int(np.argmax(small))])
+    return (
+        f"{count:,} of {len(boxes):,} boxes lie in 0..1, as fractions of the image: {first};"
+        " expected pixels; multiply by the image's width and height"
+    )
+
+
+def _in_pixels(data: Annotations, sizes: Sequence[Size]) -> Annotations:
+    per_image = np.array(sizes, float).reshape(-1, 2)[:, [1, 0, 1, 0]]
+    boxes = data.boxes.copy(order="K")
+    boxes[:, :4] *= per_image[data.owners()]
+    return replace(data, boxes=boxes, in_fractions=False)
 
 
 def _fits(corners: Sequence[Array] | Array, limits: Array) -> Array:
@@ -108,19 +141,19 @@ class _BoxCheck:
     def __init__(
         self,
         data: Annotations,
-        paths: Sequence[Path],
+        paths: Sequence[str | Path],
         sizes: Sequence[Size],
         readings: Sequence[Reading],
     ) -> None:
         self.data, self.paths, self.sizes, self.readings = data, paths, sizes, readings
-        self.owners = np.repeat(np.arange(len(sizes)), np.diff(data.offsets))
+        self.owners = data.owners()
         per_image = np.array(sizes, float).reshape(-1, 2).T
         self.limits = per_image[::-1][:, self.owners]  # [2, boxes] width, height; 0 where unknown
         self.corners = data.boxes[:, :4].T
         misfits = np.flatnonzero(~_fits(self.corners, self.limits))
         self.misfits = misfits[np.argsort(data.lines[misfits], kind="stable")]
         self.turned = self._turned()
-        self.likely, self.likely_text = self._likely_reading()
+        self.likely_text = self._likely_readings()
 
     def _turned(self) -> list[int]:
         """Images whose boxes fit only the picture as stored, before EXIF turned it."""
@@ -136,20 +169,19 @@ class _BoxCheck:
         boxes = self.data.boxes_of(image)[:, :4].T
         return bool(_fits(boxes, limits[:, None]).all())
 
-    def _likely_reading(self) -> tuple[Reading | None, str]:
-        """Another meaning of the numbers that fits the images far better, and what to say of it."""
+    def _likely_readings(self) -> str:
+        """Other meanings of the numbers that fit the images far better; "" where there are none."""
         if len(self.misfits) <= SUSPICIOUS * len(self.owners):
-            return None, ""
+            return ""
         known = self.limits[0] > 0
         corners, limits = self.corners[:, known], self.limits[:, known]
         count, misfits = len(limits[0]), np.count_nonzero(~_fits(corners, limits))
         left = [np.count_nonzero(~_fits(r.corners(*corners), limits)) for r in self.readings]
-        best = int(np.argmin(left))
-        if left[best] >= misfits / 10:
-            return None, ""
-        reading = self.readings[best]
-        fitting = f"{count - left[best]:,} of {count:,} boxes fit as {reading.name}"
-        return reading, f"{fitting}: {reading.advice}"
+        if min(left) >= misfits / 10:
+            return ""
+        likely = [r for r, misses in zip(self.readings, left, strict=True) if misses == min(left)]
+        meanings = "; or as ".join(f"{reading.name}: {reading.advice}" for reading in likely)
+        return f"{count - min(left):,} of {count:,} boxes fit as {meanings}"
 
     def no_size(self, row: int) -> str:
         """Message about a box whose second corner is not beyond its first one."""
@@ -172,7 +204,7 @@ class _BoxCheck:
     def _advice(self, row: int) -> str:
         if self.owners[row] in self.turned:
             return "the box fits the file before EXIF turns it: turn the boxes, or the file"
-        if self.likely:
+        if self.likely_text:
             return self.likely_text
         for reading in self.readings:
             if _fits(reading.corners(*self.corners[:, row]), self.limits[:, row]):
@@ -182,7 +214,7 @@ class _BoxCheck:
     def notes(self, path: str | Path) -> list[str]:
         """Notes on boxes that are clipped."""
         notes = []
-        if self.likely:
+        if self.likely_text:
             notes.append(
                 f"{path}: {len(self.misfits):,} boxes reach outside their images;"
                 f" {self.likely_text}, if they are meant so"

@@ -3,6 +3,7 @@
 A data set is checked whole when it is made: every image is there, every box inside its image.
 """
 
+import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,19 +12,32 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pycocotools.coco import COCO
 from torch.utils.data import Dataset
 
-from retinanet.data.annotations import Annotations
+from retinanet.data.annotations import (
+    Annotations,
+    Objects,
+    first_of_file,
+    join_images,
+    positions_of,
+)
 from retinanet.data.batches import SampleIndex
-from retinanet.data.box_checks import COCO_READINGS, CSV_READINGS, check_boxes
+from retinanet.data.box_checks import COCO_READINGS, CSV_READINGS, Reading, check_boxes
 from retinanet.data.formats.class_list import read_classes
-from retinanet.data.formats.coco import coco_boxes, read_coco
+from retinanet.data.formats.coco import (
+    CocoFile,
+    annotation_file,
+    pycocotools_object,
+    read_coco,
+)
+from retinanet.data.formats.coco_entries import Id
 from retinanet.data.formats.csv_rows import read_annotations
-from retinanet.data.formats.labels import Reader
-from retinanet.data.image_finder import find_root
+from retinanet.data.formats.labels import Reader, relative_name
+from retinanet.data.image_finder import Found, Places, find_images
 from retinanet.data.image_sizes import check_sizes, read_sizes
-from retinanet.data.images import UNKNOWN, Size, image_files, image_size, read_image
-from retinanet.data.problems import Problems
+from retinanet.data.images import UNKNOWN, Size, read_image
+from retinanet.data.problems import Array, Problems
 from retinanet.data.transforms import Sample
 from retinanet.errors import DataError, shown
 from retinanet.runtime.files import path_below
@@ -34,7 +48,7 @@ Boxes = NDArray[np.float64]
 Transform = Callable[[Sample], Sample]
 
 
-class _ImageDataset(Dataset[Sample]):
+class ImageDataset(Dataset[Sample]):
     """Base of all data sets; their constructors fill in the attributes."""
 
     skip_unreadable = False  # give a sample that says what is wrong, instead of raising an error
@@ -44,9 +58,55 @@ class _ImageDataset(Dataset[Sample]):
     images_root: Path  # the folder that the image names are relative to
     notes: list[str]  # what a user should know of this data: repairs, odd images
     repaired: dict[str, int]  # what was put right, and how often
-    _paths: list[Path]
-    _sizes: list[Size]
+    _files: list[str]  # relative to images_root, or absolute
+    _sizes: Array  # [images, 2] height, width; UNKNOWN of those that nobody looked at
     _data: Annotations
+
+    def _check(
+        self,
+        data: Annotations,
+        found: Found,
+        readings: Sequence[Reading],
+        problems: Problems,
+        claimed: Array | None = None,
+        sizes: Sequence[Size] = (),
+    ) -> list[int]:
+        """Join names of one file, read the sizes, check the boxes, and keep what can be read.
+
+        Args:
+            data: the boxes, as they are in the file.
+            found: the images.
+            readings: what else four numbers of the file may mean.
+            problems: of the file; raised here.
+            claimed: [images, 2] height and width in the file.
+            sizes: of the images, where the reader had to look at them.
+
+        Returns:
+            Positions in `data` of the images that are kept.
+
+        Raises:
+            DataError: with all problems.
+        """
+        first = first_of_file(found.files)
+        data = join_images(data, first, problems)
+        positions = sorted(set(first))
+        files = [found.files[k] for k in positions]
+        absent = set(found.absent)
+        paths = [os.path.join(found.root, file) for file in files]
+        lost = [k for k, position in enumerate(positions) if position in absent]
+        known = [sizes[k] for k in positions] if sizes else None
+        sizes = known or read_sizes(paths, data.first_lines, problems, lost)
+        if claimed is not None:
+            check_sizes(data, claimed[positions], paths, sizes, problems)
+        data, notes = check_boxes(data, paths, sizes, readings, problems)
+        problems.raise_if_any()
+        self.images_root, self.image_names, self._files = found.root, list(data.names), files
+        self._data = data.without_places()
+        self._sizes = np.array(sizes, np.int32).reshape(-1, 2)
+        self.repaired = problems.repaired
+        self.notes = [*problems.notes(), *notes]
+        kept = self._keep_readable()
+        return [positions[k] for k in kept]
 
     @property
     def classes(self) -> dict[str, int]:
@@ -59,7 +119,7 @@ class _ImageDataset(Dataset[Sample]):
         return dict(enumerate(self.class_names))
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._files)
 
     def __getitem__(self, index: int) -> Sample:
         position = range(len(self))[index]
@@ -94,7 +154,7 @@ class _ImageDataset(Dataset[Sample]):
 
     def load_image(self, image_index: int) -> NDArray[np.uint8]:
         """[H, W, 3] RGB, upright."""
-        return read_image(self._paths[image_index])
+        return read_image(self.image_path(image_index))
 
     def load_annotations(self, image_index: int) -> Boxes:
         """[M, 5] x1, y1, x2, y2 in pixels of the image, label."""
@@ -107,11 +167,12 @@ class _ImageDataset(Dataset[Sample]):
 
     def image_path(self, image_index: int) -> Path:
         """Path of an image."""
-        return self._paths[image_index]
+        return self.images_root / self._files[image_index]
 
     def image_size(self, image_index: int) -> Size:
         """(height, width) of the upright image."""
-        return self._sizes[image_index]
+        height, width = self._sizes[image_index].tolist()
+        return height, width
 
     def image_id(self, image_index: int) -> int:
         """The image's id in COCO's terms: its own there, else index + 1."""
@@ -121,27 +182,40 @@ class _ImageDataset(Dataset[Sample]):
         """The class's id in COCO's terms: its own there, else label + 1."""
         return label + 1
 
+    def objects(self) -> Objects:
+        """All that is annotated, for the evaluation."""
+        boxes = self._data.boxes[:, :4].copy()
+        boxes[:, 2:] -= boxes[:, :2]
+        return Objects(
+            images=self._data.owners(),
+            labels=self._data.boxes[:, 4].astype(np.int32),
+            boxes=boxes,
+            areas=boxes[:, 2] * boxes[:, 3],
+            crowds=np.zeros(len(boxes), bool),
+        )
+
     def keep(self, positions: Sequence[int]) -> None:
         """Keep some of the images, in the order given."""
         self._data = self._data.only(positions)
         self.image_names = list(self._data.names)
-        self._paths = [self._paths[k] for k in positions]
-        self._sizes = [self._sizes[k] for k in positions]
+        self._files = [self._files[k] for k in positions]
+        self._sizes = self._sizes[list(positions)]
 
-    def _keep_readable(self) -> None:
+    def _keep_readable(self) -> list[int]:
         """Leave out the images that the checks have found to be missing or unreadable."""
-        readable = [k for k, size in enumerate(self._sizes) if size != UNKNOWN]
+        readable = np.flatnonzero((self._sizes != UNKNOWN).all(axis=1)).tolist()
         if not readable and len(self):
-            raise DataError(f"{self._paths[0].parent}: none of {len(self)} images can be read")
+            raise DataError(f"{self.image_path(0).parent}: none of {len(self)} images can be read")
         if len(readable) < len(self):
-            self.keep(readable)
+            ImageDataset.keep(self, readable)  # the rest of a data set is yet to be made
+        return readable
 
     def _where(self, image_index: int) -> str:
         """Beginning of an error message about an image."""
         return ""
 
 
-class CSVDataset(_ImageDataset):
+class CSVDataset(ImageDataset):
     """Boxes from `path,x1,y1,x2,y2,class` lines, classes from `name,id` lines.
 
     Args:
@@ -167,26 +241,20 @@ class CSVDataset(_ImageDataset):
         self.skip_unreadable = skip_unreadable
         self.train_file = Path(train_file)
         self.transform = transform
-        self.notes = []
+        class_notes: list[str] = []
         classes = class_list
         if not isinstance(classes, Mapping):
             class_problems = Problems(classes, strict)
             classes = read_classes(classes, class_problems)
-            self.notes = class_problems.notes()
+            class_notes = class_problems.notes()
         self.class_names = tuple(sorted(classes, key=lambda name: classes[name]))
         problems = Problems(train_file, strict, skip_images=skip_unreadable)
-        self._data = data = read_annotations(train_file, classes, problems)
+        data = read_annotations(train_file, classes, problems)
         roots = [Path(images_dir)] if images_dir else [self.train_file.parent, Path()]
         advice = "correct the path, or name the folder with --csv_images_dir"
-        self.images_root, absent = find_root(roots, data, advice, problems)
-        self.image_names = list(data.names)
-        self._paths = [self.images_root / name for name in data.names]
-        self._sizes = read_sizes(self._paths, data.first_lines, problems, absent)
-        notes = check_boxes(data, self._paths, self._sizes, CSV_READINGS, problems)
-        problems.raise_if_any()
-        self._keep_readable()
-        self.repaired = problems.repaired
-        self.notes += problems.notes() + notes
+        found = find_images(data, Places(roots, roots[0], True, advice), problems)
+        self._check(data, found, CSV_READINGS, problems)
+        self.notes = class_notes + self.notes
 
     @property
     def image_data(self) -> dict[str, list[dict[str, Any]]]:
@@ -203,17 +271,18 @@ class CSVDataset(_ImageDataset):
         return f"{self.train_file}:{self._data.first_lines[image_index]}: "
 
 
-class CocoDataset(_ImageDataset):
-    """Boxes from `ROOT/annotations/instances_{set}.json`.
+class CocoDataset(ImageDataset):
+    """Boxes from `ROOT/annotations/instances_{set}.json`, or where other tools write it.
 
-    Images lie in `ROOT/images/{set}` or `ROOT/{set}`. Crowds, boxes under one pixel and
-    repeated boxes are left out of the samples; `coco`, the pycocotools object, keeps them for the
+    Images lie in `ROOT/images/{set}` or `ROOT/{set}`, or elsewhere below ROOT. Crowds, boxes under
+    one pixel and repeated boxes are left out of the samples; `objects` keeps them for the
     evaluation.
 
     Args:
         root_dir: ROOT.
         set_name: which set.
         transform: what each sample goes through.
+        class_names: by label, of the data that a model was trained on; else the file's own.
         strict: what would be put right (boxes partly outside, thin or repeated boxes, sizes that
             are not the files') is an error.
         skip_unreadable: images that are missing or cannot be read are left out, up to 100.
@@ -225,6 +294,7 @@ class CocoDataset(_ImageDataset):
         set_name: str = "train2017",
         transform: Transform | None = None,
         *,
+        class_names: Sequence[str] | None = None,
         strict: bool = False,
         skip_unreadable: bool = False,
     ) -> None:
@@ -232,52 +302,72 @@ class CocoDataset(_ImageDataset):
         self.root_dir = Path(root_dir)
         self.set_name = set_name
         self.transform = transform
-        path = self.root_dir / "annotations" / f"instances_{set_name}.json"
-        problems = Problems(path, strict, skip_images=skip_unreadable)
-        self.coco = read_coco(path, problems)
-        images = self.coco.dataset["images"]
-        categories = sorted(self.coco.dataset["categories"], key=lambda entry: entry["id"])
-        self.class_names = tuple(entry["name"] for entry in categories)
-        self.coco_labels: dict[int, int] = {k: entry["id"] for k, entry in enumerate(categories)}
-        self.coco_labels_inverse = {entry: label for label, entry in self.coco_labels.items()}
-        self.image_ids: list[int] = [image["id"] for image in images]
-        self._data = data = coco_boxes(self.coco.dataset, self.coco_labels_inverse, problems)
-        roots = [self.root_dir / "images" / set_name, self.root_dir / set_name]
+        self.path = annotation_file(self.root_dir, set_name)
+        problems = Problems(self.path, strict, skip_images=skip_unreadable)
+        self._wanted = class_names
+        content = self._read(problems)
+        self.class_names = content.class_names
+        self.coco_labels: dict[int, Id] = dict(enumerate(content.category_ids))
+        self.coco_labels_inverse: dict[Id, int] = content.labels
+        data = content.annotations(problems)
+        root = self.root_dir
+        roots = [root / "images" / set_name, root / set_name, root / "images", root]
+        roots += [self.path.parent] * (self.path.parent not in roots)
         advice = "correct the file or add the image"
-        self.images_root, absent = find_root(roots, data, advice, problems)
-        self._paths = [self.images_root / name for name in data.names]
-        self._sizes = read_sizes(self._paths, data.first_lines, problems, absent)
-        check_sizes(images, self._paths, self._sizes, problems)
-        notes = check_boxes(data, self._paths, self._sizes, COCO_READINGS, problems)
-        problems.raise_if_any()
-        self.image_names = list(data.names)
-        self._keep_readable()
-        self.repaired = problems.repaired
-        self.notes = problems.notes() + notes
+        found = find_images(data, Places(roots, root, False, advice), problems)
+        kept = self._check(data, found, COCO_READINGS, problems, content.claimed_sizes)
+        self.image_ids: list[Id] = [content.image_ids[k] for k in kept]
+        first = first_of_file(found.files)
+        self._image_of = positions_of(kept, len(first))[first]  # [images of the file] index, or -1
+        self._objects: Objects | None = content.objects.of_images(self._image_of)
+        self._coco: COCO | None = None
+
+    def _read(self, problems: Problems) -> CocoFile:
+        content = read_coco(self.path, problems)
+        return content.relabelled(self._wanted, problems) if self._wanted else content
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The workers of a loader need neither; whoever does reads the file again.
+        return {**self.__dict__, "_objects": None, "_coco": None}
+
+    def objects(self) -> Objects:
+        """All that is annotated, for the evaluation: crowds and thin boxes too."""
+        if self._objects is None:
+            self._objects = self._read(Problems(self.path)).objects.of_images(self._image_of)
+        return self._objects
+
+    @property
+    def coco(self) -> COCO:
+        """The pycocotools object of the whole file, which is read again for it."""
+        if self._coco is None:
+            self._coco = pycocotools_object(self.path)
+        return self._coco
 
     def keep(self, positions: Sequence[int]) -> None:
         """Keep some of the images, in the order given; `coco` keeps all."""
         super().keep(positions)
         self.image_ids = [self.image_ids[k] for k in positions]
+        self._image_of = positions_of([*positions], len(self._image_of))[self._image_of]
+        self._objects = None
 
-    def image_id(self, image_index: int) -> int:
+    def image_id(self, image_index: int) -> Any:
         """COCO's id of an image."""
         return self.image_ids[image_index]
 
-    def category_id(self, label: int) -> int:
+    def category_id(self, label: int) -> Any:
         """COCO's id of a class."""
         return self.coco_labels[label]
 
-    def label_to_coco_label(self, label: int) -> int:
+    def label_to_coco_label(self, label: int) -> Any:
         """COCO's category id of a label."""
         return self.coco_labels[label]
 
-    def coco_label_to_label(self, coco_label: int) -> int:
+    def coco_label_to_label(self, coco_label: Id) -> int:
         """The label of COCO's category id."""
         return self.coco_labels_inverse[coco_label]
 
 
-class LabelledImages(_ImageDataset):
+class LabelledImages(ImageDataset):
     """The images of one set of a labelled folder.
 
     Args:
@@ -305,21 +395,15 @@ class LabelledImages(_ImageDataset):
         self.skip_unreadable = skip_unreadable
         problems = Problems(root, strict, skip_images=skip_unreadable)
         labels = read(problems)
-        data, paths = labels.annotations, list(labels.paths)
-        sizes = list(labels.sizes) or read_sizes(paths, data.first_lines, problems)
-        notes = check_boxes(data, paths, sizes, CSV_READINGS, problems)
-        problems.raise_if_any()
-        if not paths:
-            raise DataError(f"{root}: no images with labels; expected some; add them")
         self.transform = transform
+        folder = root if root.is_dir() else root.parent
+        found = Found(folder, [relative_name(path, folder) for path in labels.paths], [])
+        self._check(labels.annotations, found, CSV_READINGS, problems, sizes=labels.sizes)
+        if not len(self):
+            raise DataError(f"{root}: no images with labels; expected some; add them")
         self.class_names = tuple(class_names or labels.class_names)
-        self._data = _relabelled(root, data, labels.class_names, self.class_names)
-        self._paths, self._sizes = paths, sizes
-        self.images_root = root if root.is_dir() else root.parent
-        self.image_names = list(data.names)
-        self.repaired = problems.repaired
-        self.notes = [*labels.notes, *problems.notes(), *notes]
-        self._keep_readable()
+        self._data = _relabelled(root, self._data, labels.class_names, self.class_names)
+        self.notes = [*labels.notes, *self.notes]
 
 
 def _relabelled(
@@ -340,49 +424,6 @@ def _relabelled(
 
 
 Data = CocoDataset | CSVDataset | LabelledImages  # what can be trained and evaluated on
-
-
-class ImageFiles(_ImageDataset):
-    """Images without annotations.
-
-    Args:
-        path: a file, a folder, a pattern such as `photos/**/*.jpg`, or several of these.
-        transform: what each sample goes through.
-
-    Files are opened when they are asked for.
-
-    Raises:
-        DataError: a path names no image.
-    """
-
-    def __init__(
-        self, path: str | Path | Sequence[str | Path], transform: Transform | None = None
-    ) -> None:
-        given = [path] if isinstance(path, str | Path) else path
-        self.transform = transform
-        self.class_names, self.notes, self.repaired = (), [], {}
-        self._paths = list(dict.fromkeys(image for name in given for image in image_files(name)))
-        self._sizes = [UNKNOWN] * len(self._paths)
-        nothing = np.zeros(len(self._paths), np.int64)
-        self._data = Annotations(
-            names=tuple(image.name for image in self._paths),
-            first_lines=nothing,
-            offsets=np.zeros(len(self._paths) + 1, np.int64),
-            boxes=np.zeros((0, 5)),
-            lines=nothing[:0],
-        )
-
-    def load_image(self, image_index: int) -> NDArray[np.uint8]:
-        """[H, W, 3] RGB, upright."""
-        image = super().load_image(image_index)
-        self._sizes[image_index] = (image.shape[0], image.shape[1])
-        return image
-
-    def image_size(self, image_index: int) -> Size:
-        """(height, width) of the upright image, from its header if it was not loaded before."""
-        if self._sizes[image_index] == UNKNOWN:
-            self._sizes[image_index] = image_size(self._paths[image_index])
-        return self._sizes[image_index]
 
 
 def checksum(dataset: Data) -> int:

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+
+from retinanet.data.annotations import Annotations
 from retinanet.data.images import UNKNOWN, Size, inspect_image, is_sideways
 from retinanet.data.problems import Array, Problems
 from retinanet.errors import DataError, printable, shown
@@ -17,7 +19,7 @@ NAMED = 3  # images that a note names
 
 
 def read_sizes(
-    paths: Sequence[Path], lines: Array, problems: Problems, absent: Sequence[int] = ()
+    paths: Sequence[str | Path], lines: Array, problems: Problems, absent: Sequence[int] = ()
 ) -> list[Size]:
     """The size of each image, from the headers, read in parallel.
 
@@ -73,35 +75,38 @@ def _note_broken(broken: Mapping[int, str], lines: Array, problems: Problems) ->
 
 
 def check_sizes(
-    images: Sequence[Any], paths: Sequence[Path], sizes: Sequence[Size], problems: Problems
+    data: Annotations,
+    claimed: Array,
+    paths: Sequence[str],
+    sizes: Sequence[Size],
+    problems: Problems,
 ) -> None:
-    """Compare the sizes that COCO's JSON says, where it does, with those of the files.
+    """Compare the sizes that a file claims with those of the images.
 
     Args:
-        images: the JSON's list.
+        data: names the images.
+        claimed: [images, 2] height and width; 0 where the file claims none.
         paths: of the images.
-        sizes: of the files, which count.
-        problems: takes in where the JSON says otherwise.
+        sizes: of the images, which count.
+        problems: takes in where the file claims others.
     """
-    said = [(image.get("height"), image.get("width")) for image in images]
-    other = [
-        k
-        for k, size in enumerate(sizes)
-        if size not in (UNKNOWN, said[k]) and all(isinstance(side, int) for side in said[k])
-    ]
-    turned = [k for k in other if said[k] == sizes[k][::-1] and is_sideways(paths[k])]
-    others = sorted(set(other).difference(turned))
+    real = np.array(sizes).reshape(-1, 2)
+    is_known = (claimed > 0).all(axis=1) & (real > 0).all(axis=1)
+    others = np.flatnonzero(is_known & (claimed != real).any(axis=1)).tolist()
+    flipped = (claimed == real[:, ::-1]).all(axis=1)
+    turned = [k for k in others if flipped[k] and is_sideways(paths[k])]
+    others = sorted(set(others).difference(turned))
 
     def found(k: int) -> str:
-        (said_height, said_width), (height, width) = said[k], sizes[k]
+        (height, width), (real_height, real_width) = claimed[k], real[k]
         return (
-            f"image {images[k]['id']}: {said_width} x {said_height} pixels;"
-            f" expected {width} x {height} as in {shown(images[k]['file_name'])}"
+            f"image {shown(data.names[k])}: {width} x {height} pixels; expected"
+            f" {real_width} x {real_height} as in the file"
         )
 
     problems.repair(
         "image size from before EXIF's rotation",
-        [0] * len(turned),
+        data.first_lines[turned],
         lambda k: (
             f"{found(turned[k])}, upright as EXIF says it is shown; correct it, and turn its boxes"
             " if they are for the file as stored"
@@ -109,6 +114,6 @@ def check_sizes(
     )
     problems.repair(
         "image size that is not the file's",
-        [0] * len(others),
+        data.first_lines[others],
         lambda k: f"{found(others[k])}; correct it, and scale its boxes if the file was resized",
     )

@@ -42,6 +42,11 @@ class Problems:
         self._counts: Counter[str] = Counter()
         self._first: list[tuple[int, str]] = []
 
+    @property
+    def total(self) -> int:
+        """Number of problems so far."""
+        return self._counts.total()
+
     def add(self, kind: str, lines: Sequence[int] | Array, describe: Callable[[int], str]) -> None:
         """Take in problems of one kind: their lines, ascending, and a text for the k-th of them.
 
@@ -64,6 +69,13 @@ class Problems:
         elif len(lines):
             self.repaired[kind] = self.repaired.get(kind, 0) + len(lines)
 
+    def absorb(self, other: "Problems") -> None:
+        """Take in all problems and repairs of another collection."""
+        self._counts += other._counts
+        self._first = sorted(self._first + other._first, key=lambda problem: problem[0])[:SHOWN]
+        for kind, count in other.repaired.items():
+            self.repaired[kind] = self.repaired.get(kind, 0) + count
+
     def leave_out(
         self, kind: str, lines: Sequence[int] | Array, describe: Callable[[int], str]
     ) -> None:
@@ -83,7 +95,7 @@ class Problems:
 
     def raise_if_any(self) -> None:
         """Raise a DataError that lists the first problems and counts the others."""
-        total = self._counts.total()
+        total = self.total
         if not total:
             return
         texts = [f"{self._place(line)}{text}" for line, text in self._first]

@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from retinanet.data.datasets import CocoDataset, Data
+from retinanet.data.datasets import Data
 from retinanet.evaluation.intervals import (
     ClassMatches,
     Interval,
@@ -119,12 +119,14 @@ def score_coco(dataset: Data, detections: Sequence[Detections]) -> CocoScores:
     Returns:
         The twelve numbers, and the AP of every class.
     """
-    evaluation = _run(coco_ground_truth(dataset), coco_results(dataset, detections))
+    truth = coco_ground_truth(dataset)
+    evaluation = _run(truth, coco_results(dataset, detections))
     # [IoU, recall, class], of boxes of any size and 100 of them an image
     precision = evaluation.eval["precision"][..., 0, -1]
+    place = _numbers(truth["categories"])
     per_class = {}
     for label, name in enumerate(dataset.class_names):
-        measured = precision[:, :, label]  # labels follow the categories' ids
+        measured = precision[:, :, place[dataset.category_id(label)] - 1]
         if (measured > -1).any():
             per_class[name] = float(measured[measured > -1].mean())
     return CocoScores(
@@ -181,29 +183,24 @@ def _joined(entries: Sequence[Mapping[str, Any]], order: Sequence[int]) -> Class
 
 
 def coco_ground_truth(dataset: Data) -> dict[str, Records]:
-    """The annotations of a data set in COCO's format: those of its file, or made from CSV rows."""
-    if isinstance(dataset, CocoDataset):
-        content: dict[str, Records] = dataset.coco.dataset
-        kept = set(dataset.image_ids)  # not those that could not be read
-        return content | {
-            "images": [image for image in content["images"] if image["id"] in kept],
-            "annotations": [a for a in content["annotations"] if a["image_id"] in kept],
-        }
-    images = [{"id": dataset.image_id(index)} for index in range(len(dataset))]
-    categories = [
-        {"id": dataset.category_id(label), "name": name}
-        for label, name in enumerate(dataset.class_names)
-    ]
-    annotations = [
-        {
-            "image_id": image["id"],
-            "category_id": dataset.category_id(int(label)),
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-        }
-        for index, image in enumerate(images)
-        for x1, y1, x2, y2, label in dataset.load_annotations(index).tolist()
-    ]
-    return {"images": images, "categories": categories, "annotations": annotations}
+    """The annotations of a data set in COCO's format, crowds included."""
+    return {
+        "images": [{"id": dataset.image_id(index)} for index in range(len(dataset))],
+        "categories": [
+            {"id": dataset.category_id(label), "name": name}
+            for label, name in enumerate(dataset.class_names)
+        ],
+        "annotations": [
+            {
+                "image_id": dataset.image_id(index),
+                "category_id": dataset.category_id(label),
+                "bbox": box,
+                "area": area,
+                "iscrowd": int(crowd),
+            }
+            for index, label, box, area, crowd in zip(*dataset.objects().columns(), strict=True)
+        ],
+    }
 
 
 def _run(truth: dict[str, Records], results: Records) -> Any:

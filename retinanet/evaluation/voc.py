@@ -136,25 +136,23 @@ def match_images(
             best_detections(found, score_threshold, max_detections),
             dataset.load_annotations(index),
             iou_threshold,
-            _crowds(dataset, index),
+            crowds,
         )
-        for index, found in zip(range(len(dataset)), detections, strict=True)
+        for index, (found, crowds) in enumerate(zip(detections, _crowds(dataset), strict=True))
     ]
 
 
-def _crowds(dataset: Data, index: int) -> Floats:
-    """[C, 5] x1, y1, x2, y2, label of an image's crowds, which only COCO's files have."""
+def _crowds(dataset: Data) -> list[Floats]:
+    """[C, 5] x1, y1, x2, y2, label of each image's crowds, which only COCO's files have."""
     if not isinstance(dataset, CocoDataset):
-        return np.zeros((0, 5))
-    entries = dataset.coco.imgToAnns.get(dataset.image_id(index), [])
-    crowds = [
-        (*entry["bbox"], dataset.coco_label_to_label(entry["category_id"]))
-        for entry in entries
-        if entry["iscrowd"]
-    ]
-    regions = np.array(crowds, float).reshape(-1, 5)
+        return [np.zeros((0, 5))] * len(dataset)
+    found = dataset.objects()
+    rows = np.flatnonzero(found.crowds)
+    rows = rows[np.argsort(found.images[rows], kind="stable")]
+    regions = np.column_stack((found.boxes[rows], found.labels[rows]))
     regions[:, 2:4] += regions[:, :2]
-    return regions
+    ends = np.searchsorted(found.images[rows], np.arange(1, len(dataset)))
+    return np.split(regions, ends)
 
 
 def as_numbers(row: ClassScores, sure: Interval | None = None) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from retinanet.data.datasets import Data, ImageFiles
+from retinanet.data.datasets import Data
+from retinanet.inference.image_folder import ImageFiles
 from retinanet.postprocess import Detections
 from retinanet.runtime.files import first_free, write_whole
 

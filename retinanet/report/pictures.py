@@ -6,7 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from retinanet.data.datasets import Data, ImageFiles
+from retinanet.data.datasets import Data
+from retinanet.inference.image_folder import ImageFiles
 from retinanet.postprocess import Detections
 from retinanet.report.drawing import Pixels, contact_sheet, draw_boxes, draw_ground_truth
 from retinanet.runtime.files import first_free, write_whole

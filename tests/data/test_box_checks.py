@@ -45,7 +45,7 @@ def checked(
     problems = Problems("f.csv", strict)
     lines = np.arange(len(boxes)) + 1
     data = group_by_image(names, lines[: len(names)], owners, columns, lines, problems)
-    notes = check_boxes(data, paths or [UPRIGHT] * len(sizes), sizes, readings, problems)
+    data, notes = check_boxes(data, paths or [UPRIGHT] * len(sizes), sizes, readings, problems)
     problems.raise_if_any()
     return data.boxes[:, :4].tolist(), problems.repaired, notes
 

@@ -1,4 +1,4 @@
-"""Images against annotations: which folder holds them, and their sizes."""
+"""Sizes of images, and those that cannot be read."""
 
 import threading
 from pathlib import Path
@@ -8,8 +8,6 @@ import pytest
 from PIL import Image
 
 from retinanet.data import image_sizes
-from retinanet.data.annotations import group_by_image
-from retinanet.data.image_finder import find_root
 from retinanet.data.image_sizes import read_sizes
 from retinanet.data.images import UNKNOWN, Size
 from retinanet.data.problems import Problems
@@ -20,29 +18,6 @@ def picture(path: Path, width: int = 40, height: int = 30) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (width, height)).save(path)
     return path
-
-
-def test_the_root_is_the_folder_that_lacks_fewest(tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    for path in (one / "a.jpg", two / "a.jpg", two / "sub/b.jpg"):
-        picture(path)
-    names = ["a.jpg", "sub/b.jpg", "c.jpg"]
-
-    def found(names: list[str]) -> tuple[Path, list[int], Problems]:
-        lines = np.arange(len(names)) + 1
-        problems = Problems("f.csv")
-        nothing = np.zeros((5, 0))
-        data = group_by_image(names, lines, lines[:0], nothing, lines[:0], problems)
-        return *find_root([one, two], data, "correct the path", problems), problems
-
-    assert found(names[:1])[:2] == (one, [])
-    assert found(names[:2])[:2] == (two, [])
-    root, absent, problems = found(names)
-    assert (root, absent) == (two, [2])
-    with pytest.raises(
-        DataError, match=r"^f\.csv:3: no image 'c\.jpg' in .*one and .*two; expected"
-    ):
-        problems.raise_if_any()
 
 
 def test_sizes_of_the_readable_and_problems_of_the_others(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from retinanet.data.annotations import Objects
 from retinanet.evaluation.coco import score_coco
 from retinanet.evaluation.intervals import (
     RESAMPLES,
@@ -68,6 +69,17 @@ class Scattered:
 
     def load_annotations(self, index: int) -> Any:
         return self.boxes[index].copy()
+
+    def objects(self) -> Objects:
+        rows = np.concatenate(self.boxes)
+        boxes = np.column_stack((rows[:, :2], rows[:, 2:4] - rows[:, :2]))
+        return Objects(
+            images=np.repeat(np.arange(len(self)), [len(part) for part in self.boxes]),
+            labels=rows[:, 4].astype(np.int32),
+            boxes=boxes,
+            areas=boxes[:, 2] * boxes[:, 3],
+            crowds=np.zeros(len(boxes), bool),
+        )
 
     def drawn(self, weights: Any) -> "Scattered":
         """A data set in which each image is there so many times."""

@@ -10,9 +10,9 @@ from skimage import data
 from torchvision.transforms import Compose
 
 import retinanet
-from retinanet.data.datasets import ImageFiles
 from retinanet.data.transforms import Normalizer, Resizer
 from retinanet.errors import DataError
+from retinanet.inference.image_folder import ImageFiles
 from retinanet.inference.prediction import predict
 from retinanet.model import ModelConfig, RetinaNet
 from retinanet.postprocess import DetectionLimits

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from retinanet.data.datasets import CSVDataset, ImageFiles
+from retinanet.data.datasets import CSVDataset
+from retinanet.inference.image_folder import ImageFiles
 from retinanet.inference.results import as_coco, as_csv, as_json, save_predictions
 from retinanet.postprocess import Detections
 

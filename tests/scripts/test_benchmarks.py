@@ -29,10 +29,10 @@ from benchmarks import (
 )
 from benchmarks.measure import Row
 from retinanet.anchors import image_anchors
-from retinanet.data.datasets import ImageFiles
 from retinanet.data.image_sizes import read_sizes
 from retinanet.data.problems import Problems
 from retinanet.data.transforms import evaluation_transform
+from retinanet.inference.image_folder import ImageFiles
 from retinanet.model import RetinaNet, resnet18, resnet50
 from retinanet.runtime.device import start_runtime
 from retinanet.runtime.distributed import global_batch

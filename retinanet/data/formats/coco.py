@@ -1,198 +1,299 @@
-"""COCO's `instances_*.json`: read, checked, and turned into boxes. It opens no image."""
+"""COCO's `instances_*.json`: read entry by entry into arrays, checked, and put right.
+
+It opens no image. Masks and polygons are not kept; a box that is missing is that of its polygon.
+"""
 
 import contextlib
 import io
-import json
-from collections.abc import Callable
-from pathlib import Path, PureWindowsPath
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
 
-from retinanet.data.annotations import Annotations, group_by_image
-from retinanet.data.problems import Problems
-from retinanet.errors import DataError, printable, shown
+from retinanet.data.annotations import Annotations, Objects, group_by_image, labels_by_name
+from retinanet.data.box_checks import fractions_text
+from retinanet.data.formats.coco_entries import (
+    AnnotationEntries,
+    CategoryEntries,
+    Id,
+    ImageEntries,
+    whole,
+)
+from retinanet.data.formats.json_stream import Take, read_json, stream_lists
+from retinanet.data.problems import Array, Problems
+from retinanet.errors import DataError, shown
 
-_ENTRIES: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "images": {"id": (int, str), "file_name": str},
-    "categories": {"id": int, "name": str},
-    "annotations": {"id": int, "image_id": (int, str), "category_id": int, "bbox": list},
-}
+MOST_NAMED = 5  # files that a message names
+
+ADVICE = "expected COCO annotations; correct the path, the name of the set, or the file"
 
 
-def read_coco(path: Path, problems: Problems) -> COCO:
-    """Read and check a whole file; its `dataset` is the file's content, without wrong entries.
+@dataclass(frozen=True)
+class CocoFile:
+    """The content of a file, without wrong entries."""
 
-    What pycocotools needs and people's own files lack (`info`, `iscrowd`, `area`) is filled in.
+    class_names: tuple[str, ...]  # by label
+    category_ids: tuple[Id, ...]  # by label; of equal names, the one that is used
+    labels: dict[Id, int]  # by category id, those of equal names too
+    file_names: tuple[str, ...]
+    image_ids: tuple[Id, ...]
+    claimed_sizes: Array  # [images, 2] height, width; 0 where the file claims none
+    objects: Objects  # of all annotations, crowds and thin ones too
+    ids: Array  # [annotations] own ids, -1 where there is none
+    positions: Array  # [annotations] in the file's list
+
+    def relabelled(self, wanted: Sequence[str], problems: Problems) -> "CocoFile":
+        """The same with the labels of the classes `wanted`, found by name.
+
+        Classes that the file does not list get ids that it does not use.
+        """
+        label_of = labels_by_name(self.class_names, wanted, problems)
+        labels = label_of[self.objects.labels]
+        others = np.flatnonzero(labels < 0)
+        problems.repair(
+            "box of a class that the model does not know",
+            np.zeros(len(others), np.int8),
+            lambda k: (
+                f"a box of {shown(self.class_names[self.objects.labels[others[k]]])}; expected"
+                f" one of {shown(list(wanted))}; remove it"
+            ),
+        )
+        ids = dict(zip(self.class_names, self.category_ids, strict=True))
+        free = count(1 + max((own for own in self.labels if isinstance(own, int)), default=0))
+        kept = np.flatnonzero(labels >= 0)
+        return replace(
+            self,
+            class_names=tuple(wanted),
+            category_ids=tuple(ids[name] if name in ids else next(free) for name in wanted),
+            labels={own: int(label_of[k]) for own, k in self.labels.items() if label_of[k] >= 0},
+            objects=self.objects.replaced(labels=labels),
+            ids=self.ids[kept],
+            positions=self.positions[kept],
+        )
+
+    def annotations(self, problems: Problems) -> Annotations:
+        """The boxes to train on: no crowds, nothing under one pixel, nothing twice.
+
+        Args:
+            problems: of this file; takes in what is left out.
+        """
+        found = self.objects
+        kept = ~found.crowds
+        called = _Called(self.ids, self.positions)
+        text = fractions_text(found.boxes[kept])
+        if text:
+            problems.add_one("fractions", f"{called[int(np.argmax(kept))]}: {text}")
+        thin = kept & (found.boxes[:, 2:] < 1).any(axis=1)
+        small = np.flatnonzero(thin)
+        lines = np.zeros(len(kept), np.int8)  # JSON has no lines to speak of
+        if 2 * len(small) > np.count_nonzero(kept) > 1 and not text:
+            most = f"{len(small):,} of {np.count_nonzero(kept):,} boxes are under 1 x 1 px"
+            problems.add_one(
+                "boxes under 1 px", f"{most}; expected x, y, width, height in pixels; correct them"
+            )
+        problems.repair(
+            "box under 1 px left out",
+            lines[small],
+            lambda k: (
+                f"{called[small[k]]}: a box of {found.boxes[small[k], 2]:g} x"
+                f" {found.boxes[small[k], 3]:g} px; expected at least 1 x 1; remove it"
+            ),
+        )
+        rows = np.flatnonzero(kept & ~thin)
+        columns = np.empty((5, len(rows)))
+        columns[:4] = found.boxes[rows].T
+        columns[2:4] += columns[:2]
+        columns[4] = found.labels[rows]
+        return group_by_image(
+            self.file_names,
+            np.zeros(len(self.file_names), np.int32),
+            found.images[rows],
+            columns,
+            lines[rows],
+            problems,
+            _Called(self.ids[rows], self.positions[rows]),
+        )
+
+
+class _Called(Sequence[str]):
+    """Name of each annotation in messages: its id where it has one, else its position."""
+
+    def __init__(self, ids: Array, positions: Array) -> None:
+        self.ids, self.positions = ids, positions
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, row: Any) -> Any:
+        if self.ids[row] >= 0:
+            return f"annotation {self.ids[row]}"
+        return f"annotations[{self.positions[row]}]"
+
+
+def annotation_file(root: Path, set_name: str) -> Path:
+    """The annotations of a set: where COCO has them, else where other tools write them.
+
+    Raises:
+        DataError: there are none; with those that are there.
+    """
+    places = [root / "annotations" / f"instances_{set_name}.json"]
+    places += [
+        root / set_name / "_annotations.coco.json",
+        root / "annotations" / f"{set_name}.json",
+    ]
+    places += [root / f"{set_name}.json", root / set_name / "annotations.json"]
+    for path in places:
+        if path.is_file():
+            return path
+    if os.path.lexists(places[0]):
+        return places[0]  # and reading it says what is wrong
+    found = [*root.glob("annotations/*.json"), *root.glob("*/_annotations.coco.json")]
+    known = [path.relative_to(root).as_posix() for path in sorted(found)[:MOST_NAMED]]
+    there = f"; there is {', '.join(known)}" if known else ""
+    raise DataError(f"{places[0]}: No such file or directory{there}; {ADVICE}")
+
+
+def read_coco(path: Path, problems: Problems, *, drop_parents: bool = False) -> CocoFile:
+    """Read and check a whole file.
 
     Args:
         path: the file.
         problems: of this file; takes in wrong entries, each named by its position.
+        drop_parents: leave out categories that no annotation uses and that others name as their
+            parent, such as the first one of some exports.
 
     Raises:
         DataError: it is missing, not JSON, or nothing in it is right.
     """
-    content = _read_json(path)
-    _check_lists(content, problems)
-    _keep_right_entries(content, problems)
-    if not (content["images"] and content["categories"]):
+    before = problems.total
+    images, categories, annotations = _read_entries(path, problems)
+    if not (images.ids and categories.name_of):
         problems.raise_if_any()
-    content.setdefault("info", {})
-    for annotation in content["annotations"]:
-        annotation.setdefault("iscrowd", 0)
-        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+    classes = categories.classes(annotations.used_categories, drop_parents=drop_parents)
+    labels = {found: label for label, ids in enumerate(classes.values()) for found in ids}
+    of_image, of_class = annotations.images(images.position), annotations.labels(labels)
+    columns = annotations.columns()
+    annotations.repeated_ids(columns["ids"])
+    annotations.check_boxes_left()
+    if problems.total == before:  # else they may belong to what is wrong itself
+        _check_references(annotations, of_image, of_class, problems)
+    kept = np.flatnonzero((of_image >= 0) & (of_class >= 0))
+    columns = {name: column[kept] for name, column in columns.items()}
+    ids, positions = columns.pop("ids"), columns.pop("positions")
+    return CocoFile(
+        class_names=tuple(classes),
+        category_ids=tuple(ids[0] for ids in classes.values()),
+        labels=labels,
+        file_names=tuple(images.file_names),
+        image_ids=tuple(images.ids),
+        claimed_sizes=np.array(images.sizes, np.int64).reshape(-1, 2),
+        objects=Objects(images=of_image[kept], labels=of_class[kept], **columns),
+        ids=ids,
+        positions=positions,
+    )
+
+
+def _read_entries(
+    path: Path, problems: Problems
+) -> tuple[ImageEntries, CategoryEntries, AnnotationEntries]:
+    """The three lists; a list that is missing, or empty where it must not be, ends the reading."""
+    kinds = {"images": ImageEntries, "categories": CategoryEntries,
+             "annotations": AnnotationEntries}  # fmt: skip
+    found: dict[str, Any] = {}
+
+    def begin(key: str) -> Take | None:
+        if key not in kinds:
+            return None
+        # Problems of its own: where a file repeats a key, the last list counts.
+        found[key] = kinds[key](Problems(path, problems.strict))
+        return found[key].take
+
+    stream_lists(path, begin, ADVICE)
+    for entries in found.values():
+        problems.absorb(entries.problems)
+        entries.problems = problems
+    for key in kinds:
+        if key not in found:
+            text = f"no list {key!r}; expected {', '.join(kinds)}; add it"
+            problems.add_one("missing list", text)
+        elif key != "annotations" and not found[key].count:
+            problems.add_one("empty list", f"no {key}; expected at least one; add some")
+    if len(found) < len(kinds) or not (found["images"].count and found["categories"].count):
+        problems.raise_if_any()
+    return found["images"], found["categories"], found["annotations"]
+
+
+def _check_references(
+    annotations: AnnotationEntries, of_image: Array, of_class: Array, problems: Problems
+) -> None:
+    """Annotations of images that are not listed are left out; of unknown classes, problems."""
+    unlisted = np.flatnonzero(of_image < 0)
+    if len(unlisted) and len(unlisted) == len(of_image):
+        text = annotations.id_text(0, "image_id")
+        text += f", and none of {len(of_image):,} is the id of an image; correct them"
+        problems.add_one("no annotation of a listed image", text)
+        return
+    problems.repair(
+        "annotation of an image that is not listed",
+        np.zeros(len(unlisted), np.int8),
+        lambda k: (
+            f"{annotations.id_text(int(unlisted[k]), 'image_id')}; expected the id of an image;"
+            " correct it"
+        ),
+    )
+    unknown = np.flatnonzero((of_class < 0) & (of_image >= 0))
+    problems.add(
+        "unknown category",
+        np.zeros(len(unknown), np.int8),
+        lambda k: (
+            f"{annotations.id_text(int(unknown[k]), 'category_id')}; expected the id of a category;"
+            " correct it"
+        ),
+    )
+
+
+def pycocotools_object(path: Path) -> COCO:
+    """Make the file's object of pycocotools, for scripts that ask: cleaned, masks and all.
+
+    Raises:
+        DataError: it cannot be read any more.
+    """
+    found = read_coco(path, Problems(path))
+    content = read_json(path, ADVICE)
+    objects, entries = found.objects, content["annotations"]
+    unique = len(np.unique(found.ids)) == len(found.ids) and (found.ids >= 0).all()
+    own_ids = found.ids if unique else np.arange(1, len(found.ids) + 1)
+    annotations = [
+        entries[position] | {
+            "id": own,
+            "image_id": found.image_ids[image],
+            "category_id": found.category_ids[label],
+            "bbox": box,
+            "area": area,
+            "iscrowd": int(crowd),
+        }
+        for position, own, image, label, box, area, crowd in zip(
+            found.positions.tolist(), own_ids.tolist(), *objects.columns(), strict=True
+        )
+    ]  # fmt: skip
+    listed = {whole(entry.get("id")): entry for entry in content["images"]
+              if isinstance(entry, dict) and whole(entry.get("id")) is not None}  # fmt: skip
     coco = COCO()
-    coco.dataset = content
+    coco.dataset = {
+        **content,
+        "info": content.get("info") or {},
+        "images": [listed[own] | {"id": own} for own in found.image_ids],
+        "categories": [
+            {"id": own, "name": name}
+            for own, name in zip(found.category_ids, found.class_names, strict=True)
+        ],
+        "annotations": annotations,
+    }
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         coco.createIndex()
     return coco
-
-
-def coco_boxes(content: dict[str, Any], labels: dict[int, int], problems: Problems) -> Annotations:
-    """The boxes to train on: no crowds, nothing under one pixel, nothing twice.
-
-    Args:
-        content: of a checked file.
-        labels: category id to label.
-        problems: of this file; takes in what is left out.
-    """
-    images = content["images"]
-    position = {image["id"]: index for index, image in enumerate(images)}
-    kept = [entry for entry in content["annotations"] if not entry["iscrowd"]]
-    small = [entry for entry in kept if min(entry["bbox"][2:]) < 1]
-    problems.repair(
-        "box under 1 px left out",
-        np.zeros(len(small), int),  # JSON has no lines to speak of
-        lambda k: (
-            f"{_called(small[k])}: a box of {small[k]['bbox'][2]:g} x {small[k]['bbox'][3]:g} px;"
-            " expected at least 1 x 1; remove it"
-        ),
-    )
-    kept = [entry for entry in kept if min(entry["bbox"][2:]) >= 1]
-    columns = np.array([(*e["bbox"], labels[e["category_id"]]) for e in kept], float)
-    columns = np.ascontiguousarray(columns.reshape(-1, 5).T)
-    columns[2:4] += columns[:2]
-    return group_by_image(
-        [image["file_name"] for image in images],
-        np.zeros(len(images), int),
-        np.array([position[entry["image_id"]] for entry in kept], int),
-        columns,
-        np.zeros(len(kept), int),
-        problems,
-        [_called(entry) for entry in kept],
-    )
-
-
-def _called(annotation: Any) -> str:
-    return f"annotation {annotation['id']}"
-
-
-def _read_json(path: Path) -> Any:
-    advice = "expected COCO annotations; correct the path, the name of the set, or the file"
-    if path.exists() and not path.is_file():  # a pipe would hang, a device never end
-        raise DataError(f"{path}: not a regular file; {advice}")
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; {advice}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error}); {advice}") from error
-
-
-def _check_lists(content: Any, problems: Problems) -> None:
-    for key in _ENTRIES:
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            text = f"no list {key!r}; expected {', '.join(_ENTRIES)}; add it"
-            problems.add_one("missing list", text)
-        elif key != "annotations" and not content[key]:
-            problems.add_one("empty list", f"no {key}; expected at least one; add some")
-    problems.raise_if_any()
-
-
-def _keep_right_entries(content: dict[str, Any], problems: Problems) -> None:
-    """Drop entries that lack something, repeat an id, or refer to what is not there."""
-    images, categories = (_ids(content[key]) for key in ("images", "categories"))
-    names: set[str] = set()
-    _drop_wrong("images", content, _climbing, problems)
-    _drop_wrong("categories", content, lambda entry: _name_problem(names, entry), problems)
-    _drop_wrong(
-        "annotations", content, lambda entry: _box_problem(images, categories, entry), problems
-    )
-    # Annotations of a dropped image or category are not wrong, but have nothing to belong to.
-    kept = [{entry["id"] for entry in content[key]} for key in ("images", "categories")]
-    content["annotations"] = [
-        entry
-        for entry in content["annotations"]
-        if entry["image_id"] in kept[0] and entry["category_id"] in kept[1]
-    ]
-
-
-def _ids(entries: list[Any]) -> set[Any] | None:
-    """Ids that may be referred to; None where an entry has none."""
-    found = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
-    return set(found) if all(isinstance(value, int | str) for value in found) else None
-
-
-def _drop_wrong(
-    key: str, content: dict[str, Any], check: Callable[[Any], str], problems: Problems
-) -> None:
-    """Drop the entries of a list that lack something or of which `check` says what is wrong."""
-    entries, seen = content[key], set[Any]()
-    found = [_entry_problem(_ENTRIES[key], seen, entry) or check(entry) for entry in entries]
-    bad = [k for k, text in enumerate(found) if text]
-    problems.add(
-        f"wrong entry of {key}", [0] * len(bad), lambda k: f"{key}[{bad[k]}]: {found[bad[k]]}"
-    )
-    content[key] = [entry for entry, text in zip(entries, found, strict=True) if not text]
-
-
-def _entry_problem(fields: dict[str, type | tuple[type, ...]], seen: set[Any], entry: Any) -> str:
-    if not isinstance(entry, dict):
-        return f"{shown(entry)}; expected an object with {', '.join(fields)}; correct it"
-    for name, kind in fields.items():
-        if not isinstance(entry.get(name), kind):
-            found = f"{name} is {shown(entry[name])}" if name in entry else f"no {name}"
-            return f"{found}; expected {', '.join(fields)}; correct it"
-    if entry["id"] in seen:
-        return f"id {shown(entry['id'])} a second time; expected each once; renumber or remove it"
-    seen.add(entry["id"])
-    return ""
-
-
-def _name_problem(seen: set[str], category: Any) -> str:
-    name = category["name"]
-    if name in seen:
-        return f"name {shown(name)} a second time; expected each once; rename or remove it"
-    if printable(name) != name:
-        return f"name {shown(name)}; expected no control characters; rename it"
-    seen.add(name)
-    return ""
-
-
-def _climbing(image: Any) -> str:
-    # As Windows reads it, so that both kinds of slash and a drive letter count everywhere. A link
-    # in the folder may lead out of it: who may make one there may put the file there too.
-    name = PureWindowsPath(image["file_name"])
-    if name.anchor or ".." in name.parts:
-        found = shown(image["file_name"])
-        return f"file_name {found} leaves the image folder; expected a name inside it; correct it"
-    return ""
-
-
-def _box_problem(images: set[Any] | None, categories: set[Any] | None, annotation: Any) -> str:
-    if images is not None and annotation["image_id"] not in images:
-        return f"image_id {shown(annotation['image_id'])}; expected the id of an image; correct it"
-    if categories is not None and annotation["category_id"] not in categories:
-        found = shown(annotation["category_id"])
-        return f"category_id {found}; expected the id of a category; correct it"
-    box, area, crowd = annotation["bbox"], annotation.get("area", 0), annotation.get("iscrowd", 0)
-    if len(box) != 4 or not all(isinstance(v, int | float) and abs(v) < 1e9 for v in box):
-        return f"bbox {shown(box)}; expected four numbers: x, y, width, height; correct it"
-    if min(box[2:]) < 0:
-        return f"bbox {shown(box)} is of negative size; expected x, y, width, height; correct it"
-    if not (isinstance(area, int | float) and abs(area) < 1e18):
-        return f"area {shown(area)}; expected a number of square pixels; correct or remove it"
-    if crowd not in (0, 1):
-        return f"iscrowd {shown(crowd)}; expected 0 or 1; correct or remove it"
-    return ""
