@@ -1,5 +1,6 @@
 """Several processes: the same steps, scores and files as one."""
 
+import json
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from PIL import Image
 
 import train
 import validate
+import visualize
 from retinanet.data.shapes import SampleData, write_shapes
 from retinanet.training.run_folder import RunFolder
 from retinanet.training.trainer import Training
@@ -147,6 +149,32 @@ def test_validation_by_two_processes_equals_one(
     one = said_by(peers(1, validate.main, command))
     assert "mAP" in one
     assert said_by(peers(2, validate.main, command)) == one
+
+
+def test_a_stream_of_pictures_through_two_processes_equals_one(
+    sample: SampleData, alone: tuple[Path, str], tmp_path: Path
+) -> None:
+    """40 pictures of three shapes: two rounds of exchange, the second one not full."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for k in range(40):
+        size = ((60, 40), (40, 60), (50, 50))[k * k % 3]
+        Image.effect_noise(size, 10 + 2 * k).convert("RGB").save(photos / f"{k:02}.png")
+    files = {}
+    for count in (1, 2):
+        out = tmp_path / str(count)
+        command = [alone[0] / "model_final.pt", "--images", photos, "--output_dir", out]
+        command += ["--save", "pictures", "json", "--score_threshold", "0.01", "--batch_size", "2"]
+        said_by(peers(count, visualize.main, command))
+        assert len(list(out.glob("*.jpg"))) == 40
+        files[count] = json.loads((out / "predictions.json").read_text())
+    assert [Path(record["image"]).name for record in files[2]] == [f"{k:02}.png" for k in range(40)]
+    assert sum(len(record["detections"]) for record in files[1]) > 40
+    for one, two in zip(files[1], files[2], strict=True):
+        assert len(one["detections"]) == len(two["detections"])
+        for ours, theirs in zip(one["detections"], two["detections"], strict=True):
+            assert ours["class"] == theirs["class"]
+            assert ours["score"] == pytest.approx(theirs["score"], abs=1e-3)
 
 
 def assert_same_weights(folder: Path, other: Path) -> None:
