@@ -58,6 +58,8 @@ tr > :first-child { position: sticky; left: 0; padding-left: 0; background: var(
 thead tr > :first-child { color: var(--soft); }
 small { font-size: 12px; color: var(--soft); }
 .numbers small { display: block; }
+input[type=range] { width: min(100%, 480px); accent-color: #4a90d9; }
+.sortable thead tr:last-child th { cursor: pointer; }
 tfoot td { border-bottom: 0; font-weight: 600; color: var(--ink); }
 i.swatch { display: inline-block; width: 10px; height: 10px; margin-right: 8px;
   border-radius: 2px; }
@@ -78,7 +80,9 @@ BEGINNING = b"""<!DOCTYPE html>
 RENEWED_EVERY = 60  # seconds, of a page in a browser whose file is written again and again
 
 
-def page(title: str, sections: Iterable[Html], *, renewed: bool = False) -> bytes:
+def page(
+    title: str, sections: Iterable[Html], *, renewed: bool = False, script: Html | None = None
+) -> bytes:
     """A whole file, which needs no other; a renewed one is loaded again and again."""
     refresh = element("meta", http_equiv="refresh", content=str(RENEWED_EVERY))
     content = joined(
@@ -87,6 +91,7 @@ def page(title: str, sections: Iterable[Html], *, renewed: bool = False) -> byte
         element("title", title),
         element("style", Html(_STYLE)),
         element("main", *sections),
+        *([script] if script else []),
     )
     return BEGINNING + content.encode(errors="xmlcharrefreplace")  # half of a UTF-16 pair
 
@@ -96,7 +101,7 @@ def element(tag: str, *content: str, **attributes: str) -> Html:
     names = (name.rstrip("_").replace("_", "-") for name in attributes)
     values = (escape(value) for value in attributes.values())
     opening = [tag, *(f'{name}="{v}"' for name, v in zip(names, values, strict=True))]
-    closing = "" if tag in ("meta", "img") else f"</{tag}>"
+    closing = "" if tag in ("meta", "img", "input") else f"</{tag}>"
     return Html(f"<{' '.join(opening)}>{joined(*content)}{closing}")
 
 
@@ -155,4 +160,4 @@ def table(
         element("tbody", *map(row, body)),
         element("tfoot", row(foot)),
     )
-    return element("div", element("table", *rows), class_="scroll")
+    return element("div", element("table", *rows, class_="sortable"), class_="scroll")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from retinanet.errors import printable
 from retinanet.evaluation.confusion import cause, most_confident_false, most_missed
 from retinanet.evaluation.measure import Evaluation
 from retinanet.evaluation.precision_recall import Floats
@@ -16,6 +17,7 @@ from retinanet.postprocess import Detections
 from retinanet.report.charts import Records
 from retinanet.report.drawing import draw_boxes, draw_ground_truth
 from retinanet.report.html import Html, definitions, element, joined, page, picture, section
+from retinanet.report.interactive import script, suspected_errors, threshold_section
 from retinanet.report.pictures import as_jpeg
 from retinanet.report.sections import (
     FILES,
@@ -43,7 +45,8 @@ REPORT_PICTURES = (
 )
 
 
-REPORT_FILES = ("report.html", *REPORT_PICTURES)
+SUSPECTS = "report/suspected_errors.txt"
+REPORT_FILES = ("report.html", SUSPECTS, *REPORT_PICTURES)
 """All that a report may consist of, for `check_output_dir`."""
 
 
@@ -76,7 +79,7 @@ def write_report(
     check_output_dir(folder, names=REPORT_FILES)
     path = folder / "report.html"
     pictures = folder / "report"
-    for name in REPORT_PICTURES:
+    for name in REPORT_FILES[1:]:
         remove_own(folder / name)
 
     heading = joined(element("h1", title), *([element("p", progress)] if progress else []))
@@ -89,6 +92,7 @@ def write_report(
         sections = [
             heading,
             summary(found),
+            threshold_section(found.all_matches, found.dataset.class_names, found.threshold),
             facts_list,
             *([training(history, pictures)] if history else []),
             precision_and_recall(found, pictures),
@@ -98,7 +102,8 @@ def write_report(
             _missed(found, pictures),
             _false(found, pictures),
         ]
-    write_whole(path, page(title, sections, renewed=bool(progress)))
+        write_whole(folder / SUSPECTS, _suspects(found).encode(errors="surrogateescape"))
+    write_whole(path, page(title, sections, renewed=bool(progress), script=script()))
     return path
 
 
@@ -109,6 +114,13 @@ def report_title(folder: Path) -> str:
         return ""
     found = re.search("<title>(.*?)</title>", path.read_text(encoding="utf-8"), re.DOTALL)
     return html.unescape(found[1]) if found else ""
+
+
+def _suspects(findings: Findings) -> str:
+    """Lines on the detections that annotations may lack."""
+    dataset = findings.dataset
+    paths = [printable(dataset.image_path(index)) for index in range(len(dataset))]
+    return suspected_errors(findings.images, paths, dataset.class_names, findings.voc.iou_threshold)
 
 
 def _missed(findings: Findings, folder: Path) -> Html:

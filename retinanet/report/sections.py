@@ -3,6 +3,7 @@
 Each chart is part of the page and a PNG beside it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,8 @@ class Findings:
     """Least score in the confusion matrix and the pictures: that of the best F1, else 0.5."""
     images: list[Matches]
     """Matches of every image, of the detections that reach the threshold."""
+    all_matches: Sequence[Matches]
+    """The same of all detections."""
 
 
 def find(evaluation: Evaluation) -> Findings:
@@ -68,6 +71,7 @@ def find(evaluation: Evaluation) -> Findings:
         best_f1,
         threshold,
         [image.at(threshold) for image in images],
+        images,
     )
 
 
