@@ -42,26 +42,26 @@ class ModelConfig:
 
     num_classes: int
     depth: int = 50
-    """Of the ResNet: 18, 34, 50, 101 or 152."""
+    """Layers of the ResNet: 18, 34, 50, 101 or 152."""
     anchor_sizes: tuple[float, ...] = SIZES
     """Side of the square anchor of scale 1 on P3 to P7, pixels of the network's input."""
     anchor_ratios: tuple[float, ...] = RATIOS
     """Height / width."""
     anchor_scales: tuple[float, ...] = SCALES
     anchor_grid: str = GRIDS[0]
-    """How they lie on the cells: one of `anchors.GRIDS`."""
+    """Place of the anchors on their cells: one of `anchors.GRIDS`."""
     log_ratio_limits: tuple[float, float] = LOG_RATIO_LIMITS
     """Least and most that the logarithms of box / anchor may be."""
     stride_in_1x1: bool = False
-    """Of a bottleneck block; else it is in the 3x3."""
+    """Stride of a bottleneck block in its first 1x1 instead of its 3x3."""
     p6_from_p5: bool = False
-    """Else from C5."""
+    """Compute P6 from P5 instead of from C5."""
     p7_relu: bool = True
-    """Between P6 and P7."""
+    """ReLU between P6 and P7."""
     group_norm: bool = False
-    """After each convolution of the towers, which then has no bias."""
+    """Group norm after each convolution of the towers, which then has no bias."""
     channels: int = 256
-    """Of the pyramid's levels and of the towers."""
+    """Channels of the pyramid's levels and of the towers."""
     head_convs: int = 4
     """3x3 convolutions in each tower, before its output."""
 

@@ -26,7 +26,7 @@ class DetectionLimits:
     max_detections: int | None = 100
     """Most detections of an image; None for all."""
     class_agnostic_nms: bool = False
-    """Let a box be dropped for a better one of any class."""
+    """Suppression across classes: a box is dropped for a better one of any class."""
 
 
 DEFAULT_LIMITS = DetectionLimits()
