@@ -91,7 +91,7 @@ def counts_by_threshold(images: Sequence[Matches], num_classes: int) -> list[lis
 def threshold_section(images: Sequence[Matches], names: Sequence[str], threshold: float) -> Html:
     """A slider for the score threshold, and the counts of every class at it."""
     counts = counts_by_threshold(images, len(names))
-    start = round(threshold * STEPS)
+    start = int(threshold * STEPS)  # at or below it: the detection that it comes from counts
     head = ("class", "true", "false", "missed")
     rows = [
         element(

@@ -87,6 +87,8 @@ def test_counts_by_threshold(written: Path) -> None:
     assert "</script><script>" not in html
     assert "dog&amp;&lt;img src=x&gt;" in html
     assert '<table class="sortable">' in html
+    # where F1 is best, at 0.9, the cat counts that has this score
+    assert "<td>cat</td><td>1</td><td>0</td><td>1</td>" in html
 
 
 def test_counts_are_of_scores_of_at_least_the_threshold(written: Path) -> None:
