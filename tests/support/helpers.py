@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from retinanet.data.shapes import SampleData
-from retinanet.report.report import REPORT_PICTURES
+from retinanet.report.report import REPORT_FILES
 from tests.support.paths import GOLDEN
 
 
@@ -50,9 +50,9 @@ SMALL = [
 
 
 def files(folder: Path) -> list[str]:
-    """The files below a folder, without the pictures of a report, which depend on its mistakes."""
+    """The files below a folder, without what lies beside a report, which depends on its mistakes."""
     found = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
-    return [str(path) for path in found if path.as_posix() not in REPORT_PICTURES]
+    return [str(path) for path in found if path.as_posix() not in REPORT_FILES[1:]]
 
 
 def csv_flags(sample: SampleData) -> list[str]:
