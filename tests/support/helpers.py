@@ -50,7 +50,7 @@ SMALL = [
 
 
 def files(folder: Path) -> list[str]:
-    """The files below a folder, without what lies beside a report, which depends on its mistakes."""
+    """The files below a folder, without those beside a report, which depend on its mistakes."""
     found = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     return [str(path) for path in found if path.as_posix() not in REPORT_FILES[1:]]
 
