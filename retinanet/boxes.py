@@ -91,5 +91,5 @@ def clip_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
     Returns:
         [..., 4] with 0 <= x <= width and 0 <= y <= height at both ends.
     """
-    limit = boxes.new_tensor((width, height, width, height))
-    return boxes.clamp(min=0).minimum(limit)
+    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
+    return torch.stack((x, y), dim=-1).flatten(-2)
