@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from retinanet.data.annotations import Annotations, group_by_image
 from retinanet.data.formats.csv_lines import Lines, read_text, repair, split_line
 from retinanet.data.problems import Array, Problems
-from retinanet.errors import DataError, printable, shown
+from retinanet.errors import DataError, shown
 
 COLUMNS = ("path", "x1", "y1", "x2", "y2", "class")
 
@@ -26,15 +26,6 @@ _COORDINATES = COLUMNS[1:5]
 
 
 _ROW = ",".join(COLUMNS)
-
-
-# What headers call the four corners, in order.
-_CORNERS = (
-    {"x1", "xmin", "x_min", "x0", "left"},
-    {"y1", "ymin", "y_min", "y0", "top"},
-    {"x2", "xmax", "x_max", "right"},
-    {"y2", "ymax", "y_max", "bottom"},
-)
 
 
 _MISSING, _UNKNOWN = -1, -2  # labels of an empty class field, and of a class not in the list
@@ -94,13 +85,9 @@ def _good_lines(lines: Lines, classes: Mapping[str, int], problems: Problems) ->
         wrong[again] = ~right
     good = ~blank & ~wrong
     first = int(np.argmax(~blank))
-    header = split_line(lines.text(first)) or []
-    if good[first] and _is_header(header, classes):
+    if good[first] and _is_header(split_line(lines.text(first)) or [], classes):
         good[first] = False
-        if all(name.lower() in known for name, known in zip(header[1:5], _CORNERS, strict=True)):
-            repair(problems, "header row", [first + 1])
-        else:  # its numbers would be taken for something else
-            problems.add_one("header of other columns", _other_columns(header), first + 1)
+        repair(problems, "header row", [first + 1])
     repair(problems, "blank line", np.flatnonzero(blank) + 1)
     if b" " in lines.data or b"\t" in lines.data:
         spaced = lines.spaced()
@@ -114,13 +101,6 @@ def _is_header(fields: list[str], classes: Mapping[str, int]) -> bool:
     """Whether words stand where all four coordinates belong, and no known class at the end."""
     words = [field[:1].isalpha() and field.lower() not in ("nan", "inf") for field in fields[1:5]]
     return len(fields) == len(COLUMNS) and all(words) and fields[-1] not in classes
-
-
-def _other_columns(header: list[str]) -> str:
-    return (
-        f"the header {printable(','.join(header))}; expected {_ROW}, corners in pixels; reorder the"
-        " columns, or convert them (x2 = x + width, y2 = y + height)"
-    )
 
 
 def _field_count(line: str) -> str:

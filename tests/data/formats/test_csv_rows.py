@@ -363,25 +363,3 @@ def test_what_is_written_is_read(
         lines.append(f'{name},{x},{y},{x + w},{y + h},"{label}"')
     found = annotations(tmp_path_factory.getbasetemp(), "\n".join(lines))
     assert {name: found.boxes_of(k).tolist() for k, name in enumerate(found.names)} == expected
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        "image,x,y,width,height,label",
-        "path,ymin,xmin,ymax,xmax,class",
-        "path,xmin,xmax,ymin,ymax,class",  # Open Images' order
-        "Bild,links,oben,rechts,unten,Klasse",
-    ],
-)
-def test_a_header_of_other_columns_is_an_error_that_prints_it(tmp_path: Path, header: str) -> None:
-    with pytest.raises(DataError, match=f":1: the header {header}; expected path,x1,y1,x2,y2,cl"):
-        annotations(tmp_path, f"{header}\n{CAT}")
-
-
-@pytest.mark.parametrize(
-    "header",
-    ["image,xmin,ymin,xmax,ymax,label", "Path,X1,Y1,X2,Y2,Class", "f,left,top,right,bottom,c"],
-)
-def test_a_header_of_these_columns_is_a_repair(tmp_path: Path, header: str) -> None:
-    assert repaired(tmp_path, f"{header}\n{CAT}")[1].repaired == {"header row": 1}
