@@ -66,6 +66,7 @@ def open_set(
             args.coco_path,
             vars(args)[f"coco_{part}_set"],
             transform,
+            class_names=list(classes) if isinstance(classes, Mapping) else None,
             strict=args.strict,
             skip_unreadable=skip_unreadable,
         )

@@ -19,6 +19,12 @@ BLOCK = 2**18  # bytes looked at together: they stay in the processor's cache
 _REPAIRS = {
     "byte order mark": "a byte order mark; expected plain UTF-8; save the file without it",
     "line end with CR": "a line that ends in CR; expected LF; save the file with Unix line ends",
+    "columns by the header": (
+        "a header that names the columns; expected rows of path,x1,y1,x2,y2,class alone; write them"
+        " so"
+    ),
+    "commas too many or too few": "empty fields; expected 6 fields; write path,,,,, without a box",
+    "row of no box": "a row of no box; expected path,,,,,; write it so",
     "header row": "a header row; expected data from the first line on; remove it",
     "blank line": "a blank line; expected data on every line; remove it",
     "spaces around fields": "spaces around a field; expected none; remove them",

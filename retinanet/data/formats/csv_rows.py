@@ -7,6 +7,7 @@ checked by the data set.
 import io
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,23 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from retinanet.data.annotations import Annotations, group_by_image
+from retinanet.data.box_checks import fractions_text
+from retinanet.data.formats.csv_header import CLASSIC, COLUMNS, Layout, is_header, read_header
 from retinanet.data.formats.csv_lines import Lines, read_text, repair, split_line
 from retinanet.data.problems import Array, Problems
 from retinanet.errors import DataError, shown
-
-COLUMNS = ("path", "x1", "y1", "x2", "y2", "class")
-
 
 _COORDINATES = COLUMNS[1:5]
 
 
 _ROW = ",".join(COLUMNS)
+
+
+EXTRA = 3  # empty fields that a row may have behind the others
+
+
+_NO_NUMBER = {"nan", "none", "null", "na", "n/a"}
+_NO_CLASS = {"", "background", "no object", *_NO_NUMBER}
 
 
 _MISSING, _UNKNOWN = -1, -2  # labels of an empty class field, and of a class not in the list
@@ -51,12 +58,14 @@ def read_annotations(
         DataError: the file cannot be read at all, or holds no image.
     """
     lines = Lines(read_text(path, problems))
-    good = _good_lines(lines, classes, problems)
+    layout, good = _good_lines(lines, classes, problems)
     numbers = np.flatnonzero(good) + 1
     if not len(numbers):
         problems.raise_if_any()
         raise DataError(f"{path}: no images; expected lines of {_ROW}; add some")
-    frame = _parse(lines.only(good), path)
+    plain = b'"' not in lines.data  # else commas in quotes are counted too
+    width = max(layout.fields, int(lines.fields[good].max())) if plain else layout.fields
+    frame = _parse(lines.only(good), path, layout, width)
     if len(frame) != len(numbers):
         raise DataError(f"{path}: quotes that do not pair; expected {_ROW} on each line; fix them")
     owners, names = _stripped(frame["path"])
@@ -66,76 +75,131 @@ def read_annotations(
     columns = np.empty((len(COLUMNS) - 1, len(frame)))
     columns[:4] = _coordinates(frame)
     columns[4] = _labels(frame["class"], classes)
+    _clear_rows_of_no_box(frame, columns, numbers, problems)
     rows = np.flatnonzero(_check_rows(frame, owners, columns, numbers, classes, problems))
-    return group_by_image(
-        names, first_lines, owners[rows], columns[:, rows], numbers[rows], problems
+    columns = _as_corners(columns[:, rows], layout.kind)
+    data = group_by_image(names, first_lines, owners[rows], columns, numbers[rows], problems)
+    if layout is CLASSIC or not fractions_text(columns[:4].T) or columns[:4].max() > 1:
+        return data
+    problems.repair(
+        "box in fractions of the image",
+        data.lines,
+        lambda _: "fractions of the image; expected pixels; multiply by its width and height",
     )
+    return replace(data, in_fractions=True)
 
 
-def _good_lines(lines: Lines, classes: Mapping[str, int], problems: Problems) -> Array:
-    """[lines] which have six fields. Others are problems, but for a header and blank lines."""
+def _as_corners(columns: NDArray[np.float64], kind: str) -> NDArray[np.float64]:
+    """[5, boxes] x1, y1, x2, y2, label, from what the header says that the numbers are."""
+    if kind == "centres":
+        columns[:2] -= columns[2:4] / 2
+    if kind != "corners":
+        columns[2:4] += columns[:2]
+    return columns
+
+
+def _clear_rows_of_no_box(
+    frame: pd.DataFrame, columns: NDArray[np.float64], numbers: Array, problems: Problems
+) -> None:
+    """Empty the rows that mean an image without boxes: numbers of nothing, zeros, -1."""
+    box, label = columns[:4], columns[4]
+    marks = np.isinf(box).all(axis=0) | (box == 0).all(axis=0) | (box == -1).all(axis=0)
+    cleared = []
+    for row in np.flatnonzero(marks).tolist():
+        texts = [str(frame[name].iat[row]).strip().lower() for name in _COORDINATES]
+        name: Any = frame["class"].iat[row]
+        is_named = label[row] >= 0 or not (pd.isna(name) or str(name).strip().lower() in _NO_CLASS)
+        if not (np.isinf(box[:, row]).all() and (is_named or not set(texts) <= _NO_NUMBER)):
+            cleared.append(row)
+    box[:, cleared] = np.nan
+    label[cleared] = _MISSING
+    repair(problems, "row of no box", numbers[cleared])
+
+
+def _good_lines(
+    lines: Lines, classes: Mapping[str, int], problems: Problems
+) -> tuple[Layout, Array]:
+    """The columns, and [lines] which are rows. Others are problems, but for a header and blanks."""
     blank = lines.blank()
-    wrong = ~blank & (lines.fields != len(COLUMNS))
+    first = int(np.argmax(~blank))
+    fields = split_line(lines.text(first)) or []
+    has_header = not blank[first] and is_header(fields, classes)
+    layout = read_header(fields, f"{problems.path}:{first + 1}") if has_header else CLASSIC
+    if layout != CLASSIC and not problems.strict:
+        named = ", ".join(shown(fields[place]) for place in layout.places)
+        problems.remarks.append(f"{problems.path}: path, {layout.kind} and class from {named}")
+    wrong = ~blank & (lines.fields != layout.fields)
     if b'"' in lines.data:  # a comma or a quote in quotes is no separator: look again, one by one
         quotes = lines.quotes()
         again = np.flatnonzero(~blank & (quotes > 0) & (wrong | (quotes % 2 == 1)))
         counts = np.array([len(split_line(lines.text(k)) or []) for k in again], int)
-        right = counts == len(COLUMNS)
+        right = counts == layout.fields
         repair(problems, "comma in quotes", again[right & wrong[again]] + 1)
         wrong[again] = ~right
+    odd = np.flatnonzero(wrong & (lines.fields <= layout.fields + EXTRA))
+    ends = [_ends_in_commas(split_line(lines.text(k)), layout.fields) for k in odd]
+    mended = odd[np.array(ends, bool)]
+    repair(problems, "commas too many or too few", mended + 1)
+    wrong[mended] = False
     good = ~blank & ~wrong
-    first = int(np.argmax(~blank))
-    if good[first] and _is_header(split_line(lines.text(first)) or [], classes):
-        good[first] = False
-        repair(problems, "header row", [first + 1])
+    if has_header:
+        good[first] = wrong[first] = False
+        kind = "header row" if layout == CLASSIC else "columns by the header"
+        repair(problems, kind, [first + 1])
     repair(problems, "blank line", np.flatnonzero(blank) + 1)
     if b" " in lines.data or b"\t" in lines.data:
         spaced = lines.spaced()
         repair(problems, "spaces around fields", spaced[good[spaced]] + 1)
     bad = np.flatnonzero(wrong)
-    problems.add("wrong number of fields", bad + 1, lambda k: _field_count(lines.text(bad[k])))
-    return good
+    problems.add(
+        "wrong number of fields", bad + 1, lambda k: _field_count(lines.text(bad[k]), layout.fields)
+    )
+    return layout, good
 
 
-def _is_header(fields: list[str], classes: Mapping[str, int]) -> bool:
-    """Whether words stand where all four coordinates belong, and no known class at the end."""
-    words = [field[:1].isalpha() and field.lower() not in ("nan", "inf") for field in fields[1:5]]
-    return len(fields) == len(COLUMNS) and all(words) and fields[-1] not in classes
+def _ends_in_commas(fields: list[str] | None, count: int) -> bool:
+    """Whether a row has all fields and empty ones behind, or a path and fewer empty ones."""
+    if not fields or '"' in "".join(fields):
+        return False
+    is_path_alone = 1 < len(fields) < count and fields[0] != "" and not any(fields[1:])
+    return is_path_alone or (count < len(fields) <= count + EXTRA and not any(fields[count:]))
 
 
-def _field_count(line: str) -> str:
+def _field_count(line: str, count: int) -> str:
     fields = split_line(line)
     if fields is None:
         return f"a quote that is not closed; expected {_ROW}; close it"
     advice = "complete the row, or write path,,,,, for an image without boxes"
-    if len(fields) > len(COLUMNS):
+    if len(fields) > count:
         advice = "quote a field that holds a comma"
     elif ";" in line or "\t" in line:
         advice = "separate the fields by commas"
-    return f"{len(fields)} fields; expected 6: {_ROW}; {advice}"
+    expected = f"6: {_ROW}" if count == len(COLUMNS) else f"{count} as in the header"
+    return f"{len(fields)} fields; expected {expected}; {advice}"
 
 
 # ---- annotations: rows ----
 
 
-def _parse(data: bytes, path: str | Path) -> pd.DataFrame:
+def _parse(data: bytes, path: str | Path, layout: Layout, width: int) -> pd.DataFrame:
     """The columns: path and class as texts; coordinates as numbers, or mixed with texts."""
     try:
         with warnings.catch_warnings():
             # A column of mixed types: `_coordinates` sees to it. More fields than columns: quotes.
             warnings.simplefilter("ignore", pd.errors.DtypeWarning)
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
+            frame = pd.read_csv(
                 io.BytesIO(data),
                 header=None,
-                names=list(COLUMNS),
+                names=range(width),
                 index_col=False,
-                dtype={"path": "object", "class": "object"},
+                dtype={layout.places[0]: "object", layout.places[-1]: "object"},
                 keep_default_na=False,  # a class may be called NA
                 na_values=[""],
                 skipinitialspace=b" " in data,  # it costs time
                 skip_blank_lines=False,
             )
+        return frame[list(layout.places)].set_axis(list(COLUMNS), axis=1)
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise DataError(f"{path}: {error}; expected {_ROW} on each line; fix the quotes") from error
 

@@ -199,6 +199,70 @@ def test_what_is_fine_or_put_right(
         annotations(tmp_path, text, strict=True)
 
 
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("filename,ymin,xmin,ymax,xmax,class", "a.jpg,2,1,40,30,cat"),
+        ("filename,width,height,class,xmin,ymin,xmax,ymax", "a.jpg,160,120,cat,1,2,30,40"),
+        ("filename,x,y,width,height,label", "a.jpg,1,2,29,38,cat"),
+        ("Image Path,X_center,Y_center,W,H,Class Name", "a.jpg,15.5,21,29,38,cat"),
+        ("label_name,bbox_x,bbox_y,bbox_width,bbox_height,image_name", "cat,1,2,29,38,a.jpg"),
+        (",image,x0,y0,x1,y1,class,score", "0,a.jpg,1,2,30,40,cat,0.5"),
+        ("ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax", "a.jpg,v,cat,1,1,30,2,40"),
+    ],
+)
+def test_columns_are_found_by_the_header(tmp_path: Path, header: str, row: str) -> None:
+    found, problems = repaired(tmp_path, f"{header}\n{row}\n")
+    assert found.names == ("a.jpg",)
+    assert found.boxes.tolist() == [[1, 2, 30, 40, 0]]
+    assert problems.repaired["columns by the header"] == 1
+    with pytest.raises(DataError, match=r":1: a header that names the columns; expected rows of"):
+        annotations(tmp_path, f"{header}\n{row}\n", strict=True)
+
+
+def test_fractions_under_a_header_are_read_as_such(tmp_path: Path) -> None:
+    rows = "image,xmin,ymin,xmax,ymax,label\na.jpg,0.1,0.2,0.5,1,cat\n"
+    found, problems = repaired(tmp_path, rows)
+    assert found.in_fractions
+    assert problems.repaired["box in fractions of the image"] == 1
+    assert not repaired(tmp_path, rows.replace("1,cat", "9,cat"))[0].in_fractions
+
+
+@pytest.mark.parametrize(
+    ("header", "lacking"),
+    [
+        ("fichier,gauche,haut,droite,bas,classe", "a path or a class"),
+        ("filename,links,oben,rechts,unten,class", "a box"),
+        ("image,xmin,ymin,xmax,ymax,score", "a class"),
+    ],
+)
+def test_a_header_that_is_not_understood(tmp_path: Path, header: str, lacking: str) -> None:
+    message = rf"train\.csv:1: the header '{header}' names no column of {lacking}; expected path,x1"
+    with pytest.raises(DataError, match=message):
+        annotations(tmp_path, f"{header}\na.jpg,1,2,30,40,cat\n")
+
+
+@pytest.mark.parametrize(
+    ("row", "repair"),
+    [
+        ("b.jpg,,,,", "commas too many or too few"),
+        ("b.jpg,", "commas too many or too few"),
+        ("b.jpg,,,,,,,", "commas too many or too few"),
+        ("b.jpg,nan,nan,nan,nan,nan", "row of no box"),
+        ("b.jpg,None,None,None,None,background", "row of no box"),
+        ("b.jpg,0,0,0,0,cat", "row of no box"),
+        ("b.jpg,-1,-1,-1,-1,", "row of no box"),
+    ],
+)
+def test_rows_of_no_box(tmp_path: Path, row: str, repair: str) -> None:
+    found, problems = repaired(tmp_path, CAT + row)
+    assert found.names == ("a.jpg", "b.jpg")
+    assert found.boxes_of(1).shape == (0, 5)
+    assert problems.repaired == {repair: 1}
+    with pytest.raises(DataError, match=r"train\.csv:2: (empty fields|a row of no box); exp"):
+        annotations(tmp_path, CAT + row, strict=True)
+
+
 def test_fractions_are_kept_and_counted(tmp_path: Path) -> None:
     text = "a.jpg,1.5,2,30,40.25,cat\na.jpg,1,2,3,4,cat\nb.jpg,,,,,\n"
     found, problems = repaired(tmp_path, text)
