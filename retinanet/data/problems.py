@@ -81,7 +81,8 @@ class Problems:
     ) -> None:
         """Remark on images that the caller leaves out, if it may; else they are problems."""
         if not self.skip_images:
-            self.add(kind, lines, describe)
+            way_out = "; or train with --on_bad_image skip"
+            self.add(kind, lines, lambda k: describe(k) + way_out)
         elif len(lines) > MOST_SKIPPED:
             self.add(f"{kind}, more than the {MOST_SKIPPED} that may be skipped", lines, describe)
         else:
