@@ -2,7 +2,7 @@
 
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 # What ends a line, moves a terminal's cursor, or is no character at all.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -40,3 +40,9 @@ shown = _short.repr  # a value as it stands in a message: quoted, escaped, cut w
 def listed(counts: Mapping[str, int]) -> str:
     """Kinds and how many there are of each, without those of none."""
     return ", ".join(f"{kind}: {count:,}" for kind, count in counts.items() if count)
+
+
+def first_few(names: Iterable[str], most: int = 5) -> str:
+    """The first names of many, each printable and cut when long; `nothing` of none."""
+    given = [printable(name)[:120] for name in names]
+    return (", ".join(given[:most]) or "nothing") + (" ..." if len(given) > most else "")

@@ -1,7 +1,7 @@
 """The data sets, class names and detections that a script's flags name."""
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from torchvision.transforms import Compose
@@ -14,7 +14,7 @@ from retinanet.data.datasets import CocoDataset, CSVDataset, Data
 from retinanet.data.formats.class_list import read_classes
 from retinanet.data.shapes import write_shapes
 from retinanet.data.transforms import Augmenter, Normalizer, Resizer, evaluation_transform
-from retinanet.errors import DataError
+from retinanet.errors import DataError, first_few
 from retinanet.inference.prediction import SampleDataset, predict, predict_stream
 from retinanet.inference.results import Images
 from retinanet.inference.tiles import Tiling
@@ -224,16 +224,12 @@ def check_classes(dataset: Data, checkpoint: Checkpoint, file: str) -> None:
     names = checkpoint.class_names
     found, expected = checkpoint.config.num_classes, dataset.num_classes()
     if found != expected or (names and names != dataset.class_names):
-        listed = f" ({_some(names)})" if names else ""
+        listed = f" ({first_few(names)})" if names else ""
         raise DataError(
             f"{file}: the model has {found} classes{listed}, the data {expected}"
-            f" ({_some(dataset.class_names)}); give the data that it was trained for, or train one"
-            " with train.py --weights"
+            f" ({first_few(dataset.class_names)}); give the data that it was trained for, or train"
+            " one with train.py --weights"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
 
 
 def class_names(csv_classes: str | None, checkpoint: Checkpoint, file: str) -> tuple[str, ...]:
@@ -248,7 +244,7 @@ def class_names(csv_classes: str | None, checkpoint: Checkpoint, file: str) -> t
     names = tuple(read_classes(csv_classes))
     if len(names) != K:
         raise DataError(
-            f"{csv_classes}: lists {len(names)} classes ({_some(names)}), {file} has {K};"
+            f"{csv_classes}: lists {len(names)} classes ({first_few(names)}), {file} has {K};"
             " give the class file that it was trained with"
         )
     return names

@@ -42,7 +42,7 @@ from retinanet.data.transforms import Sample
 from retinanet.errors import DataError, shown
 from retinanet.runtime.files import path_below
 
-Boxes = NDArray[np.float64]
+BoxRows = NDArray[np.float64]  # [M, 5] x1, y1, x2, y2, label
 
 
 Transform = Callable[[Sample], Sample]
@@ -156,7 +156,7 @@ class ImageDataset(Dataset[Sample]):
         """[H, W, 3] RGB, upright."""
         return read_image(self.image_path(image_index))
 
-    def load_annotations(self, image_index: int) -> Boxes:
+    def load_annotations(self, image_index: int) -> BoxRows:
         """[M, 5] x1, y1, x2, y2 in pixels of the image, label."""
         return self._data.boxes_of(image_index).copy()
 

@@ -5,7 +5,7 @@ units of the deltas, the epsilon of batch norm. The rest are settings of the mod
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from torchvision.models.detection import (
 from retinanet.backbone import LAYERS, hub_file
 from retinanet.boxes import CENTER_STD, SIZE_STD
 from retinanet.data.transforms import STD
-from retinanet.errors import DataError, printable, shown
+from retinanet.errors import DataError, first_few, printable, shown
 from retinanet.model import ModelConfig, empty_weights
 from retinanet.weights.projects import BN_EPS, SOURCES, Source
 
@@ -154,7 +154,7 @@ def _config(tensors: Mapping[str, Tensor], source: Source, file: object) -> Mode
     if output not in tensors:
         raise DataError(
             f"{file}: there is no {output} in it, so it is not {source.title}; it holds"
-            f" {_some(tensors)}; give --from the project that wrote it"
+            f" {first_few(tensors, 3)}; give --from the project that wrote it"
         )
     K = max(1, tensors[output].numel() // 9)
 
@@ -183,17 +183,12 @@ def _check(
             if tensors[name].shape != shapes[name]
         ],
     }
-    found = [f"{len(some)} {what}: {_some(some)}" for what, some in problems.items() if some]
+    found = [f"{len(some)} {what}: {first_few(some, 3)}" for what, some in problems.items() if some]
     if found:
         raise DataError(
             f"{file}: its weights are not those of {source.title} on a ResNet-{config.depth}:"
             f" {'; '.join(found)}; give --from the project and version that wrote it"
         )
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = [printable(name)[:120] for name in names]
-    return (", ".join(listed[:3]) or "nothing") + (" ..." if len(listed) > 3 else "")
 
 
 def _guess_epsilon(source: Source, counts_batches: bool) -> tuple[float, str]:

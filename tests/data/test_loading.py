@@ -4,14 +4,20 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.utils.data import Dataset
+from torchvision.transforms import Compose
 
 from retinanet.data import loading
+from retinanet.data.batches import AspectRatioBasedSampler, collater
+from retinanet.data.datasets import CocoDataset, CSVDataset
 from retinanet.data.loading import Loader, LoadingError
+from retinanet.data.shapes import write_shapes
+from retinanet.data.transforms import Augmenter, Normalizer, Resizer
 from tests.support.paths import ROOT
 
 
@@ -73,6 +79,23 @@ def test_a_batch_that_never_comes_is_an_error() -> None:
 def test_a_process_that_dies_is_an_error() -> None:
     with pytest.raises(LoadingError, match=r"a loader process died \(.*; expected one in time"):
         load(Numbers(deadly=2), workers=1)
+
+
+@pytest.mark.slow  # a process of this kind imports everything anew
+@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+def test_processes_that_are_not_forked_load_the_same(start: str, tmp_path: Path) -> None:
+    sample = write_shapes(tmp_path / "shapes", train_images=4, val_images=1)
+    transform = Compose([Augmenter(3), Resizer(64, 96), Normalizer()])
+    for data in (
+        CSVDataset(sample.csv_train, sample.csv_classes, transform),
+        CocoDataset(sample.coco_root, "train2017", transform),
+    ):
+        order = {"batch_sampler": AspectRatioBasedSampler(data, 2, seed=1)}
+        here = list(Loader(data, workers=0, collate=collater, **order))
+        order = {"batch_sampler": AspectRatioBasedSampler(data, 2, seed=1)}
+        context = {"multiprocessing_context": start}
+        there = list(Loader(data, workers=2, collate=collater, **order, **context))
+        assert alike(here, there)
 
 
 IN_LITTLE_SHARED_MEMORY = """
