@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 PACKAGE = ROOT / "retinanet"
 FOLDERS = sorted(file.parent for file in PACKAGE.rglob("__init__.py"))
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *ROOT.glob("*.py")])
-ALL_SOURCES = sorted([*SOURCES, *ROOT.glob("benchmarks/*.py")])
+ALL_SOURCES = sorted([*SOURCES, *ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/*.py")])
 # Words that a docstring must not begin with: the reader wants the noun or the verb first.
 NO_NOUN = ("What", "How", "Where", "Which", "Of", "Say", "Tell")
 
