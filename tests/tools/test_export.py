@@ -304,7 +304,13 @@ def test_missing_packages_are_named_with_the_command(exported, monkeypatch, caps
             ["scores", "labels", "boxes"],
         ),
         (
-            {"anchor_ratios": (1.0, 2.0), "anchor_scales": (1.0,), "group_norm": True},
+            # As wide as can be: a group of one channel has no deviation on a map of one cell.
+            {
+                "anchor_ratios": (1.0, 2.0),
+                "anchor_scales": (1.0,),
+                "group_norm": True,
+                "channels": 256,
+            },
             ["--max_detections=2000", "--candidates_per_level=30"],
             ["scores", "labels", "boxes"],
         ),
