@@ -165,6 +165,7 @@ def test_a_stream_of_pictures_through_two_processes_equals_one(
         out = tmp_path / str(count)
         command = [alone[0] / "model_final.pt", "--images", photos, "--output_dir", out]
         command += ["--save", "pictures", "json", "--score_threshold", "0.01", "--batch_size", "2"]
+        command += ["--workers", "0"]  # torch's threads do not live on in a fork
         said_by(peers(count, visualize.main, command))
         assert len(list(out.glob("*.jpg"))) == 40
         files[count] = json.loads((out / "predictions.json").read_text())
