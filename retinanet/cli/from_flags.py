@@ -101,7 +101,7 @@ def open_data(args: argparse.Namespace) -> tuple[Data, Data | None]:
         raise DataError(f"{args.data}: no set to train on; expected train, or one undivided set")
     val = open_set(args, "val", classes=train.classes, skip_unreadable=skips)
     if args.dataset == "data":
-        if val is None:
+        if val is None and len(train) > 1:
             val = cut_validation_set(
                 train, args.val_share, near_duplicates=not args.no_near_duplicates
             )

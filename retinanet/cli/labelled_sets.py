@@ -70,6 +70,9 @@ def cut_validation_set(dataset: Data, share: float, *, near_duplicates: bool) ->
         for group in alike([dataset.image_path(index) for index in groups]):
             for index in group:
                 groups[index] = group[0]
+    if len(set(groups)) == 1:  # such as the frames of one film
+        say("All images look alike: the validation set is cut from among them all the same")
+        groups = list(range(len(dataset)))
     labels = [dataset.load_annotations(index)[:, 4].astype(int) for index in range(len(dataset))]
     counts = np.array([np.bincount(found, minlength=dataset.num_classes()) for found in labels])
     chosen = choose_validation(names, counts, groups, share=share, seed=SPLIT_SEED)

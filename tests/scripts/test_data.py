@@ -81,6 +81,19 @@ def test_the_images_set_aside_are_listed_and_used_again(
     assert files(tmp_path) == aside
 
 
+@pytest.mark.parametrize(("count", "aside"), [(1, 0), (5, 1)])
+def test_images_that_all_look_alike_leave_some_to_train_on(
+    sample: SampleData, tmp_path: Path, count: int, aside: int
+) -> None:
+    content = (sample.coco_root / "images/train2017/0001.jpg").read_bytes()
+    for k in range(count):
+        (tmp_path / f"{k}.jpg").write_bytes(content)
+        text(tmp_path / f"{k}.xml", voc_xml(f"{k}.jpg", [(10, 20, 80, 90, "ring")]))
+    assert train.main(data_flags(tmp_path, tmp_path / "out")) == 0
+    lists = [(tmp_path / "out" / f"{part}_images.txt").read_text() for part in ("train", "val")]
+    assert [len(names.splitlines()) - 1 for names in lists] == [count - aside, aside]
+
+
 def test_a_run_on_a_folder_goes_on(
     voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
