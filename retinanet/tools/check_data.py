@@ -178,8 +178,6 @@ def tell(checked: Checked, args: argparse.Namespace) -> None:
     first, train, found = checked.first
     for part, dataset in checked.data.items():
         tell_notes(f"{part.capitalize()} data", dataset)
-    if any(dataset.class_names != train.class_names for dataset in checked.data.values()):
-        say("Warning: the validation data has other classes; train.py will refuse it")
     sizes = f"{args.min_side} to {args.max_side} px"
     say(f"\n{count_table(checked.facts)}")
     say(f"\n{first.capitalize()} boxes at {sizes}, by the side of a square of equal area:")
