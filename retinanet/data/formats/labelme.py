@@ -4,7 +4,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ from retinanet.data.formats.labels import (
     Image,
     Labels,
     Sets,
+    by_stem,
+    described_image,
     files_below,
-    folder_set,
     images_below,
     joined,
-    partner_of,
+    sets_by_folder,
 )
 from retinanet.data.problems import Problems
 from retinanet.errors import shown
@@ -33,10 +33,7 @@ def find_labelme(path: Path) -> Sets:
     files = files_below(path, ".json")
     if not any(_is_labelme(file) for file in files[:3]):
         return {}
-    by_set: dict[str, list[Path]] = {}
-    for file in files:
-        by_set.setdefault(folder_set(file, path), []).append(file)
-    return {name: partial(_read, path, mine) for name, mine in by_set.items()}
+    return sets_by_folder(path, files, _read)
 
 
 def _is_labelme(file: Path) -> bool:
@@ -49,11 +46,8 @@ def _is_labelme(file: Path) -> bool:
 
 
 def _read(root: Path, files: list[Path], problems: Problems) -> Labels:
-    by_stem: dict[str, list[Path]] = {}
-    for image in images_below(root):
-        by_stem.setdefault(image.stem, []).append(image)
     kinds: Counter[str] = Counter()
-    images = list(_images(root, files, by_stem, kinds, problems))
+    images = list(_images(root, files, kinds, problems))
     names = tuple(sorted({box.name for image in images for box in image.boxes}))
     annotations, paths = joined(root, images, names, problems)
     notes = [
@@ -67,13 +61,10 @@ def _read(root: Path, files: list[Path], problems: Problems) -> Labels:
 
 
 def _images(
-    root: Path,
-    files: list[Path],
-    by_stem: dict[str, list[Path]],
-    kinds: Counter[str],
-    problems: Problems,
+    root: Path, files: list[Path], kinds: Counter[str], problems: Problems
 ) -> Iterator[Image]:
     """The image of each file, with its boxes; `kinds` counts the types of shapes."""
+    everywhere = by_stem(images_below(root))
     for file in files:
         place = str(file)
         try:
@@ -84,11 +75,9 @@ def _images(
             continue
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
             continue  # another tool's JSON, which is beside the data
-        named = str(content.get("imagePath") or "").replace("\\", "/").rpartition("/")[2]
-        image = partner_of(file, named, by_stem)
+        named = str(content.get("imagePath") or "")
+        image = described_image(file, named, everywhere, root, problems)
         if image is None:
-            text = f"no image {shown(named or file.stem)} below {root}; add it, or remove the file"
-            problems.add_one("missing image", f"{place}: {text}")
             continue
         boxes = []
         for k, shape in enumerate(content["shapes"]):

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from retinanet.data.annotations import Annotations, group_by_image
 from retinanet.data.decoding.formats import SUFFIXES
 from retinanet.data.images import Size
 from retinanet.data.problems import Problems
+from retinanet.errors import shown
 
 # The words by which folders and files name a set.
 SET_WORDS = {
@@ -36,6 +38,7 @@ class Labels(NamedTuple):
 
 
 Reader = Callable[[Problems], Labels]
+FilesReader = Callable[[Path, list[Path], Problems], Labels]  # of a root and a set's files
 Sets = dict[str, Reader]  # by name: train, val, test; or all, where nothing divides the images
 
 
@@ -96,21 +99,57 @@ def files_below(folder: Path, suffix: str) -> list[Path]:
     return sorted(file for file in found if not file.name.startswith("."))
 
 
-def partner_of(file: Path, named: str, by_stem: Mapping[str, Sequence[Path]]) -> Path | None:
-    """The image that an annotation file describes.
+def sets_by_folder(root: Path, files: Iterable[Path], read: FilesReader) -> Sets:
+    """The sets of annotation files that the folders on their way from `root` tell apart."""
+    by_set: dict[str, list[Path]] = {}
+    for file in files:
+        by_set.setdefault(folder_set(file, root), []).append(file)
+    return {name: partial(read, root, mine) for name, mine in by_set.items()}
+
+
+def by_stem(images: Iterable[Path]) -> dict[str, list[Path]]:
+    """Images by their names without ending."""
+    found: dict[str, list[Path]] = {}
+    for image in images:
+        found.setdefault(image.stem, []).append(image)
+    return found
+
+
+def described_image(
+    file: Path, named: str, images: Mapping[str, Sequence[Path]], root: Path, problems: Problems
+) -> Path | None:
+    """The image that an annotation file describes; that there is none is a problem.
+
+    Args:
+        file: the annotation file.
+        named: path of the image, on whatever machine, as the file gives it.
+        images: as `by_stem` gives them.
+        root: the folder of the data.
+        problems: takes in the missing image.
+    """
+    base = named.replace("\\", "/").rpartition("/")[2]
+    image = partner_of(file, base, images)
+    if image is None:
+        text = f"no image {shown(base or file.stem)} below {root}; add it, or remove the file"
+        problems.add_one("missing image", f"{file}: {text}")
+    return image
+
+
+def partner_of(file: Path, named: str, images: Mapping[str, Sequence[Path]]) -> Path | None:
+    """The image of an annotation file, if it is one alone.
 
     The one of the file's own name comes first: people rename both, and the name inside stays.
 
     Args:
         file: the annotation file.
         named: base name of the image, as the file gives it.
-        by_stem: the images, by name without ending.
+        images: as `by_stem` gives them.
     """
     for stem in dict.fromkeys((file.stem, PurePath(named).stem)):
-        images = by_stem.get(stem, ())
-        beside = [image for image in images if image.parent == file.parent]
-        called = [image for image in beside or images if image.name == named]
-        for choice in (called, beside, images):
+        alike = images.get(stem, ())
+        beside = [image for image in alike if image.parent == file.parent]
+        called = [image for image in beside or alike if image.name == named]
+        for choice in (called, beside, alike):
             if len(choice) == 1:
                 return choice[0]
     return None

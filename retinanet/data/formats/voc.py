@@ -16,12 +16,13 @@ from retinanet.data.formats.labels import (
     Image,
     Labels,
     Sets,
+    by_stem,
+    described_image,
     files_below,
-    folder_set,
     images_below,
     joined,
-    partner_of,
     set_of,
+    sets_by_folder,
 )
 from retinanet.data.problems import Problems
 from retinanet.errors import shown
@@ -41,10 +42,7 @@ def find_voc(path: Path) -> Sets:
     wanted = [file for file in lists if file.stem in ("train", "val", "test", "trainval")]
     if wanted:
         return _listed_sets(path, files, wanted)
-    by_set: dict[str, list[Path]] = {}
-    for file in files:
-        by_set.setdefault(folder_set(file, path), []).append(file)
-    return {name: partial(_read, path, mine) for name, mine in by_set.items()}
+    return sets_by_folder(path, files, _read)
 
 
 def _is_voc(file: Path) -> bool:
@@ -86,11 +84,7 @@ def _read(root: Path, files: list[Path], problems: Problems, lost: tuple[str, ..
         [0] * len(lost),
         lambda k: f"{root / LISTS}: no {lost[k]}.xml below {root}; add it, or leave it out",
     )
-    by_stem: dict[str, list[Path]] = {}
-    everywhere = images_below(root)
-    for image in everywhere:
-        by_stem.setdefault(image.stem, []).append(image)
-    images = list(_images(root, files, by_stem, problems))
+    images = list(_images(root, files, problems))
     names = tuple(sorted({box.name for image in images for box in image.boxes}))
     annotations, paths = joined(root, images, names, problems)
     difficult = sum(box.difficult for image in images for box in image.boxes)
@@ -100,10 +94,9 @@ def _read(root: Path, files: list[Path], problems: Problems, lost: tuple[str, ..
     return Labels(names, annotations, paths, tuple(notes))
 
 
-def _images(
-    root: Path, files: list[Path], by_stem: dict[str, list[Path]], problems: Problems
-) -> Iterator[Image]:
+def _images(root: Path, files: list[Path], problems: Problems) -> Iterator[Image]:
     """The image of each file, with its boxes."""
+    everywhere = by_stem(images_below(root))
     for file in files:
         place = str(file)
         try:
@@ -113,11 +106,9 @@ def _images(
             continue
         if annotation.tag != "annotation":
             continue  # another tool's XML, which is beside the data
-        named = (annotation.findtext("filename") or "").replace("\\", "/").rpartition("/")[2]
-        image = partner_of(file, named, by_stem)
+        named = annotation.findtext("filename") or ""
+        image = described_image(file, named, everywhere, root, problems)
         if image is None:
-            text = f"no image {shown(named or file.stem)} below {root}; add it, or remove the file"
-            problems.add_one("missing image", f"{place}: {text}")
             continue
         yield Image(image, list(_boxes(annotation, place, problems)))
 
