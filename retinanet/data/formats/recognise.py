@@ -48,6 +48,9 @@ def recognise(path: Path, name: str | None = None) -> tuple[Format, Sets]:
         raise DataError(f"{path}: labels of {titles}; expected one format; give {names}")
     if not found:
         signs = "; ".join(f"{format_.title}: {format_.sign}" for format_ in wanted.values())
-        raise DataError(f"{path}: no labels of a known format; expected one of {signs}")
+        raise DataError(
+            f"{path}: no labels of a known format; expected one of {signs}; COCO and CSV data are"
+            " named by --dataset"
+        )
     ((key, sets),) = found.items()
     return FORMATS[key], sets

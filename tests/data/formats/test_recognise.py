@@ -61,7 +61,7 @@ def test_nothing_there_and_nothing_known(tmp_path: Path) -> None:
     picture(tmp_path / "a.jpg")
     with pytest.raises(DataError, match=r"no labels of a known format; expected one of YOLO: data"):
         recognise(tmp_path)
-    with pytest.raises(DataError, match=r"expected one of Pascal VOC: a \.xml an image$"):
+    with pytest.raises(DataError, match=r"expected one of Pascal VOC: a \.xml an image; COCO and"):
         recognise(tmp_path, "voc")
     with pytest.raises(DataError, match="no such file or folder"):
         recognise(tmp_path / "gone")
