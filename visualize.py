@@ -178,6 +178,8 @@ def visualize_film(
     Raises:
         DataError: the file is no film; or a part of it is damaged, and the rest is written.
     """
+    if runtime.world_size > 1:
+        raise DataError(f"{args.images[0]}: a film is drawn by one process; leave torchrun out")
     source = film.Film(args.images[0], args.every)
     transform = sample_transform(checkpoint, args)
 
@@ -198,7 +200,10 @@ def visualize_film(
     drawn = first_free(folder / f"{stem}.mp4", os.path.lexists)
     lines = first_free(folder / f"{stem}.jsonl", os.path.lexists)
     count = 0
-    with film.FilmWriter(drawn, source.rate / args.every) as writer, lines.open("x") as stream:
+    with (
+        film.FilmWriter(drawn, source.rate / args.every) as writer,
+        lines.open("x", encoding="utf-8") as stream,
+    ):
         for frame, result in results:
             if isinstance(result, DataError):
                 raise result
