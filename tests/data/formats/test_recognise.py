@@ -1,30 +1,42 @@
 """Folders of any format: recognised, opened, and alike whatever the format."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
-from retinanet.data.datasets import LabelledImages
+from retinanet.data.datasets import CSVDataset, LabelledImages
 from retinanet.data.formats.recognise import recognise
 from retinanet.data.transforms import evaluation_transform
 from retinanet.errors import DataError
 from tests.data.formats.exports import labelme_json, picture, text, voc_xml, yolo_line
+from tests.support.paths import SHARED
 
+BLOOD_CELLS = SHARED / "data" / "blood_cells"
 BOXES = {"a": [(10, 20, 50, 60, "cow"), (5, 8, 90, 70, "cat")], "b": [(33, 11, 71, 64, "cow")]}
 NAMES = ("cat", "cow")
+
+
+def write_labels(
+    image: Path, kind: str, boxes: Any, names: Sequence[str], size: tuple[int, int] = (100, 80)
+) -> None:
+    """The labels of an image in `images/`, where a format has them."""
+    root, stem = image.parents[1], image.stem
+    if kind == "yolo":
+        text(root / "labels" / f"{stem}.txt", *(yolo_line(box, names, size) for box in boxes))
+    elif kind == "voc":
+        text(root / "annotations" / f"{stem}.xml", voc_xml(image.name, boxes))
+    else:
+        text(root / "images" / f"{stem}.json", labelme_json(image.name, boxes))
 
 
 def export(root: Path, kind: str) -> Path:
     """The same two images and three boxes in a format."""
     for name, boxes in BOXES.items():
-        picture(root / "images" / f"{name}.png")
-        if kind == "yolo":
-            text(root / "labels" / f"{name}.txt", *(yolo_line(box, NAMES) for box in boxes))
-        elif kind == "voc":
-            text(root / "annotations" / f"{name}.xml", voc_xml(f"{name}.png", boxes))
-        else:
-            text(root / "images" / f"{name}.json", labelme_json(f"{name}.png", boxes))
+        write_labels(picture(root / "images" / f"{name}.png"), kind, boxes, NAMES)
     if kind == "yolo":
         text(root / "classes.txt", *NAMES)
     return root
@@ -102,3 +114,35 @@ def test_some_of_the_images_can_be_kept(tmp_path: Path) -> None:
     assert data.image_names == ["images/b.png"]
     assert (data.load_annotations(0) == second).all()
     assert data.image_path(0).name == "b.png"
+
+
+@pytest.mark.skipif(not BLOOD_CELLS.exists(), reason="../shared/data/blood_cells is absent")
+@pytest.mark.parametrize("kind", ["yolo", "voc", "labelme"])
+def test_real_photographs_in_any_format_give_the_samples_of_their_csv(
+    tmp_path: Path, kind: str
+) -> None:
+    lines = (BLOOD_CELLS / "train.csv").read_text().splitlines()
+    by_image: dict[str, list[tuple[float, ...]]] = {}
+    for name, *corners, label in (line.split(",") for line in lines):
+        by_image.setdefault(name, []).append((*map(float, corners), label))  # type: ignore[arg-type]
+    chosen = dict(list(by_image.items())[:20])
+    names = sorted({str(box[4]) for boxes in by_image.values() for box in boxes})
+    text(tmp_path / "some.csv", *(line for line in lines if line.split(",")[0] in chosen))
+    text(tmp_path / kind / "classes.txt", *names)
+    for name, boxes in chosen.items():
+        image = tmp_path / kind / "images" / Path(name).name
+        image.parent.mkdir(exist_ok=True)
+        image.symlink_to(BLOOD_CELLS / name)
+        with Image.open(image) as opened:
+            write_labels(image, kind, boxes, names, opened.size)
+    classes = {name: label for label, name in enumerate(names)}
+    transform = evaluation_transform(64, 96)
+    plain = CSVDataset(tmp_path / "some.csv", classes, transform, BLOOD_CELLS)
+    _, sets = recognise(tmp_path / kind, kind)
+    data = LabelledImages(tmp_path / kind, sets["all"], transform)
+    order = {Path(name).name: k for k, name in enumerate(plain.image_names)}
+    assert len(data) == len(plain) == 20
+    for k, name in enumerate(data.image_names):
+        sample, expected = data[k], plain[order[Path(name).name]]
+        assert torch.equal(sample["img"], expected["img"])
+        assert torch.equal(sample["annot"], expected["annot"])
