@@ -24,6 +24,7 @@ from retinanet.evaluation.coco import score_coco
 from retinanet.model import ModelConfig, RetinaNet
 from retinanet.postprocess import Detections
 from retinanet.weights.checkpoint import Checkpoint, load_checkpoint, load_foreign, read_weights
+from tests.support.data_sets import coco_content
 from tests.support.zips import saved
 
 CLASSES = {"cat": 0, "dog": 1, "big, bad wolf": 2, "NA": 3}
@@ -202,27 +203,12 @@ JSON_WORDS = [
 ]
 
 
-def coco_content() -> dict[str, Any]:
-    """Two images, categories with gaps, a crowd, a thin box."""
-    return {
-        "images": [
-            {"id": 9, "file_name": "a.jpg", "height": 30, "width": 40},
-            {"id": 4, "file_name": "b.jpg"},
-        ],
-        "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
-        "annotations": [
-            {"id": 1, "image_id": 4, "category_id": 7, "bbox": [1, 2, 10, 20.5], "iscrowd": 0},
-            {"id": 2, "image_id": 4, "category_id": 3, "bbox": [0, 0, 30, 40], "iscrowd": 1},
-            {"id": 3, "image_id": 9, "category_id": 3, "bbox": [3, 3, 0.5, 9], "area": 4.5},
-            {"id": 4, "image_id": 4, "category_id": 3, "bbox": [20, 30, 15, 5]},
-        ],
-    }
-
-
 def coco_samples() -> list[bytes]:
-    whole = coco_content() | {"info": {"year": 2017}, "licenses": []}
-    none = {**coco_content(), "annotations": []}
-    return [json.dumps(coco_content()).encode(), json.dumps(whole, indent=1).encode(),
+    content = coco_content()
+    content["annotations"][2] |= {"image_id": 9, "area": 4.5}
+    whole = content | {"info": {"year": 2017}, "licenses": []}
+    none = {**content, "annotations": []}
+    return [json.dumps(content).encode(), json.dumps(whole, indent=1).encode(),
             json.dumps(none).encode()]  # fmt: skip
 
 
