@@ -14,7 +14,12 @@ from retinanet.cli.flags import (
     add_tile_flags,
     model_file,
 )
-from retinanet.cli.from_flags import open_validation_data, predict_as_told, sample_transform
+from retinanet.cli.from_flags import (
+    open_validation_data,
+    predict_as_told,
+    sample_transform,
+    tiling,
+)
 from retinanet.cli.parser import Parser, fraction
 from retinanet.cli.script import script
 from retinanet.data.loading import UnreadableImageError
@@ -89,9 +94,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     skips = args.on_bad_image == "skip"
     dataset = open_validation_data(flags, args, checkpoint, transform, skip_unreadable=skips)
 
+    tiles = tiling(checkpoint, args)
     unreadable: dict[int, str] = {}
     try:
-        detections = predict_as_told(checkpoint, dataset, args, runtime, unreadable)
+        detections = predict_as_told(checkpoint, dataset, args, runtime, tiles, unreadable)
     except UnreadableImageError as error:
         raise DataError(f"{error}; or leave it out: --on_bad_image skip") from error
     name_unreadable(unreadable, set())

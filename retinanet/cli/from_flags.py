@@ -162,7 +162,8 @@ def predict_as_told(
     dataset: SampleDataset,
     args: argparse.Namespace,
     runtime: Runtime,
-    unreadable: dict[int, str],
+    tiles: Tiling | None = None,
+    unreadable: dict[int, str] | None = None,
 ) -> list[Detections]:
     """The detections of a saved model, by the flags of detection and of the machine.
 
@@ -176,7 +177,7 @@ def predict_as_told(
         workers=usable_workers(args.workers),
         autocast=runtime.autocast,
         progress=True,
-        tiling=tiling(checkpoint, args),
+        tiling=tiles,
         unreadable=unreadable,
     )
 

@@ -14,9 +14,8 @@ from retinanet.cli.flags import (
     add_detection_flags,
     add_device_flags,
     check_one_source,
-    detection_limits,
 )
-from retinanet.cli.from_flags import open_set, tell_notes
+from retinanet.cli.from_flags import open_set, predict_as_told, tell_notes
 from retinanet.cli.parser import Parser
 from retinanet.cli.script import script
 from retinanet.data.datasets import Data
@@ -24,12 +23,11 @@ from retinanet.data.transforms import evaluation_transform
 from retinanet.errors import DataError, printable, reason
 from retinanet.evaluation.comparison import Difference, differences, mistakes, most_different
 from retinanet.evaluation.measure import Evaluation, measure
-from retinanet.inference.prediction import predict
 from retinanet.postprocess import Detections
 from retinanet.report.drawing import contact_sheet
 from retinanet.report.pictures import draw_image, save_picture
 from retinanet.runtime.console import say
-from retinanet.runtime.device import Runtime, start_runtime, usable_workers
+from retinanet.runtime.device import Runtime, start_runtime
 from retinanet.runtime.distributed import is_main_process
 from retinanet.runtime.files import check_output_dir, write_whole
 from retinanet.weights.checkpoint import Checkpoint, load_checkpoint
@@ -129,15 +127,7 @@ def evaluate(
         detections = read_detections(file, dataset)
     else:
         dataset.transform = evaluation_transform(checkpoint.min_side, checkpoint.max_side)
-        detections = predict(
-            checkpoint.build(runtime.device),
-            dataset,
-            detection_limits(args),
-            batch_size=args.batch_size,
-            workers=usable_workers(args.workers),
-            autocast=runtime.autocast,
-            progress=True,
-        )
+        detections = predict_as_told(checkpoint, dataset, args, runtime)
         detections = by_names(detections, checkpoint, dataset, file)
     limits = {"score_threshold": args.score_threshold, "max_detections": args.max_detections}
     return measure(dataset, detections, **limits)
