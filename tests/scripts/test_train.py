@@ -158,6 +158,6 @@ def test_compiled_network_trains_the_same(sample: SampleData, run: Path, tmp_pat
 def test_sample_teaches(tmp_path: Path) -> None:
     with narrow_network(divisor=1):
         assert train.main(["--dataset", "shapes", "--output_dir", str(tmp_path)]) == 0
-    metrics = load_checkpoint(tmp_path / "model_final.pt").metrics
+        metrics = load_checkpoint(tmp_path / "model_final.pt").metrics
     assert metrics["mAP"] >= 0.80
     assert metrics["AP"] >= 0.55
