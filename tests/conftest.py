@@ -5,23 +5,24 @@ import socket
 import sys
 from collections.abc import Iterator
 
-import hypothesis
 import pytest
 import torch
 from hypothesis import settings
 
 from tests.support.narrow import narrow_network
 
-hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no failure
-hypothesis.settings.load_profile("patient")
-torch.set_num_threads(1)  # the same sums everywhere, and no fight over few cores
 settings.register_profile("no_deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no_deadline")
+torch.set_num_threads(1)  # the same sums everywhere, and no fight over few cores
 
-if hasattr(
-    os, "register_at_fork"
-):  # its threads do not live on in a fork, which would wait for them
-    os.register_at_fork(after_in_child=lambda: sys.modules.__setitem__("hotcoco", None))  # type: ignore[arg-type]
+
+def _forget_hotcoco() -> None:
+    """Keep hotcoco out of forks, in which its threads do not live on and are waited for."""
+    sys.modules["hotcoco"] = None  # type: ignore[assignment]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_hotcoco)
 
 
 def _is_local(address: object) -> bool:
