@@ -13,6 +13,7 @@ from retinanet.data.problems import Array, Problems
 from retinanet.errors import shown
 
 NO_ROWS = np.zeros(0, np.int64)
+NO_FLAGS = np.zeros(0, bool)
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,22 @@ class Annotations:
     lines: Array  # [boxes] the line of each box
     rows: Array = field(default_factory=lambda: NO_ROWS)  # [boxes] position of each in `entries`
     entries: Sequence[str] = ()  # what the file calls each of its boxes, where lines say nothing
+    difficult: NDArray[np.bool_] = field(default_factory=lambda: NO_FLAGS)
+    # [boxes] marked so by VOC, whose AP leaves them out; empty where the format has no such mark
     in_fractions: bool = False  # coordinates are fractions of the image's width and height
 
     def boxes_of(self, index: int) -> NDArray[np.float64]:
         """[M, 5] boxes and labels of one image, in the order of the file."""
+        return self.boxes[self._rows_of(index)]
+
+    def difficult_of(self, index: int) -> NDArray[np.bool_]:
+        """[M] which boxes of one image are marked as difficult."""
+        found = self.difficult[self._rows_of(index)]
+        return found if len(self.difficult) else np.zeros(len(self.boxes_of(index)), bool)
+
+    def _rows_of(self, index: int) -> slice:
         position = range(len(self.names))[index]  # -1 is the last image, as in a list
-        return self.boxes[self.offsets[position] : self.offsets[position + 1]]
+        return slice(self.offsets[position], self.offsets[position + 1])
 
     def owners(self) -> Array:
         """[boxes] the image of each box."""
@@ -52,6 +63,7 @@ class Annotations:
             boxes=self.boxes[rows],
             lines=self.lines[rows] if len(self.lines) else self.lines,
             rows=self.rows[rows] if len(self.rows) else self.rows,
+            difficult=self.difficult[rows] if len(self.difficult) else NO_FLAGS,
             entries=self.entries,
             in_fractions=self.in_fractions,
         )
@@ -68,7 +80,8 @@ class Annotations:
         columns = [np.unique(column, return_inverse=True) for column in self.boxes.T]
         coded = [(values, codes.astype(_smallest(len(values)))) for values, codes in columns]
         return {"boxes": coded, "names": self.names, "offsets": self.offsets.astype(np.int32),
-                "first_lines": self.first_lines.astype(np.int32)}  # fmt: skip
+                "first_lines": self.first_lines.astype(np.int32),
+                "difficult": self.difficult}  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         boxes = np.empty((len(state["boxes"][0][1]), len(state["boxes"])))
@@ -117,6 +130,7 @@ def group_by_image(
     lines: Array,
     problems: Problems,
     entries: Sequence[str] = (),
+    difficult: NDArray[np.bool_] = NO_FLAGS,
 ) -> Annotations:
     """Group boxes by image; those that are there before are left out, which is a repair.
 
@@ -128,6 +142,7 @@ def group_by_image(
         lines: [boxes] ascending.
         problems: takes in the repeated boxes.
         entries: [boxes] what the file calls each box, where lines say nothing.
+        difficult: [boxes], or none where the format has no such mark.
     """
     again = _repeated(owners, columns)
     rows = np.flatnonzero(again)
@@ -147,6 +162,7 @@ def group_by_image(
         lines=lines[order],
         rows=order if len(entries) else NO_ROWS,
         entries=entries,
+        difficult=difficult[order] if len(difficult) else NO_FLAGS,
     )
 
 
@@ -218,5 +234,6 @@ def join_images(data: Annotations, first: Sequence[int], problems: Problems) -> 
     joined = group_by_image(
         data.names, data.first_lines, owners[order], np.ascontiguousarray(data.boxes[order].T),
         data.lines[order], problems, entries,
+        data.difficult[order] if len(data.difficult) else NO_FLAGS,
     )  # fmt: skip
     return replace(joined.only(sorted(set(first))), in_fractions=data.in_fractions)

@@ -160,6 +160,10 @@ class ImageDataset(Dataset[Sample]):
         """[M, 5] x1, y1, x2, y2 in pixels of the image, label."""
         return self._data.boxes_of(image_index).copy()
 
+    def load_difficult(self, image_index: int) -> NDArray[np.bool_]:
+        """[M] which of these boxes VOC's AP leaves out."""
+        return self._data.difficult_of(image_index)
+
     def image_aspect_ratio(self, image_index: int) -> float:
         """Width / height."""
         height, width = self.image_size(image_index)

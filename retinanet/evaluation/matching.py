@@ -54,6 +54,27 @@ def best_detections(
     return Detections(*(column[order] for column in detections))
 
 
+def without_difficult(
+    detections: Detections, annotations: Floats, difficult: Flags, iou_threshold: float
+) -> tuple[Detections, Floats]:
+    """Leave difficult annotations out, and every detection that belongs to one (VOC's rule).
+
+    A detection belongs to the annotation of its class that it overlaps most, if enough.
+
+    Args:
+        detections: of one image.
+        annotations: [M, 5] x1, y1, x2, y2, label.
+        difficult: [M] which of them are.
+        iou_threshold: least overlap.
+    """
+    if not difficult.any():
+        return detections, annotations
+    same_class = label_column(detections) == annotations[:, 4]
+    iou = np.where(same_class, overlaps(detections, annotations), -1)
+    counts = ~(difficult[iou.argmax(axis=1)] & (iou.max(axis=1) >= iou_threshold))
+    return Detections(*(column[counts] for column in detections)), annotations[~difficult]
+
+
 def match(
     detections: Detections, annotations: Floats, iou_threshold: float, crowds: Floats
 ) -> Matches:

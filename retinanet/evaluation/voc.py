@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from retinanet.data.datasets import CocoDataset, Data
+from retinanet.data.datasets import CocoDataset, Data, LabelledImages
 from retinanet.evaluation.intervals import (
     ClassMatches,
     Interval,
@@ -17,7 +17,7 @@ from retinanet.evaluation.intervals import (
     resampling_weights,
     voc_area,
 )
-from retinanet.evaluation.matching import Matches, best_detections, match
+from retinanet.evaluation.matching import Matches, best_detections, match, without_difficult
 from retinanet.evaluation.precision_recall import ClassScores, Floats, class_scores
 from retinanet.postprocess import DEFAULT_LIMITS, SCORE_THRESHOLD, Detections
 
@@ -80,7 +80,7 @@ def score_voc(
     score_threshold: float = SCORE_THRESHOLD,
     max_detections: int | None = DEFAULT_LIMITS.max_detections,
 ) -> VocScores:
-    """Compare detections with annotations, class by class.
+    """Compare detections with annotations, class by class; difficult ones count neither way.
 
     Args:
         dataset: the ground truth.
@@ -131,15 +131,15 @@ def match_images(
     max_detections: int | None = None,
 ) -> list[Matches]:
     """Match detections with annotations in every image; arguments as `score_voc`."""
-    return [
-        match(
-            best_detections(found, score_threshold, max_detections),
-            dataset.load_annotations(index),
-            iou_threshold,
-            crowds,
-        )
-        for index, (found, crowds) in enumerate(zip(detections, _crowds(dataset), strict=True))
-    ]
+    matches = []
+    for index, (found, crowds) in enumerate(zip(detections, _crowds(dataset), strict=True)):
+        best = best_detections(found, score_threshold, max_detections)
+        annotations = dataset.load_annotations(index)
+        if isinstance(dataset, LabelledImages):
+            difficult = dataset.load_difficult(index)
+            best, annotations = without_difficult(best, annotations, difficult, iou_threshold)
+        matches.append(match(best, annotations, iou_threshold, crowds))
+    return matches
 
 
 def _crowds(dataset: Data) -> list[Floats]:

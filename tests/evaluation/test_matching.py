@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from retinanet.evaluation.matching import match
+from retinanet.evaluation.matching import match, without_difficult
 from retinanet.postprocess import Detections
 
 NONE = np.zeros((0, 5))
@@ -47,6 +47,23 @@ def test_nothing_found_or_nothing_there() -> None:
     assert match(found(), there((0, 0, 9, 9, CAT)), 0.5, NONE).missed.tolist() == [True]
     image = match(found((0, 0, 9, 9, 0.9, CAT)), NONE, 0.5, NONE)
     assert (image.found.tolist(), image.missed.tolist()) == ([-1], [])
+
+
+def test_what_belongs_to_a_difficult_annotation_counts_neither_way() -> None:
+    annotations = there((0, 0, 10, 10, CAT), (20, 0, 30, 10, CAT), (20, 0, 30, 10, DOG))
+    detections = found(
+        (20, 0, 30, 10, 0.9, CAT),  # the difficult cat
+        (20, 0, 30, 9, 0.8, CAT),  # and again: VOC excuses any number
+        (20, 0, 30, 10, 0.7, DOG),  # the dog in its place
+        (0, 0, 10, 10, 0.6, CAT),  # the easy cat
+        (25, 0, 35, 10, 0.5, CAT),  # overlaps the difficult cat by a third: false
+    )
+    difficult = np.array([False, True, False])
+    left, easy = without_difficult(detections, annotations, difficult, 0.5)
+    np.testing.assert_allclose(left.scores, [0.7, 0.6, 0.5])
+    assert easy.tolist() == annotations[[0, 2]].tolist()
+    assert match(left, easy, 0.5, NONE).found.tolist() == [1, 0, -1]
+    assert len(without_difficult(found(), annotations, difficult, 0.5)[1]) == 2
 
 
 def test_what_lies_on_a_crowd_of_its_class_does_not_count() -> None:

@@ -200,5 +200,6 @@ def joined(
         np.zeros(len(boxes), np.int64),
         problems,
         [box.entry for box in boxes],
+        np.array([box.difficult for box in boxes], bool),
     )
     return annotations, tuple(image.path for image in images)

@@ -1,7 +1,8 @@
 """Pascal VOC: an `.xml` an image, beside it, or in `Annotations/` beside `JPEGImages/`.
 
-Coordinates are taken as they are written. VOC's own count pixels from 1 and name the last pixel
-inside; those of today's tools count from 0.
+Coordinates are taken as they are written. VOC's own files count pixels from 1 and name the last
+pixel inside; those of today's tools count from 0, and no mark tells the two apart. It is one pixel
+at the upper and the left side.
 """
 
 import math
@@ -11,6 +12,9 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
+import numpy as np
+
+from retinanet.data.annotations import Annotations
 from retinanet.data.formats.labels import (
     Box,
     Image,
@@ -87,11 +91,22 @@ def _read(root: Path, files: list[Path], problems: Problems, lost: tuple[str, ..
     images = list(_images(root, files, problems))
     names = tuple(sorted({box.name for image in images for box in image.boxes}))
     annotations, paths = joined(root, images, names, problems)
-    difficult = sum(box.difficult for image in images for box in image.boxes)
-    notes = []
-    if difficult:
-        notes.append(f"{difficult:,} difficult boxes: trained on, and counted as the others")
-    return Labels(names, annotations, paths, tuple(notes))
+    return Labels(names, annotations, paths, tuple(_notes(annotations)))
+
+
+def _notes(annotations: Annotations) -> Iterator[str]:
+    """Notes on difficult boxes and on corners that may count from 1, where there are any."""
+    if difficult := np.count_nonzero(annotations.difficult):
+        yield (
+            f"{difficult:,} difficult boxes: trained on; they count in COCO's AP, and neither as"
+            " found nor as missed in VOC's AP, precision and recall"
+        )
+    corners = annotations.boxes[:, :2]
+    if corners.size and corners.min() == 1:
+        yield (
+            "no corner is 0, and some are 1: perhaps pixels are counted from 1, as in VOC's own"
+            " files; corners are taken as they are written"
+        )
 
 
 def _images(root: Path, files: list[Path], problems: Problems) -> Iterator[Image]:

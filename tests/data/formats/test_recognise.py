@@ -12,6 +12,9 @@ from retinanet.data.datasets import CSVDataset, LabelledImages
 from retinanet.data.formats.recognise import recognise
 from retinanet.data.transforms import evaluation_transform
 from retinanet.errors import DataError
+from retinanet.evaluation.confusion import confusion_matrix
+from retinanet.evaluation.measure import measure
+from retinanet.postprocess import Detections
 from tests.data.formats.exports import labelme_json, picture, text, voc_xml, yolo_line
 from tests.support.paths import SHARED
 
@@ -58,6 +61,29 @@ def test_the_same_labels_in_any_format_give_the_same_samples(tmp_path: Path) -> 
         for k in range(2):
             for key in ("img", "annot"):
                 assert torch.equal(first[k][key], other[k][key])  # type: ignore[literal-required]
+
+
+def test_difficult_boxes_count_in_cocos_ap_and_not_in_vocs(tmp_path: Path) -> None:
+    """Two cows are easy, one is difficult; one easy cow is found, and the difficult one twice.
+
+    VOC: of 2 annotations the best detection finds one, and no other detection counts: precision 1
+    up to recall 1/2, AP 0.5. COCO: of 3 annotations 2 are found by the best two detections, so
+    precision is 1 up to recall 2/3, 67 of 101 points.
+    """
+    cows = [(0, 0, 20, 20, "cow"), (40, 0, 60, 20, "cow"), (0, 40, 20, 60, "cow")]
+    picture(tmp_path / "a.jpg")
+    text(tmp_path / "a.xml", voc_xml("a.jpg", cows, difficult={1: 1}))
+    _, sets = recognise(tmp_path)
+    data = LabelledImages(tmp_path, sets["all"])
+    boxes = torch.tensor([[0, 0, 20, 20], [40, 0, 60, 20], [40, 0, 60, 19]]).double()
+    found = [Detections(torch.tensor([0.9, 0.8, 0.7]), torch.zeros(3).long(), boxes)]
+    scores = measure(data, found)
+    assert scores.numbers["mAP"] == 0.5
+    assert scores.coco.stats["AP50"] == pytest.approx(67 / 101)
+    (row,) = scores.curves.classes
+    assert (row.num_annotations, row.precision, row.recall) == (2, 1, 0.5)
+    matrix = confusion_matrix(scores.matches or (), 1, 0.5)
+    assert matrix.tolist() == [[1, 1], [0, 0]]  # one found, one missed, none false
 
 
 def test_two_formats_are_an_error_that_names_both(tmp_path: Path) -> None:
