@@ -28,6 +28,13 @@ IMAGENET_URLS = {
     152: "https://download.pytorch.org/models/resnet152-394f9c45.pth",
 }
 
+# IMAGENET1K_V2: the same networks trained with a newer recipe, which the small depths lack.
+IMAGENET_V2_URLS = {
+    50: "https://download.pytorch.org/models/resnet50-11ad3fa6.pth",
+    101: "https://download.pytorch.org/models/resnet101-cd907fc2.pth",
+    152: "https://download.pytorch.org/models/resnet152-f82ba261.pth",
+}
+
 
 def conv_bn(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d) -> Tensor:
     """Convolution and batch norm in one pass over the activations.
@@ -149,19 +156,27 @@ def make_layers(depth: int, stride_in_1x1: bool = False) -> tuple[list[nn.Sequen
     return stages, widths
 
 
-def imagenet_weights(depth: int) -> dict[str, Tensor]:
+def imagenet_weights(depth: int, *, version: int = 1) -> dict[str, Tensor]:
     """ImageNet weights of torchvision's ResNet.
 
     Args:
         depth: of the ResNet.
+        version: 1 or 2: IMAGENET1K_V1, IMAGENET1K_V2.
 
     Returns:
         The state dict, with the classifier `fc`.
 
     Raises:
-        DataError: there is no such file and no network, or the file is not the published one.
+        DataError: none are published for this depth, there is no such file and no network, or the
+            file is not the published one.
     """
-    return hub_file(IMAGENET_URLS[depth], "ImageNet", "or pass --weights none or --weights FILE")
+    urls = IMAGENET_URLS if version == 1 else IMAGENET_V2_URLS
+    if depth not in urls:
+        raise DataError(
+            f"--weights imagenet-v2: there are none of a ResNet-{depth}; expected a depth of"
+            f" {', '.join(map(str, urls))}; pass one of these as --depth, or --weights imagenet"
+        )
+    return hub_file(urls[depth], "ImageNet", "or pass --weights none or --weights FILE")
 
 
 def hub_file(url: str, name: str, instead: str) -> dict[str, Tensor]:

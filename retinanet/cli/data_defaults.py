@@ -18,7 +18,7 @@ from retinanet.model import ModelConfig
 from retinanet.runtime.console import say
 from retinanet.weights.checkpoint import read_weights, resnet_depth
 from retinanet.weights.conversion import PUBLISHED
-from retinanet.weights.pretrained import start_weights
+from retinanet.weights.pretrained import IMAGENET, start_weights
 
 SIDES = (256, 608)  # pixels, between which the shorter side of the images may be kept
 SHAPE = 1024 / 608  # most of the longer side, by the shorter one's length: the paper's
@@ -76,7 +76,7 @@ def _start(given: Mapping[str, Any]) -> dict[str, Any]:
             weights = "none"
     if weights == "none":
         depth = depth or 18
-    elif weights not in ("imagenet", *PUBLISHED):
+    elif weights not in (*IMAGENET, *PUBLISHED):
         depth = depth or resnet_depth(read_weights(Path(weights))[0], weights)
     depth = depth or 50
     return {"weights": weights, "depth": depth, "config": start_weights(weights, depth).config}

@@ -74,7 +74,7 @@ def parser() -> Parser:
     model.add_argument(
         "--weights",
         metavar="WHAT",
-        help="imagenet, none, torchvision-coco, FILE",
+        help="imagenet[-v2], none, torchvision-coco, FILE",
     )
     add_anchor_flags(model, unless="as --weights FILE, else the paper's")
 

@@ -13,6 +13,8 @@ from retinanet.model import ModelConfig, RetinaNet
 from retinanet.weights.checkpoint import check_fit, load_checkpoint, read_weights, resnet_depth
 from retinanet.weights.conversion import PUBLISHED
 
+IMAGENET = {"imagenet": 1, "imagenet-v2": 2}  # version of torchvision's weights, by name
+
 
 class Start(NamedTuple):
     """The weights to start from, and the network that they are of."""
@@ -29,8 +31,8 @@ def start_weights(source: str, depth: int) -> Start:
     """The weights that training is to start from.
 
     Args:
-        source: "none", "imagenet", a name of `foreign.PUBLISHED`, or a file: a torchvision ResNet,
-            or any detector.
+        source: "none", a name of `IMAGENET` or of `conversion.PUBLISHED`, or a file: a torchvision
+            ResNet, or any detector.
         depth: of the model's ResNet.
 
     Raises:
@@ -38,8 +40,8 @@ def start_weights(source: str, depth: int) -> Start:
     """
     if source == "none":
         return Start(source, {})
-    if source == "imagenet":
-        return Start(source, imagenet_weights(depth))
+    if source in IMAGENET:
+        return Start(source, imagenet_weights(depth, version=IMAGENET[source]))
     if source in PUBLISHED:
         checkpoint = load_checkpoint(source)
         start = Start(source, checkpoint.weights, checkpoint.config)

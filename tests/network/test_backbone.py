@@ -164,8 +164,27 @@ def test_a_wrong_file_in_the_cache_is_refused(cache) -> None:
         imagenet_weights(18)
 
 
+def test_the_newer_weights_are_of_their_own_file(cache) -> None:
+    cache.mkdir(parents=True)
+    (cache / "resnet50-11ad3fa6.pth").write_bytes(b"an error page")
+    with pytest.raises(DataError, match="the published file's with 11ad3fa6"):
+        imagenet_weights(50, version=2)
+
+
+def test_a_depth_without_newer_weights_is_refused(cache) -> None:
+    with pytest.raises(DataError) as caught:
+        imagenet_weights(18, version=2)
+    assert str(caught.value) == (
+        "--weights imagenet-v2: there are none of a ResNet-18; expected a depth of 50, 101, 152;"
+        " pass one of these as --depth, or --weights imagenet"
+    )
+    assert not list(cache.parent.glob("*"))  # nothing was looked for
+
+
 def test_names_of_the_published_files_hold_their_hash() -> None:
-    for depth, url in backbone.IMAGENET_URLS.items():
+    files = [*backbone.IMAGENET_URLS.items(), *backbone.IMAGENET_V2_URLS.items()]
+    assert len({url for _, url in files}) == len(files)
+    for depth, url in files:
         name = url.rsplit("/", 1)[1]
         digits = name.removeprefix(f"resnet{depth}-").removesuffix(".pth")
         assert len(digits) == 8

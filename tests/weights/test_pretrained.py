@@ -11,6 +11,7 @@ from retinanet.anchors import SCALES
 from retinanet.data.shapes import write_shapes
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig, RetinaNet, resnet18, resnet50
+from retinanet.weights import pretrained
 from retinanet.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from retinanet.weights.pretrained import (
     Start,
@@ -67,6 +68,21 @@ def test_start_from_another_depth_is_refused(tmp_path: Path, model: RetinaNet) -
     torch.save(model.state_dict(), tmp_path / "a.pt")
     with pytest.raises(DataError, match=r"ResNet-18, the model is a ResNet-50; pass --depth 18"):
         start_weights(str(tmp_path / "a.pt"), 50)
+
+
+@pytest.mark.parametrize(("name", "version"), [("imagenet", 1), ("imagenet-v2", 2)])
+def test_start_from_torchvisions_imagenet_weights(
+    monkeypatch: pytest.MonkeyPatch, name: str, version: int
+) -> None:
+    asked = []
+
+    def weights(depth: int, *, version: int) -> dict[str, torch.Tensor]:
+        asked.append((depth, version))
+        return {"conv1.weight": torch.ones(2)}
+
+    monkeypatch.setattr(pretrained, "imagenet_weights", weights)
+    start = start_weights(name, 50)
+    assert (start.source, start.config, asked) == (name, None, [(50, version)])
 
 
 def test_start_from_nothing(model: RetinaNet) -> None:
