@@ -308,7 +308,7 @@ class RetinaNet(nn.Module):
         """Matching of anchors with boxes in images of this size."""
         if self.matching == "iou":
             return match_anchors
-        return partial(match_atss, level_cells=[h * w for h, w in level_shapes(height, width)])
+        return partial(match_atss, shapes=level_shapes(height, width))
 
     def detect(
         self,
