@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 from torchvision.transforms import Compose
 
-from retinanet.data.datasets import Data, LabelledImages
+from retinanet.data.datasets import Data
+from retinanet.data.formats.labels import SetFile
 from retinanet.data.formats.recognise import recognise
 from retinanet.data.near_duplicates import alike
 from retinanet.data.splits import VAL_LIST, choose_validation, read_list
-from retinanet.errors import DataError
+from retinanet.errors import DataError, printable
 from retinanet.runtime.console import say
+from retinanet.runtime.files import path_below
 
 # The names of the sets that serve as a part, the best first.
 SERVES = {"train": ("train", "all"), "val": ("val", "test")}
@@ -27,7 +29,7 @@ def open_labelled(
     classes: Mapping[str, int] | None = None,
     *,
     skip_unreadable: bool = False,
-) -> LabelledImages | None:
+) -> Data | None:
     """The training or the validation set of a labelled folder; None where it has no such set.
 
     Args:
@@ -45,10 +47,14 @@ def open_labelled(
     name = next((name for name in SERVES[part] if name in sets), None)
     if name is None:
         return None
-    say(f"{root}: {format_.title}, the set {name} of {', '.join(sets)}")
-    return LabelledImages(
+    source = sets[name]
+    said = f"{root}: {format_.title}, the set {name} of {', '.join(sets)}"
+    if isinstance(source, SetFile):
+        said += f": {printable(path_below(source.path, source.root))}"
+    say(said)
+    return format_.open(
         root,
-        sets[name],
+        source,
         transform,
         class_names=sorted(classes, key=classes.__getitem__) if classes else None,
         strict=args.strict,
@@ -89,9 +95,9 @@ def cut_validation_set(dataset: Data, share: float, *, near_duplicates: bool) ->
 
 def open_for_model(
     args: argparse.Namespace,
-    model_file: str,
-    transform: Compose,
-    classes: Mapping[str, int],
+    model_file: str | Path,
+    transform: Compose | None,
+    classes: Mapping[str, int] | None,
     *,
     skip_unreadable: bool = False,
 ) -> Data:

@@ -68,6 +68,39 @@ class Annotations:
             in_fractions=self.in_fractions,
         )
 
+    def relabelled(
+        self, names: Sequence[str], wanted: Sequence[str], problems: Problems
+    ) -> "Annotations":
+        """The annotations with the labels of the classes `wanted`, found by name.
+
+        Args:
+            names: of the classes, by label.
+            wanted: of the classes, by the new label.
+            problems: of the file; takes in boxes of other classes, which are left out.
+        """
+        if tuple(names) == tuple(wanted):
+            return self
+        labels = labels_by_name(names, wanted, problems)[self.boxes[:, 4].astype(int)]
+        others = np.flatnonzero(labels < 0)
+        problems.repair(
+            "box of a class that the model does not know",
+            self.lines[others],
+            lambda k: (
+                f"{self.entry(others[k])}a box of {shown(names[int(self.boxes[others[k], 4])])};"
+                f" expected one of {shown(list(wanted))}; remove it"
+            ),
+        )
+        kept = labels >= 0
+        columns = np.column_stack((self.boxes[:, :4], labels))
+        return replace(
+            self,
+            offsets=np.append(0, np.cumsum(kept))[self.offsets],
+            boxes=columns[kept],
+            lines=self.lines[kept],
+            rows=self.rows[kept] if len(self.rows) else self.rows,
+            difficult=self.difficult[kept] if len(self.difficult) else self.difficult,
+        )
+
     def without_places(self) -> "Annotations":
         """The boxes alone, when all checks are done."""
         return replace(self, lines=NO_ROWS, rows=NO_ROWS, entries=())
@@ -185,7 +218,7 @@ def labels_by_name(names: Sequence[str], wanted: Sequence[str], problems: Proble
     """[names] the label of each class among those of a model, -1 of those that it does not know."""
     label_of = {name: label for label, name in enumerate(wanted)}
     found = np.array([label_of.get(name, -1) for name in names], np.int32)
-    if (found < 0).all():
+    if len(found) and (found < 0).all():
         problems.add_one(
             "unknown classes",
             f"classes {shown(list(names))}; expected those of the training data:"

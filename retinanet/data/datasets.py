@@ -6,6 +6,7 @@ A data set is checked whole when it is made: every image is there, every box ins
 import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,13 @@ from retinanet.data.formats.coco import (
 )
 from retinanet.data.formats.coco_entries import Id
 from retinanet.data.formats.csv_rows import read_annotations
-from retinanet.data.formats.labels import Reader, relative_name
+from retinanet.data.formats.labels import Reader, SetFile, relative_name
 from retinanet.data.image_finder import Found, Places, find_images
 from retinanet.data.image_sizes import check_sizes, read_sizes
 from retinanet.data.images import UNKNOWN, Size, read_image
 from retinanet.data.problems import Array, Problems
 from retinanet.data.transforms import Sample
-from retinanet.errors import DataError, shown
+from retinanet.errors import DataError
 from retinanet.runtime.files import path_below
 
 BoxRows = NDArray[np.float64]  # [M, 5] x1, y1, x2, y2, label
@@ -205,6 +206,12 @@ class ImageDataset(Dataset[Sample]):
         self._files = [self._files[k] for k in positions]
         self._sizes = self._sizes[list(positions)]
 
+    def name_by_place(self, root: Path) -> None:
+        """Name the images by their places below a folder, and put them in order of their names."""
+        names = [Path(path_below(self.image_path(k), root)).as_posix() for k in range(len(self))]
+        self._data = replace(self._data, names=tuple(names))
+        self.keep(sorted(range(len(self)), key=names.__getitem__))
+
     def _keep_readable(self) -> list[int]:
         """Leave out the images that the checks have found to be missing or unreadable."""
         readable = np.flatnonzero((self._sizes != UNKNOWN).all(axis=1)).tolist()
@@ -284,7 +291,8 @@ class CocoDataset(ImageDataset):
 
     Args:
         root_dir: ROOT.
-        set_name: which set.
+        set_name: which set; or its file, as `find_coco` finds it, without the classes that have
+            no boxes and are the parents of others.
         transform: what each sample goes through.
         class_names: by label, of the data that a model was trained on; else the file's own.
         strict: what would be put right (boxes partly outside, thin or repeated boxes, sizes that
@@ -295,7 +303,7 @@ class CocoDataset(ImageDataset):
     def __init__(
         self,
         root_dir: str | Path,
-        set_name: str = "train2017",
+        set_name: str | SetFile = "train2017",
         transform: Transform | None = None,
         *,
         class_names: Sequence[str] | None = None,
@@ -303,31 +311,34 @@ class CocoDataset(ImageDataset):
         skip_unreadable: bool = False,
     ) -> None:
         self.skip_unreadable = skip_unreadable
-        self.root_dir = Path(root_dir)
+        self.root_dir = root = Path(root_dir)
         self.set_name = set_name
         self.transform = transform
-        self.path = annotation_file(self.root_dir, set_name)
+        file = _coco_set(root, set_name) if isinstance(set_name, str) else set_name
+        self.path = file.path
         problems = Problems(self.path, strict, skip_images=skip_unreadable)
+        problems.remarks.extend(file.notes)
         self._wanted = class_names
         content = self._read(problems)
         self.class_names = content.class_names
         self.coco_labels: dict[int, Id] = dict(enumerate(content.category_ids))
         self.coco_labels_inverse: dict[Id, int] = content.labels
         data = content.annotations(problems)
-        root = self.root_dir
-        roots = [root / "images" / set_name, root / set_name, root / "images", root]
-        roots += [self.path.parent] * (self.path.parent not in roots)
         advice = "correct the file or add the image"
-        found = find_images(data, Places(roots, root, False, advice), problems)
+        places = Places(file.folders, file.root, False, advice)
+        found = find_images(data, places, problems)
         kept = self._check(data, found, COCO_READINGS, problems, content.claimed_sizes)
         self.image_ids: list[Id] = [content.image_ids[k] for k in kept]
         first = first_of_file(found.files)
         self._image_of = positions_of(kept, len(first))[first]  # [images of the file] index, or -1
         self._objects: Objects | None = content.objects.of_images(self._image_of)
         self._coco: COCO | None = None
+        if file is set_name:
+            self.name_by_place(file.root)
 
     def _read(self, problems: Problems) -> CocoFile:
-        content = read_coco(self.path, problems)
+        drop_parents = isinstance(self.set_name, SetFile)
+        content = read_coco(self.path, problems, drop_parents=drop_parents)
         return content.relabelled(self._wanted, problems) if self._wanted else content
 
     def __getstate__(self) -> dict[str, Any]:
@@ -349,10 +360,11 @@ class CocoDataset(ImageDataset):
 
     def keep(self, positions: Sequence[int]) -> None:
         """Keep some of the images, in the order given; `coco` keeps all."""
+        index = positions_of([*positions], len(self))
         super().keep(positions)
         self.image_ids = [self.image_ids[k] for k in positions]
-        self._image_of = positions_of([*positions], len(self._image_of))[self._image_of]
-        self._objects = None
+        self._image_of = index[self._image_of]
+        self._objects = self._objects and self._objects.of_images(index)
 
     def image_id(self, image_index: int) -> Any:
         """COCO's id of an image."""
@@ -371,6 +383,13 @@ class CocoDataset(ImageDataset):
         return self.coco_labels_inverse[coco_label]
 
 
+def _coco_set(root: Path, name: str) -> SetFile:
+    """The file of a set, and the folders of its images, where COCO and other tools have them."""
+    file = annotation_file(root, name)
+    folders = [root / "images" / name, root / name, root / "images", root]
+    return SetFile(file, root, folders + [file.parent] * (file.parent not in folders))
+
+
 class LabelledImages(ImageDataset):
     """The images of one set of a labelled folder.
 
@@ -383,7 +402,7 @@ class LabelledImages(ImageDataset):
         skip_unreadable: images that are missing or cannot be read are left out, up to 100.
 
     Raises:
-        DataError: with all problems of the set, or its classes that are not in `class_names`.
+        DataError: with all problems of the set.
     """
 
     def __init__(
@@ -402,29 +421,13 @@ class LabelledImages(ImageDataset):
         self.transform = transform
         folder = root if root.is_dir() else root.parent
         found = Found(folder, [relative_name(path, folder) for path in labels.paths], [])
-        self._check(labels.annotations, found, CSV_READINGS, problems, sizes=labels.sizes)
+        self.class_names = tuple(class_names or labels.class_names)
+        data = labels.annotations.relabelled(labels.class_names, self.class_names, problems)
+        self._check(data, found, CSV_READINGS, problems, sizes=labels.sizes)
         if not len(self):
             raise DataError(f"{root}: no images with labels; expected some; add them")
-        self.class_names = tuple(class_names or labels.class_names)
-        self._data = _relabelled(root, self._data, labels.class_names, self.class_names)
+        self.name_by_place(folder)
         self.notes = [*labels.notes, *self.notes]
-
-
-def _relabelled(
-    root: Path, data: Annotations, names: Sequence[str], wanted: Sequence[str]
-) -> Annotations:
-    """The same boxes with the labels of the classes `wanted`, found by name."""
-    used = np.unique(data.boxes[:, 4]).astype(int).tolist()
-    unknown = [names[label] for label in used if names[label] not in wanted]
-    if unknown:
-        raise DataError(
-            f"{root}: the classes {shown(unknown)} are not of the model ({shown(list(wanted))});"
-            " expected classes that it was trained on; rename them"
-        )
-    position = {name: k for k, name in enumerate(wanted)}
-    labels = np.array([position.get(name, -1) for name in names] or [0])
-    data.boxes[:, 4] = labels[data.boxes[:, 4].astype(int)]
-    return data
 
 
 Data = CocoDataset | CSVDataset | LabelledImages  # what can be trained and evaluated on

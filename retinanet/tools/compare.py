@@ -16,6 +16,7 @@ from retinanet.cli.flags import (
     check_one_source,
 )
 from retinanet.cli.from_flags import open_set, predict_as_told, tell_notes
+from retinanet.cli.labelled_sets import open_for_model
 from retinanet.cli.parser import Parser
 from retinanet.cli.script import script
 from retinanet.data.datasets import Data
@@ -111,7 +112,11 @@ def open_common_data(
         flags.error("no model knows its class names; give --csv_classes")
     classes = {name: label for label, name in enumerate(names)} or None
     own = args.dataset != "csv" or args.csv_classes
-    dataset = open_set(args, "val", None, None if own else classes)
+    dataset = (
+        open_for_model(args, contenders[0].file, None, None)
+        if args.dataset == "data"
+        else open_set(args, "val", None, None if own else classes)
+    )
     if dataset is None:
         flags.error("no data is named; give --data, --coco_path, or --csv_val")
     tell_notes("Images to compare on", dataset)

@@ -25,10 +25,21 @@ from retinanet.data.formats.coco_entries import (
     whole,
 )
 from retinanet.data.formats.json_stream import Take, read_json, stream_lists
+from retinanet.data.formats.labels import (
+    FileSets,
+    files_below,
+    images_below,
+    set_of_file,
+    sets_of_files,
+)
 from retinanet.data.problems import Array, Problems
 from retinanet.errors import DataError, shown
 
+SNIFFED = 2**20  # bytes that are looked through together
 MOST_NAMED = 5  # files that a message names
+
+KEYS = (b'"images"', b'"annotations"', b'"categories"')
+ASIDE = ("keypoint", "caption", "panoptic", "stuff", "densepose")  # of names beside `instances`
 
 ADVICE = "expected COCO annotations; correct the path, the name of the set, or the file"
 
@@ -133,6 +144,41 @@ class _Called(Sequence[str]):
         if self.ids[row] >= 0:
             return f"annotation {self.ids[row]}"
         return f"annotations[{self.positions[row]}]"
+
+
+def find_coco(path: Path) -> FileSets:
+    """The sets of a folder with COCO's files, or of a file; none where there are none.
+
+    Raises:
+        DataError: several files of a set, which nothing tells apart.
+    """
+    if not path.is_dir():
+        return set_of_file(path) if path.suffix.lower() == ".json" else {}
+    files = files_below(path, ".json")
+    if files:  # one called as an image is LabelMe's, of that image
+        images = {image.stem for image in images_below(path)}
+        files = [file for file in files if file.stem not in images and _is_coco(file)]
+    return sets_of_files(path, files, _rank, "COCO")
+
+
+def _is_coco(file: Path) -> bool:
+    """Whether a file has COCO's three keys, by its bytes alone: it may be as large as it likes."""
+    wanted, end = set(KEYS), b""
+    try:
+        with file.open("rb") as stream:
+            while wanted and (block := stream.read(SNIFFED)):
+                text = end + block
+                wanted = {key for key in wanted if key not in text}
+                end = block[-len(KEYS[-1]) :]
+    except OSError:
+        return False
+    return not wanted
+
+
+def _rank(file: Path) -> int:
+    """The place of a file among those of its set: boxes before keypoints, captions, ..."""
+    name = file.name.lower()
+    return 0 if "instances" in name else 2 if any(word in name for word in ASIDE) else 1
 
 
 def annotation_file(root: Path, set_name: str) -> Path:

@@ -169,6 +169,10 @@ class CategoryEntries(Entries):
             of_name.sort(key=lambda found: found not in used)
         if drop_parents:
             left = {n: i for n, i in ids.items() if i[0] in used or n not in self.parents}
+            dropped = [name for name in ids if left and name not in left]
+            if dropped:
+                text = f"left out, without boxes and parents of others: {shown(dropped)}"
+                self.problems.remarks.append(f"{self.problems.path}: categories {text}")
             ids = left or ids
         return dict(sorted(ids.items(), key=lambda item: _order(item[1][0])))
 

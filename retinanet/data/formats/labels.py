@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from glob import escape
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -13,14 +14,18 @@ from retinanet.data.annotations import Annotations, group_by_image
 from retinanet.data.decoding.formats import SUFFIXES
 from retinanet.data.images import Size
 from retinanet.data.problems import Problems
-from retinanet.errors import shown
+from retinanet.errors import DataError, first_few, shown
 
 # The words by which folders and files name a set.
 SET_WORDS = {
-    "train": ("train", "training", "trainval"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
+    "train": ("train", "training", "trainval", "trainset"),
+    "val": ("val", "valid", "validation", "dev", "valset", "eval"),
+    "test": ("test", "testing", "testset"),
 }
+# Sets that nothing is read of where another one is there.
+SECOND = {"all": "train", "test": "val"}
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "data", "photos")
+LABEL_FOLDERS = ("annotations", "annotation", "labels")
 
 
 class Labels(NamedTuple):
@@ -39,7 +44,25 @@ class Labels(NamedTuple):
 
 Reader = Callable[[Problems], Labels]
 FilesReader = Callable[[Path, list[Path], Problems], Labels]  # of a root and a set's files
-Sets = dict[str, Reader]  # by name: train, val, test; or all, where nothing divides the images
+
+
+class SetFile(NamedTuple):
+    """One file with all boxes of a set, and where its images may lie."""
+
+    path: Path
+    root: Path
+    """The folder of the data: images that are in none of `folders` are looked for below it."""
+    folders: Sequence[Path]
+    """The images' folders, the likeliest first."""
+    classes: Path | None = None
+    """The file that lists the classes, of a format that has none of its own."""
+    notes: tuple[str, ...] = ()
+    """Files of the same set that are not read."""
+
+
+# By name: train, val, test; or all, where nothing divides the images.
+Sets = dict[str, Reader]
+FileSets = dict[str, SetFile]
 
 
 class Box(NamedTuple):
@@ -82,15 +105,15 @@ def folder_set(file: Path, root: Path) -> str:
 
 def images_below(folder: Path) -> list[Path]:
     """The image files in a folder and its folders, in order of name, without hidden ones."""
-    found = []
+    return list(_walk_images(folder))
+
+
+def _walk_images(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            Path(parent, name)
-            for name in sorted(files)
-            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
-        ]
-    return found
+        for name in sorted(files):
+            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
+                yield Path(parent, name)
 
 
 def files_below(folder: Path, suffix: str) -> list[Path]:
@@ -105,6 +128,112 @@ def sets_by_folder(root: Path, files: Iterable[Path], read: FilesReader) -> Sets
     for file in files:
         by_set.setdefault(folder_set(file, root), []).append(file)
     return {name: partial(read, root, mine) for name, mine in by_set.items()}
+
+
+def sets_of_files(
+    root: Path, files: Iterable[Path], rank: Callable[[Path], int], title: str
+) -> FileSets:
+    """The sets of files that hold all boxes of a set each, by their names or their folders'.
+
+    Args:
+        root: the folder of the data.
+        files: of one format.
+        rank: of several files of a set, the one of the lowest rank is read.
+        title: of the format.
+
+    Raises:
+        DataError: files of a set that nothing tells apart.
+    """
+    by_set: dict[str, list[Path]] = {}
+    for file in files:
+        name = set_of(file.name)
+        by_set.setdefault(folder_set(file, root) if name == "all" else name, []).append(file)
+    sets: FileSets = {}
+    for name, mine in by_set.items():
+        ranks = [rank(file) for file in mine]
+        best = [file for file, own in zip(mine, ranks, strict=True) if own == min(ranks)]
+        if len(best) > 1:
+            if SECOND.get(name) in by_set:
+                continue
+            names = " and ".join(relative_name(file, root) for file in best[:3])
+            raise DataError(
+                f"{root}: {len(best)} {title} files of the set {name}, such as {names}; expected"
+                " one; give it as --data FILE, or move the others away"
+            )
+        others = [relative_name(file, root) for file in mine if file != best[0]]
+        notes = (f"not read: {first_few(others)}",) if others else ()
+        folders = image_folders(best[0], root, name)
+        sets[name] = SetFile(best[0], root, folders, notes=notes)
+    return sets
+
+
+def set_of_file(file: Path) -> FileSets:
+    """The set of a file that the user named; with one to train on, that to validate on beside it.
+
+    `train.json` has `val.json` beside it; `train/_annotations.coco.json`,
+    `../valid/_annotations.coco.json`.
+    """
+    name, folder = set_of(file.name), file.parent.name.lower()
+    by_folder = name == "all" and any(folder in words for words in SET_WORDS.values())
+    if by_folder:
+        name = set_of(folder)
+    root = data_root(file)
+    sets = {name: SetFile(file, root, image_folders(file, root, name))}
+    if name != "train":
+        return sets
+    if by_folder:
+        beside = sorted(file.parent.parent.glob(f"*/{escape(file.name)}"))
+    else:
+        beside = sorted(file.parent.glob(f"*{escape(file.suffix)}"))
+    for other in beside:
+        found = set_of(other.parent.name if by_folder else other.name)
+        alike = by_folder or _without_set(other) == _without_set(file)
+        if found in ("val", "test") and alike:
+            root = data_root(other)
+            sets.setdefault(found, SetFile(other, root, image_folders(other, root, found)))
+    return sets
+
+
+def _without_set(file: Path) -> str:
+    """A file's name without the word that names its set: `instances_*2017`."""
+    parts = re.split(r"([^\W\d_]+)", file.stem.lower())
+    return "".join("*" if set_of(part) != "all" else part for part in parts)
+
+
+def data_root(file: Path) -> Path:
+    """The folder of the data that a file describes: its own, if images lie there; else above."""
+    parent = file.absolute().parent
+    if parent.name.lower() in LABEL_FOLDERS or not any(_walk_images(parent)):
+        return Path(os.path.normpath(file.parent / ".."))
+    return file.parent
+
+
+def image_folders(file: Path, root: Path, name: str) -> list[Path]:
+    """The folders in which the images of a set's file may lie, the likeliest first.
+
+    Those called like the file or its set, such as `images/train2017`; then those of all images.
+
+    Args:
+        file: the annotations.
+        root: the folder of the data.
+        name: of the set.
+    """
+    stem = file.stem.lower()
+    words = {stem, stem.rpartition("_")[2], stem.partition("_")[0]}
+    tops = list(dict.fromkeys((file.parent, root)))
+    plain = [folder for top in tops for folder in _folders_in(top)
+             if folder.name.lower() in IMAGE_FOLDERS]  # fmt: skip
+    inner = [folder for top in (*plain, *tops) for folder in _folders_in(top)]
+    exact = [folder for folder in inner if folder.name.lower() in words]
+    alike = [folder for folder in inner if name != "all" and set_of(folder.name) == name]
+    return list(dict.fromkeys((*exact, *alike, file.parent, *plain, root)))
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return []
 
 
 def by_stem(images: Iterable[Path]) -> dict[str, list[Path]]:

@@ -1,11 +1,13 @@
 """Any labelled folder or file: its format recognised, its sets found."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from retinanet.data.datasets import CocoDataset, Data, LabelledImages
+from retinanet.data.formats.coco import find_coco
 from retinanet.data.formats.labelme import find_labelme
-from retinanet.data.formats.labels import Sets
+from retinanet.data.formats.labels import FileSets, Sets
 from retinanet.data.formats.voc import find_voc
 from retinanet.data.formats.yolo import find_yolo
 from retinanet.errors import DataError
@@ -15,20 +17,27 @@ class Format(NamedTuple):
     """A way to write labels down."""
 
     title: str
-    find: Callable[[Path], Sets]
+    find: Callable[[Path], Sets | FileSets]
     """The sets of a folder or file; none where it is not of this format."""
+    open: Callable[..., Data]
+    """Makes a data set of a folder and one of its sets; the rest as of `LabelledImages`."""
     sign: str
     """The files it is recognised by."""
 
 
 FORMATS = {
-    "yolo": Format("YOLO", find_yolo, "data.yaml, or classes.txt and a .txt an image"),
-    "voc": Format("Pascal VOC", find_voc, "a .xml an image"),
-    "labelme": Format("LabelMe", find_labelme, "a .json an image"),
+    "yolo": Format(
+        "YOLO", find_yolo, LabelledImages, "data.yaml, or classes.txt and a .txt an image"
+    ),
+    "voc": Format("Pascal VOC", find_voc, LabelledImages, "a .xml an image"),
+    "labelme": Format("LabelMe", find_labelme, LabelledImages, "a .json an image"),
+    "coco": Format(
+        "COCO", find_coco, CocoDataset, "a .json with images, annotations and categories"
+    ),
 }
 
 
-def recognise(path: Path, name: str | None = None) -> tuple[Format, Sets]:
+def recognise(path: Path, name: str | None = None) -> tuple[Format, Mapping[str, Any]]:
     """The format of a folder or a file, and its sets.
 
     Args:
@@ -48,9 +57,6 @@ def recognise(path: Path, name: str | None = None) -> tuple[Format, Sets]:
         raise DataError(f"{path}: labels of {titles}; expected one format; give {names}")
     if not found:
         signs = "; ".join(f"{format_.title}: {format_.sign}" for format_ in wanted.values())
-        raise DataError(
-            f"{path}: no labels of a known format; expected one of {signs}; COCO and CSV data are"
-            " named by --dataset"
-        )
+        raise DataError(f"{path}: no labels of a known format; expected one of {signs}")
     ((key, sets),) = found.items()
     return FORMATS[key], sets

@@ -64,3 +64,18 @@ def labelme_json(image_name: str, boxes: Boxes, **more: object) -> str:
     ]
     head = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": image_name}
     return json.dumps({**head, "imageData": None, "imageHeight": 80, "imageWidth": 100, **more})
+
+
+def coco_json(by_image: Mapping[str, Boxes], names: Sequence[str], **more: object) -> str:
+    """A file as COCO has it, ids from 1, of 100 x 80 images."""
+    images = [{"id": k, "file_name": name, "width": 100, "height": 80}
+              for k, name in enumerate(by_image, 1)]  # fmt: skip
+    boxes = [(k, *box) for k, own in enumerate(by_image.values(), 1) for box in own]
+    annotations = [
+        {"id": k, "image_id": image, "category_id": names.index(name) + 1,
+         "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
+        for k, (image, x1, y1, x2, y2, name) in enumerate(boxes, 1)
+    ]  # fmt: skip
+    categories = [{"id": k, "name": name, "supercategory": ""} for k, name in enumerate(names, 1)]
+    lists = {"images": images, "annotations": annotations, "categories": categories}
+    return json.dumps({"info": {}, "licenses": [], **lists, **more})

@@ -99,7 +99,7 @@ def test_nothing_there_and_nothing_known(tmp_path: Path) -> None:
     picture(tmp_path / "a.jpg")
     with pytest.raises(DataError, match=r"no labels of a known format; expected one of YOLO: data"):
         recognise(tmp_path)
-    with pytest.raises(DataError, match=r"expected one of Pascal VOC: a \.xml an image; COCO and"):
+    with pytest.raises(DataError, match=r"expected one of Pascal VOC: a \.xml an image$"):
         recognise(tmp_path, "voc")
     with pytest.raises(DataError, match="no such file or folder"):
         recognise(tmp_path / "gone")
@@ -128,8 +128,15 @@ def test_classes_are_mapped_by_name(tmp_path: Path) -> None:
     root = export(tmp_path, "voc")
     mapped = opened(root, class_names=("cow", "dog", "cat"))
     assert mapped.load_annotations(0)[:, 4].tolist() == [0, 2]
-    with pytest.raises(DataError, match=r"classes \['cow'\] are not of the model \(\['cat'\]\)"):
-        opened(root, class_names=("cat",))
+    known = opened(root, class_names=("cat",))
+    assert [len(known.load_annotations(k)) for k in range(2)] == [1, 0]
+    assert known.repaired == {"box of a class that the model does not know": 2}
+    with pytest.raises(DataError, match=r"object 0: a box of 'cow'; expected one of \['cat'\]"):
+        opened(root, class_names=("cat",), strict=True)
+    with pytest.raises(
+        DataError, match=r"classes \['cat', 'cow'\]; expected those of the training"
+    ):
+        opened(root, class_names=("dog",))
 
 
 def test_some_of_the_images_can_be_kept(tmp_path: Path) -> None:
