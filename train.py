@@ -11,8 +11,8 @@ from retinanet.cli.run_parts import make_folder, make_loaders, make_training
 from retinanet.cli.run_report import RunReport
 from retinanet.cli.script import script
 from retinanet.cli.train_flags import (
-    anchor_settings,
     deciding_settings,
+    network_settings,
     parse,
     parser,  # noqa: F401
 )
@@ -57,8 +57,8 @@ def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder) -> None:
         start = resumed_start(resumed.content, str(resumed.path))
     else:
         start = start_weights(args.weights, args.depth)
-    classes, anchors = train.num_classes(), anchor_settings(args)
-    config = start_config(start, num_classes=classes, depth=args.depth, anchors=anchors)
+    classes, network = train.num_classes(), network_settings(args)
+    config = start_config(start, num_classes=classes, depth=args.depth, settings=network)
     say(digest(train, args.min_side, args.max_side, config))
     settings = deciding_settings(args, config, train, runtime)
     if resumed:
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder) -> None:
         say(f"Resumed {resumed.path}: epoch {training.epoch}, iteration {training.step}")
 
     # The run, and what it leaves.
-    say(f"Training a ResNet-{args.depth} RetinaNet: {describe(runtime)}")
+    say(f"Training a {config.title}: {describe(runtime)}")
     images = args.batch_size * runtime.world_size
     say(f"{images} images a step, and --lr {args.lr:g} as given: it is scaled by nothing")
     weights_size = sum(tensor.nbytes for tensor in training.checkpoint.weights.values())

@@ -1,7 +1,8 @@
 """Adaptive training sample selection: a threshold of IoU for each box (Zhang et al., 2020).
 
-The other way to match anchors with boxes, beside `losses.match_anchors`: every box gets anchors,
-however small or oddly shaped it is. Nothing here waits for the device.
+The other way to match anchors with boxes, beside `losses.match_anchors`: a box gets anchors
+however little it overlaps them, unless it is so small (below 8 px) that none has its centre in it.
+Nothing here waits for the device.
 """
 
 from collections.abc import Sequence
@@ -15,26 +16,26 @@ CELLS = 9  # of each level whose anchors are candidates (k of the paper's algori
 
 
 def match_atss(
-    anchors: Tensor, annotations: Tensor, level_cells: Sequence[int]
+    anchors: Tensor, annotations: Tensor, shapes: Sequence[tuple[int, int]]
 ) -> tuple[Tensor, Tensor]:
-    """Give each box the anchors that stand out among those near its centre (algorithm 1).
+    """Give each box the anchors that stand out among those near its centre.
 
-    Candidates are all anchors of the 9 cells of each level whose centres are nearest to the box's.
-    Of these are positive those whose IoU is at least the candidates' mean plus their standard
-    deviation, and whose centre lies in the box. An anchor of several boxes goes to the one that it
-    overlaps most. All others are negative, none is ignored.
+    Section 4.1, algorithm 1. Candidates are all anchors of the 9 cells of each level whose centres
+    are nearest to the box's. Of these are positive those whose IoU is at least the candidates' mean
+    plus their standard deviation, and whose centre lies in the box. An anchor of several boxes goes
+    to the one that it overlaps most. All others are negative, none is ignored.
 
     Args:
-        anchors: [N, 4] xyxy, level after level, cell after cell.
+        anchors: [N, 4] xyxy, level after level, row after row, cell after cell.
         annotations: [B, M, 5] x1, y1, x2, y2, label; rows of -1 are padding. M >= 1.
-        level_cells: cells of each level; each has as many anchors.
+        shapes: rows and columns of each level's cells, as `anchors.level_shapes` gives them.
 
     Returns:
         labels [B, N] int64: the class, or `NEGATIVE`; boxes [B, N, 4] xyxy.
     """
     B, M, _ = annotations.shape
     boxes = annotations[..., :4]
-    index = _candidates(anchors, boxes, level_cells)  # [B, M, C]
+    index = _candidates(anchors, boxes, shapes)  # [B, M, C]
     near = anchors[index]
     iou = _iou_with(near, boxes)
     least = iou.mean(dim=2, keepdim=True) + iou.std(dim=2, keepdim=True)
@@ -54,19 +55,33 @@ def match_atss(
     return labels, matched[..., :4]
 
 
-def _candidates(anchors: Tensor, boxes: Tensor, level_cells: Sequence[int]) -> Tensor:
-    """[B, M, C] positions of the anchors in the cells nearest to the centre of each box."""
-    A = len(anchors) // sum(level_cells)
-    centers = ((boxes[..., :2] + boxes[..., 2:]) / 2).flatten(0, 1)  # [B * M, 2]
+def _candidates(anchors: Tensor, boxes: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
+    """[B, M, C] positions of the anchors in the cells nearest to the centre of each box.
+
+    A cell among the nearest 9 is in one of the 9 nearest rows and of the 9 nearest columns, so no
+    more than 81 cells are compared.
+    """
+    A = len(anchors) // sum(rows * columns for rows, columns in shapes)
+    centers = (boxes[..., :2] + boxes[..., 2:]) / 2  # [B, M, 2]
     offsets = torch.arange(A, device=boxes.device)
     start, found = 0, []
-    for cells in level_cells:
-        first = anchors[start : start + cells * A : A]  # all anchors of a cell have one centre
-        distance = torch.cdist(centers, (first[:, :2] + first[:, 2:]) / 2)  # [B * M, cells]
-        nearest = distance.topk(min(CELLS, cells), largest=False, sorted=False).indices
-        found.append(start + (nearest.unsqueeze(2) * A + offsets).flatten(1))
-        start += cells * A
-    return torch.cat(found, dim=1).view(*boxes.shape[:2], -1)
+    for rows, columns in shapes:
+        first = anchors[start : start + rows * columns * A : A]  # all of a cell have one centre
+        points = ((first[:, :2] + first[:, 2:]) / 2).reshape(rows, columns, 2)
+        across, column = _nearest((centers[..., :1] - points[0, :, 0]).square())
+        down, row = _nearest((centers[..., 1:] - points[:, 0, 1]).square())
+        cells = (row.unsqueeze(3) * columns + column.unsqueeze(2)).flatten(2)
+        order = _nearest((down.unsqueeze(3) + across.unsqueeze(2)).flatten(2))[1]
+        nearest = cells.gather(2, order)  # [B, M, 9]
+        found.append(start + (nearest.unsqueeze(3) * A + offsets).flatten(2))
+        start += rows * columns * A
+    return torch.cat(found, dim=2)
+
+
+def _nearest(distances: Tensor) -> tuple[Tensor, Tensor]:
+    """The least 9 of the last dimension and their positions, of equal ones the first."""
+    values, order = distances.sort(dim=-1, stable=True)  # topk takes any of equal ones
+    return values[..., :CELLS], order[..., :CELLS]
 
 
 def _iou_with(near: Tensor, boxes: Tensor) -> Tensor:

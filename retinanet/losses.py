@@ -27,7 +27,8 @@ MIN_PROBABILITY = 1e-4
 MIN_LOSS = MIN_PROBABILITY**2 * -math.log1p(-MIN_PROBABILITY)
 MAX_LOSS = (1 - MIN_PROBABILITY) ** 2 * -math.log(MIN_PROBABILITY)
 
-# From anchors [N, 4] and annotations [B, M, 5] to labels [B, N] and boxes [B, N, 4].
+# From anchors [N, 4] and annotations [B, M, 5] to labels [B, N] and boxes [B, N, 4]: that of
+# `match_anchors` or `atss.match_atss`.
 Matcher = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 NEGATIVE = -1  # the label of an anchor that is background

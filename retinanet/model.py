@@ -85,6 +85,16 @@ class ModelConfig:
             raise ValueError(f"head_convs is {self.head_convs}; expected at least 0")
 
     @property
+    def title(self) -> str:
+        """Name of the network; with its size where that is not the original's."""
+        size = []
+        if self.channels != ModelConfig.channels:
+            size.append(f"{self.channels} channels")
+        if self.head_convs != ModelConfig.head_convs:
+            size.append(f"{self.head_convs} head convolution{'s' * (self.head_convs != 1)}")
+        return f"ResNet-{self.depth} RetinaNet" + (f" ({', '.join(size)})" if size else "")
+
+    @property
     def anchors_per_cell(self) -> int:
         """A, 9 by default."""
         return len(self.anchor_ratios) * len(self.anchor_scales)
@@ -308,7 +318,7 @@ class RetinaNet(nn.Module):
         """Matching of anchors with boxes in images of this size."""
         if self.matching == "iou":
             return match_anchors
-        return partial(match_atss, level_cells=[h * w for h, w in level_shapes(height, width)])
+        return partial(match_atss, shapes=level_shapes(height, width))
 
     def detect(
         self,

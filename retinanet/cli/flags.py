@@ -15,7 +15,7 @@ from retinanet.cli.parser import (
     positive_int,
 )
 from retinanet.data.formats.recognise import FORMATS
-from retinanet.model import MATCHINGS
+from retinanet.model import MATCHINGS, ModelConfig
 from retinanet.postprocess import DEFAULT_LIMITS, SCORE_THRESHOLD, DetectionLimits
 from retinanet.runtime.device import PRECISIONS
 from retinanet.training.optim import BATCH_NORMS, OPTIMIZERS, SCHEDULES, OptimConfig
@@ -206,6 +206,17 @@ def add_anchor_flags(group: argparse._ArgumentGroup, *, unless: str = "") -> Non
             type=positive_float,
             default=None if unless else default,
             help=f"{text} ({unless or values})",
+        )
+
+
+def add_network_size_flags(group: argparse._ArgumentGroup) -> None:
+    """--fpn_channels and --head_convs; None is that of the initial weights."""
+    for name, kind, default, text in (
+        ("fpn_channels", positive_int, ModelConfig.channels, "channels of pyramid and heads"),
+        ("head_convs", non_negative_int, ModelConfig.head_convs, "3x3 convolutions of each head"),
+    ):
+        group.add_argument(
+            f"--{name}", type=kind, metavar="N", help=f"{text} (as --weights FILE, else {default})"
         )
 
 

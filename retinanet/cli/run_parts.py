@@ -80,5 +80,6 @@ def make_training(
         train.class_names,
         min_side=args.min_side,
         max_side=args.max_side,
+        matching=args.matching,
     )
     return Training(model, runtime, optim, losses, checkpoint)

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from retinanet.backbone import LAYERS
 from retinanet.cli.data_defaults import suited_settings
@@ -10,6 +11,7 @@ from retinanet.cli.flags import (
     add_bad_image_flag,
     add_device_flags,
     add_learning_flags,
+    add_network_size_flags,
     add_size_flags,
     add_training_data_flags,
     check_training_flags,
@@ -51,7 +53,14 @@ SHAPES_DEFAULTS = {
 }
 
 
-ANCHOR_FLAGS = ("anchor_sizes", "anchor_ratios", "anchor_scales")
+# Flags that are settings of the network; None: as those of the initial weights.
+NETWORK_FLAGS = {
+    "fpn_channels": "channels",
+    "head_convs": "head_convs",
+    "anchor_sizes": "anchor_sizes",
+    "anchor_ratios": "anchor_ratios",
+    "anchor_scales": "anchor_scales",
+}
 
 
 def parser() -> Parser:
@@ -76,6 +85,7 @@ def parser() -> Parser:
         metavar="WHAT",
         help="imagenet[-v2], none, torchvision-coco, FILE",
     )
+    add_network_size_flags(model)
     add_anchor_flags(model, unless="as --weights FILE, else the paper's")
 
     _add_training_flags(result)
@@ -215,9 +225,14 @@ def as_flags(values: Mapping[str, object]) -> str:
     )
 
 
-def anchor_settings(args: argparse.Namespace) -> dict[str, tuple[float, ...]]:
-    """The anchor settings that were given as flags, as keywords of `ModelConfig`."""
-    return {name: tuple(vars(args)[name]) for name in ANCHOR_FLAGS if vars(args)[name]}
+def network_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of the network that were given as flags, as keywords of `ModelConfig`."""
+    given = {field: vars(args)[flag] for flag, field in NETWORK_FLAGS.items()}
+    return {
+        field: tuple(value) if isinstance(value, list) else value
+        for field, value in given.items()
+        if value is not None
+    }
 
 
 def deciding_settings(
@@ -234,6 +249,8 @@ def deciding_settings(
         "--epochs": "any" if args.schedule == "plateau" else args.epochs,
         "--min_side": args.min_side,
         "--max_side": args.max_side,
+        "--fpn_channels": config.channels,
+        "--head_convs": config.head_convs,
         "the anchors": [config.anchor_sizes, config.anchor_ratios, config.anchor_scales],
         "--seed": args.seed,
         "--precision": runtime.precision,

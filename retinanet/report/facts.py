@@ -6,7 +6,7 @@ from retinanet.weights.checkpoint import Checkpoint
 def model_facts(checkpoint: Checkpoint, precision: str) -> dict[str, str]:
     """Network, image size and precision: what scores depend on."""
     return {
-        "Network": f"ResNet-{checkpoint.config.depth} RetinaNet",
+        "Network": checkpoint.config.title,
         "Images": f"{checkpoint.min_side}-{checkpoint.max_side} px",
         "Precision": precision,
     }

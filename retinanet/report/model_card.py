@@ -45,7 +45,7 @@ def model_card(model: TrainedModel) -> str:
     parts = [
         f"{_BEGINNING}# RetinaNet of {config.num_classes} classes",
         f"Detects: {names}.",
-        f"A ResNet-{config.depth} RetinaNet for images of {checkpoint.min_side} to"
+        f"A {config.title} for images of {checkpoint.min_side} to"
         f" {checkpoint.max_side} px, trained up to epoch {checkpoint.epoch}. Boxes are x1, y1, x2,"
         " y2 in pixels of the image.",
         "## Use",

@@ -1,6 +1,6 @@
 """Initial weights of a training: none, a backbone's, or a whole detector's of any project."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,7 +85,7 @@ def start_config(
     *,
     num_classes: int,
     depth: int,
-    anchors: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> ModelConfig:
     """The settings of the model to train: those of a detector that it starts from, if any.
 
@@ -93,25 +93,25 @@ def start_config(
         start: initial weights and their settings.
         num_classes: K, whatever the start's.
         depth: of the ResNet, which is the start's.
-        anchors: the settings of anchors that were asked for: tuples by name.
+        settings: those of the network that were asked for: its size, tuples of its anchors.
 
     Raises:
-        DataError: the start's anchors are not those asked for.
+        DataError: the start's are not those asked for.
     """
     if start.config is None:
-        return ModelConfig(num_classes, depth, **anchors)
-    for name, asked in anchors.items():
+        return ModelConfig(num_classes, depth, **settings)
+    for name, asked in settings.items():
         found = getattr(start.config, name)
-        if tuple(found) != asked:
+        if _numbers(found) != _numbers(asked):
             raise DataError(
-                f"{start.source}: its {name} are {_numbers(found)}, --{name} asks for"
+                f"{start.source}: its {name} are {_numbers(found)}, asked for are"
                 f" {_numbers(asked)}; give the same ones, or other --weights"
             )
     return replace(start.config, num_classes=num_classes)
 
 
-def _numbers(values: tuple[float, ...]) -> str:
-    return " ".join(f"{value:g}" for value in values)
+def _numbers(values: int | Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in ([values] if isinstance(values, int) else values))
 
 
 def take_weights(model: RetinaNet, weights: Mapping[str, Tensor]) -> str:

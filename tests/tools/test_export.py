@@ -314,8 +314,9 @@ def test_missing_packages_are_named_with_the_command(exported, monkeypatch, caps
             ["--max_detections=2000", "--candidates_per_level=30"],
             ["scores", "labels", "boxes"],
         ),
+        ({"channels": 24, "head_convs": 1}, [], ["scores", "labels", "boxes"]),
     ],
-    ids=["no NMS", "of another project, class agnostic", "own anchors, few candidates"],
+    ids=["no NMS", "of another project, class agnostic", "own anchors, few candidates", "small"],
 )
 def test_every_kind_is_exported(settings, flags, outputs, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)

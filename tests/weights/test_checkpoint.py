@@ -5,6 +5,7 @@ import pickle
 import zipfile
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +50,7 @@ def test_checkpoint_comes_back_as_it_was(tmp_path: Path, model: RetinaNet) -> No
         metrics={"AP": 0.25},
         thresholds=(0.3, 0.4, 0.5),
         thresholds_epoch=3,
+        matching="atss",
     )
     save_checkpoint(tmp_path / "a.pt", saved)
     loaded = load_checkpoint(tmp_path / "a.pt")
@@ -62,18 +64,25 @@ def test_checkpoint_comes_back_as_it_was(tmp_path: Path, model: RetinaNet) -> No
 def test_a_checkpoint_of_version_1_0_has_no_thresholds(tmp_path: Path, model: RetinaNet) -> None:
     save_checkpoint(tmp_path / "a.pt", Checkpoint(model.config, model.state_dict()))
     content = torch.load(tmp_path / "a.pt", weights_only=True)
-    del content["thresholds"], content["thresholds_epoch"]
+    del content["thresholds"], content["thresholds_epoch"], content["matching"]
     torch.save(content, tmp_path / "old.pt")
     old = load_checkpoint(tmp_path / "old.pt")
+    assert old.matching == "iou"
     assert (old.thresholds, old.thresholds_epoch, old.score_threshold) == ((), None, 0.5)
     assert old.threshold_note == "Score threshold 0.5: the model's file has none of its own"
 
 
-@pytest.mark.parametrize("thresholds", [(0.5,), (0.5, 0.5, 1.5), (0.5, 0.5, "a")])
-def test_thresholds_that_cannot_be(
-    tmp_path: Path, model: RetinaNet, thresholds: tuple[float, ...]
-) -> None:
-    wrong = Checkpoint(model.config, model.state_dict(), thresholds=thresholds)
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"thresholds": (0.5,)},
+        {"thresholds": (0.5, 0.5, 1.5)},
+        {"thresholds": (0.5, 0.5, "a")},
+        {"matching": "all"},
+    ],
+)
+def test_values_that_cannot_be(tmp_path: Path, model: RetinaNet, values: dict[str, Any]) -> None:
+    wrong = Checkpoint(model.config, model.state_dict(), **values)
     save_checkpoint(tmp_path / "a.pt", wrong)
     with pytest.raises(DataError, match="it is no checkpoint of a model"):
         load_checkpoint(tmp_path / "a.pt")

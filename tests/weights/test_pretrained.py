@@ -100,7 +100,7 @@ def test_all_but_the_classes_is_the_files(tmp_path: Path, source: str) -> None:
     weights = RetinaNet(config).state_dict()
     save_checkpoint(tmp_path / "a.pt", Checkpoint(config, weights))
     start = start_weights(str(tmp_path / "a.pt"), 18)
-    found = start_config(start, num_classes=3, depth=18, anchors={})
+    found = start_config(start, num_classes=3, depth=18, settings={})
     assert found == replace(config, num_classes=3)
     fresh = RetinaNet(found)
     said = take_weights(fresh, start.weights)
@@ -118,19 +118,19 @@ def test_a_tower_without_its_norms_is_new(model: RetinaNet) -> None:
 
 def test_where_nothing_is_known_the_flags_decide() -> None:
     asked = {"anchor_scales": (1.0,)}
-    found = start_config(Start("imagenet", {}), num_classes=3, depth=18, anchors=asked)
+    found = start_config(Start("imagenet", {}), num_classes=3, depth=18, settings=asked)
     assert found == ModelConfig(3, 18, anchor_scales=(1.0,))
 
 
 def test_other_anchors_than_the_files_are_refused() -> None:
     start = Start("a.pt", {}, ModelConfig(80, anchor_sizes=(16, 32, 64, 128, 256)))
     asked: dict[str, tuple[float, ...]] = {"anchor_scales": SCALES}
-    start_config(start, num_classes=3, depth=50, anchors=asked)  # the sizes are the file's
+    start_config(start, num_classes=3, depth=50, settings=asked)  # the sizes are the file's
     asked["anchor_sizes"] = (32, 64, 128, 256, 512)
     with pytest.raises(DataError) as error:
-        start_config(start, num_classes=3, depth=50, anchors=asked)
+        start_config(start, num_classes=3, depth=50, settings=asked)
     assert str(error.value) == (
-        "a.pt: its anchor_sizes are 16 32 64 128 256, --anchor_sizes asks for 32 64 128 256 512;"
+        "a.pt: its anchor_sizes are 16 32 64 128 256, asked for are 32 64 128 256 512;"
         " give the same ones, or other --weights"
     )
 
