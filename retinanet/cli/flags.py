@@ -164,13 +164,7 @@ def add_learning_flags(group: argparse._ArgumentGroup) -> None:
         metavar="KIND",
         help="frozen, or trained: for --weights none",
     )
-    group.add_argument(
-        "--matching",
-        choices=MATCHINGS,
-        default=OptimConfig.matching,
-        metavar="KIND",
-        help="rule that gives boxes their anchors: iou, atss",
-    )
+    add_matching_flag(group)
     group.add_argument(
         "--trainable_layers",
         type=int,
@@ -178,6 +172,17 @@ def add_learning_flags(group: argparse._ArgumentGroup) -> None:
         default=OptimConfig.trainable_layers,
         metavar="N",
         help="how many of the ResNet's 5 parts are trained, from its end",
+    )
+
+
+def add_matching_flag(group: argparse._ArgumentGroup) -> None:
+    """--matching."""
+    group.add_argument(
+        "--matching",
+        choices=MATCHINGS,
+        default=OptimConfig.matching,
+        metavar="KIND",
+        help="rule that gives boxes their anchors: iou, atss",
     )
 
 

@@ -13,19 +13,35 @@ from retinanet.data_check.anchor_coverage import (
     better_anchors,
     better_sides,
 )
+from retinanet.data_check.positives import (
+    ClassPositives,
+    class_positives,
+    count_positives,
+    some_images,
+)
 from retinanet.data_check.summary import Facts, look_at, missed_images, size_bins
 from retinanet.errors import printable
 from retinanet.losses import POSITIVE_IOU
 from retinanet.model import ModelConfig
 
 NAMED = 3  # classes that the digest names
+COUNTED = 200  # images in which the digest counts positive anchors
 
 
-def digest(dataset: Data, min_side: int, max_side: int, config: ModelConfig) -> str:
+def digest(
+    dataset: Data, min_side: int, max_side: int, config: ModelConfig, matching: str = "iou"
+) -> str:
     """Sizes of the boxes as training sees them, and a warning in lines of its own.
 
     The warning stands where no anchor reaches more than `MANY` of the boxes of a class: a rare
     class may hardly train where nearly all boxes do.
+
+    Args:
+        dataset: to train on.
+        min_side: at which the network is trained.
+        max_side: at which the network is trained.
+        config: of the anchors.
+        matching: of anchors with boxes, one of `model.MATCHINGS`.
     """
     facts = look_at(dataset, min_side, max_side, config)
     total = len(facts.reached)
@@ -36,6 +52,12 @@ def digest(dataset: Data, min_side: int, max_side: int, config: ModelConfig) -> 
         f"At {min_side} to {max_side} px the boxes are {least:.0f} to {most:.0f} px large, half of"
         f" them below {half:.0f} (side of a square of the same area)."
     )
+    if matching == "atss":
+        some = some_images(facts.boxes, len(facts.classes), COUNTED)
+        rows = class_positives(
+            some, count_positives(some, min_side, max_side, config), dataset.class_names
+        )
+        return "\n".join([f"{text} {positives_sentence(rows)}", *positives_warning(rows)])
     if not facts.unreached:
         return f"{text} Anchors reach all of them."
     share = percent(facts.unreached, total)
@@ -57,6 +79,36 @@ def digest(dataset: Data, min_side: int, max_side: int, config: ModelConfig) -> 
             "python -m retinanet.tools.check_data shows them all.",
         ]
     )
+
+
+def positives_sentence(rows: Sequence[ClassPositives]) -> str:
+    """Positive anchors of the classes, of many classes those with the fewest."""
+    shown = ", ".join(f"{printable(row.name)} {row.median:g}" for row in rows[:NAMED])
+    few = f"the fewest of {len(rows)}: " if len(rows) > NAMED else ""
+    return f"Positive anchors of a box by ATSS, median of its class: {few}{shown}."
+
+
+def positives_warning(rows: Sequence[ClassPositives]) -> list[str]:
+    """Lines on the classes of which more than `MANY` of the boxes have no positive anchor."""
+    worst = [row for row in rows if row.without > MANY * row.boxes]
+    if not worst:
+        return []
+    worst = sorted(worst, key=lambda row: row.without, reverse=True)[:NAMED]
+    return [
+        f"Warning: of these classes more than {percent(MANY, 1)} of the boxes have no anchor",
+        *(f"  {printable(row.name)}: {row.without:,} of {row.boxes:,}" for row in worst),
+        NO_CENTRE,
+    ]
+
+
+def positives_table(rows: Sequence[ClassPositives]) -> str:
+    """Positive anchors of the boxes of each class, the fewest first."""
+    table = [["class", "boxes", "least", "median", "none"]]
+    for row in rows:
+        numbers = (f"{row.boxes:,}", f"{row.least}", f"{row.median:g}", f"{row.without:,}")
+        table.append([printable(row.name), *numbers])
+    lines = ["Positive anchors of a box by ATSS:", aligned(table)]
+    return "\n".join([*lines, NO_CENTRE] if any(row.without for row in rows) else lines)
 
 
 def advice(side: Side | None) -> str:
@@ -90,6 +142,12 @@ BAR = 40  # letters
 
 
 NAMES = 3  # images that are named; check.json has them all
+
+
+NO_CENTRE = (
+    "Boxes without an anchor never train. They are smaller than the 8 px from one to the next, or"
+    " others overlap theirs more; a larger --min_side gives them some."
+)
 
 
 # ---- text ----

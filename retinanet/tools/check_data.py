@@ -4,12 +4,13 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from retinanet.cli.flags import (
     add_anchor_flags,
+    add_matching_flag,
     add_size_flags,
     add_training_data_flags,
     check_training_flags,
@@ -26,9 +27,10 @@ from retinanet.data_check.anchor_coverage import (
 )
 from retinanet.data_check.findings import Findings, Place, find_problems
 from retinanet.data_check.pictures import sample_sheet, size_chart
+from retinanet.data_check.positives import class_positives
 from retinanet.data_check.problem_text import problem_text
 from retinanet.data_check.summary import Facts, look_at, missed_images, size_bins
-from retinanet.data_check.text import anchor_text, count_table, size_table
+from retinanet.data_check.text import anchor_text, count_table, positives_table, size_table
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig
 from retinanet.runtime.console import say
@@ -42,6 +44,7 @@ def parser() -> Parser:
     group = result.add_argument_group("network")
     add_size_flags(group)
     add_anchor_flags(group)
+    add_matching_flag(group)
     group = result.add_argument_group("results")
     group.add_argument(
         "--output_dir",
@@ -93,7 +96,7 @@ def open_data(args: argparse.Namespace) -> dict[str, Data]:
 
 def as_json(dataset: Data, facts: Facts, sides: Sequence[Side | None]) -> dict[str, Any]:
     """Findings about one of the data sets, as plain values."""
-    classes = [
+    classes: list[dict[str, Any]] = [
         {
             "name": row.name,
             "boxes": row.boxes,
@@ -108,6 +111,11 @@ def as_json(dataset: Data, facts: Facts, sides: Sequence[Side | None]) -> dict[s
         {"from": low, "to": high, "boxes": boxes, "without_anchor": missed}
         for low, high, boxes, missed in size_bins(facts)
     ]
+    if facts.positives is not None:
+        rows = class_positives(facts.boxes, facts.positives, dataset.class_names)
+        counts = {row.name: {"least": row.least, "median": row.median} for row in rows}
+        for found in classes:
+            found["positive_anchors"] = counts.get(found["name"])
     return {
         "images": facts.images,
         "images_without_boxes": facts.empty,
@@ -135,7 +143,7 @@ class Checked:
     data: Mapping[str, Data]
     facts: Mapping[str, Facts]
     sides: Mapping[str, list[Side | None]]
-    """By data set: better sizes for its classes."""
+    """By data set: better sizes for its classes, if any."""
     together: Side | None
     """A better size for all boxes of the first data set."""
     anchors: AnchorSizes | None
@@ -150,7 +158,7 @@ class Checked:
 
 
 def check(data: Mapping[str, Data], args: argparse.Namespace) -> Checked:
-    """Count boxes, try other sizes and anchors, look at every image."""
+    """Count boxes and their anchors, look at every image."""
     config = ModelConfig(
         next(iter(data.values())).num_classes(),
         anchor_sizes=tuple(args.anchor_sizes),
@@ -158,39 +166,60 @@ def check(data: Mapping[str, Data], args: argparse.Namespace) -> Checked:
         anchor_scales=tuple(args.anchor_scales),
     )
     size = args.min_side, args.max_side
-    facts = {part: look_at(dataset, *size, config) for part, dataset in data.items()}
-    found = next(iter(facts.values()))
-    return Checked(
+    facts = {part: look_at(found, *size, config, args.matching) for part, found in data.items()}
+    checked = Checked(
         data,
         facts,
-        {
-            part: better_sides([row.missed for row in own.classes], *size, config)
-            for part, own in facts.items()
-        },
-        better_sides([found.boxes.only(~found.reached)], *size, config)[0],
-        better_anchors(found.boxes, *size, config),
+        {part: [None] * len(own.classes) for part, own in facts.items()},
+        None,
+        None,
         find_problems(data, facts, decode=not args.no_decode, compare=not args.no_near_duplicates),
     )
+    return with_advice(checked, size, config) if args.matching == "iou" else checked
+
+
+def with_advice(checked: Checked, size: tuple[int, int], config: ModelConfig) -> Checked:
+    """Try other sizes and anchors for the boxes that no anchor reaches."""
+    found = checked.first[2]
+    return replace(
+        checked,
+        sides={
+            part: better_sides([row.missed for row in own.classes], *size, config)
+            for part, own in checked.facts.items()
+        },
+        together=better_sides([found.boxes.only(~found.reached)], *size, config)[0],
+        anchors=better_anchors(found.boxes, *size, config),
+    )
+
+
+def anchors_of(checked: Checked) -> str:
+    """Text on the boxes that have no anchor, or with atss on how many they have."""
+    first, dataset, found = checked.first
+    if found.positives is not None:
+        return positives_table(class_positives(found.boxes, found.positives, dataset.class_names))
+    return anchor_text(dataset, found, checked.sides[first], checked.together, checked.anchors)
 
 
 def tell(checked: Checked, args: argparse.Namespace) -> None:
     """Print everything as text."""
-    first, train, found = checked.first
+    first, _, found = checked.first
     for part, dataset in checked.data.items():
         tell_notes(f"{part.capitalize()} data", dataset)
     sizes = f"{args.min_side} to {args.max_side} px"
     say(f"\n{count_table(checked.facts)}")
     say(f"\n{first.capitalize()} boxes at {sizes}, by the side of a square of equal area:")
     say(size_table(found))
-    sides = checked.sides[first]
-    say(f"\n{anchor_text(train, found, sides, checked.together, checked.anchors)}")
+    say(f"\n{anchors_of(checked)}")
     kinds = {"decoded": not args.no_decode, "compared": not args.no_near_duplicates}
     say(f"\n{problem_text(checked.findings, **kinds)}")
 
 
 def content(checked: Checked, args: argparse.Namespace) -> dict[str, Any]:
     """Everything as plain values: check.json."""
-    settings = ("min_side", "max_side", "anchor_sizes", "anchor_ratios", "anchor_scales")
+    settings = (
+        *("min_side", "max_side", "anchor_sizes", "anchor_ratios", "anchor_scales"),
+        "matching",
+    )
     found = checked.findings
     return {
         **{name: vars(args)[name] for name in settings},

@@ -189,6 +189,7 @@ def test_a_schedule_goes_on_where_it_was(
     [
         (["--lr", "0.5"], "--lr is 0.5, was 0.001"),
         (["--seed", "7"], "--seed is 7, was 0"),
+        (["--matching", "atss"], "--matching is atss, was iou"),
         (["--batch_size", "1"], "--batch_size (of all processes) is 1, was 2"),
         (["--depth", "34"], "--depth is 34, was 18"),
         (["--csv_train", "VAL"], "the training data's checksum is"),
