@@ -31,10 +31,16 @@ class DataError(ValueError):
         super().__init__(message.rsplit("DataError: ", 1)[-1].rstrip("\n"))
 
 
+MOST_SHOWN = 600  # characters of a value
+
 _short = reprlib.Repr()
+_short.maxstring = 80
+_short.maxlevel = 2  # a list of lists, and no deeper: six of six of six grow beyond a message
 
 
-shown = _short.repr  # a value as it stands in a message: quoted, escaped, cut when long
+def shown(value: object) -> str:
+    """A value as it stands in a message: quoted, escaped, cut when long."""
+    return _short.repr(value)[:MOST_SHOWN]
 
 
 def listed(counts: Mapping[str, int]) -> str:

@@ -120,6 +120,7 @@ def fractions_text(boxes: Array) -> str:
 
 def _in_pixels(data: Annotations, sizes: Sequence[Size]) -> Annotations:
     per_image = np.array(sizes, float).reshape(-1, 2)[:, [1, 0, 1, 0]]
+    per_image[per_image == 0] = 1  # of images that cannot be read, which are problems or left out
     boxes = data.boxes.copy(order="K")
     boxes[:, :4] *= per_image[data.owners()]
     return replace(data, boxes=boxes, in_fractions=False)

@@ -70,7 +70,6 @@ class ImageDataset(Dataset[Sample]):
         readings: Sequence[Reading],
         problems: Problems,
         claimed: Array | None = None,
-        sizes: Sequence[Size] = (),
     ) -> list[int]:
         """Join names of one file, read the sizes, check the boxes, and keep what can be read.
 
@@ -80,7 +79,6 @@ class ImageDataset(Dataset[Sample]):
             readings: what else four numbers of the file may mean.
             problems: of the file; raised here.
             claimed: [images, 2] height and width in the file.
-            sizes: of the images, where the reader had to look at them.
 
         Returns:
             Positions in `data` of the images that are kept.
@@ -95,8 +93,7 @@ class ImageDataset(Dataset[Sample]):
         absent = set(found.absent)
         paths = [os.path.join(found.root, file) for file in files]
         lost = [k for k, position in enumerate(positions) if position in absent]
-        known = [sizes[k] for k in positions] if sizes else None
-        sizes = known or read_sizes(paths, data.first_lines, problems, lost)
+        sizes = read_sizes(paths, data.first_lines, problems, lost)
         if claimed is not None:
             check_sizes(data, claimed[positions], paths, sizes, problems)
         data, notes = check_boxes(data, paths, sizes, readings, problems)
@@ -423,7 +420,7 @@ class LabelledImages(ImageDataset):
         found = Found(folder, [relative_name(path, folder) for path in labels.paths], [])
         self.class_names = tuple(class_names or labels.class_names)
         data = labels.annotations.relabelled(labels.class_names, self.class_names, problems)
-        self._check(data, found, CSV_READINGS, problems, sizes=labels.sizes)
+        self._check(data, found, CSV_READINGS, problems)
         if not len(self):
             raise DataError(f"{root}: no images with labels; expected some; add them")
         self.name_by_place(folder)

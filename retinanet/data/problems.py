@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from retinanet.errors import DataError, _short, listed
+from retinanet.errors import DataError, listed
 
 SHOWN = 20  # problems of a file shown in full; the rest is counted
 
@@ -16,9 +16,6 @@ MOST_SKIPPED = 100  # images that may be left out, because they cannot be read
 
 
 Array = NDArray[Any]
-
-
-_short.maxstring = 80
 
 
 class Problems:

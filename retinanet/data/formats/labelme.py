@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from retinanet.data.formats.labels import (
     files_below,
     images_below,
     joined,
+    left_out,
     sets_by_folder,
 )
 from retinanet.data.problems import Problems
-from retinanet.errors import shown
+from retinanet.errors import printable, shown
 
 SNIFFED = 1_000_000  # bytes of a file in which its kind shows
 LEAST_POINTS = {"rectangle": 2, "polygon": 3}
@@ -47,10 +48,12 @@ def _is_labelme(file: Path) -> bool:
 
 def _read(root: Path, files: list[Path], problems: Problems) -> Labels:
     kinds: Counter[str] = Counter()
-    images = list(_images(root, files, kinds, problems))
+    pictures = images_below(root)
+    images = list(_images(root, files, by_stem(pictures), kinds, problems))
     names = tuple(sorted({box.name for image in images for box in image.boxes}))
     annotations, paths = joined(root, images, names, problems)
-    notes = [
+    notes = left_out(root, files, pictures, paths)
+    notes += [
         f"{count:,} shapes of type {kind} left out: they have no box"
         for kind, count in sorted(kinds.items())
         if kind not in LEAST_POINTS
@@ -61,12 +64,23 @@ def _read(root: Path, files: list[Path], problems: Problems) -> Labels:
 
 
 def _images(
-    root: Path, files: list[Path], kinds: Counter[str], problems: Problems
+    root: Path,
+    files: list[Path],
+    pictures: Mapping[str, Sequence[Path]],
+    kinds: Counter[str],
+    problems: Problems,
 ) -> Iterator[Image]:
-    """The image of each file, with its boxes; `kinds` counts the types of shapes."""
-    everywhere = by_stem(images_below(root))
+    """The image of each file, with its boxes.
+
+    Args:
+        root: the folder of the data.
+        files: the `.json` files.
+        pictures: the images below it, by stem.
+        kinds: takes in the types of shapes.
+        problems: takes in what is wrong.
+    """
     for file in files:
-        place = str(file)
+        place = printable(file)
         try:
             content = json.loads(file.read_bytes())
         except (OSError, ValueError, RecursionError) as error:
@@ -75,8 +89,9 @@ def _images(
             continue
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
             continue  # another tool's JSON, which is beside the data
-        named = str(content.get("imagePath") or "")
-        image = described_image(file, named, everywhere, root, problems)
+        named = content.get("imagePath")
+        named = named if isinstance(named, str) else ""
+        image = described_image(file, named, pictures, root, problems)
         if image is None:
             continue
         boxes = []

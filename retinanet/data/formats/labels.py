@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from glob import escape
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -12,9 +13,10 @@ import numpy as np
 
 from retinanet.data.annotations import Annotations, group_by_image
 from retinanet.data.decoding.formats import SUFFIXES
-from retinanet.data.images import Size
 from retinanet.data.problems import Problems
-from retinanet.errors import DataError, first_few, shown
+from retinanet.errors import DataError, first_few, printable, shown
+
+MOST_FOLDERS = 50  # of a path that is looked for: a hostile one may have millions
 
 # The words by which folders and files name a set.
 SET_WORDS = {
@@ -38,8 +40,6 @@ class Labels(NamedTuple):
     """The images, in the order of `annotations.names`."""
     notes: tuple[str, ...] = ()
     """Facts that a user should know: kinds of shapes turned into boxes, images left out."""
-    sizes: Sequence[Size] = ()
-    """(height, width) of each image, where the format had to look at them."""
 
 
 Reader = Callable[[Problems], Labels]
@@ -124,10 +124,34 @@ def files_below(folder: Path, suffix: str) -> list[Path]:
 
 def sets_by_folder(root: Path, files: Iterable[Path], read: FilesReader) -> Sets:
     """The sets of annotation files that the folders on their way from `root` tell apart."""
-    by_set: dict[str, list[Path]] = {}
+    return {name: partial(read, root, mine) for name, mine in divided(root, files).items()}
+
+
+def divided(root: Path, files: Iterable[Path]) -> dict[str, list[Path]]:
+    """Files by the set that they belong to by the folders on their way from `root`."""
+    by_folder: dict[str, list[Path]] = {}
     for file in files:
-        by_set.setdefault(folder_set(file, root), []).append(file)
-    return {name: partial(read, root, mine) for name, mine in by_set.items()}
+        by_folder.setdefault(os.path.dirname(file), []).append(file)
+    by_set: dict[str, list[Path]] = {}
+    for mine in by_folder.values():
+        by_set.setdefault(folder_set(mine[0], root), []).extend(mine)
+    return by_set
+
+
+def left_out(
+    root: Path, files: Sequence[Path], images: Iterable[Path], used: Iterable[Path]
+) -> list[str]:
+    """Note on the images, in the folders of a set, that no annotation file describes.
+
+    Args:
+        root: the folder of the data.
+        files: the set's annotation files.
+        images: all images below it.
+        used: those that the files describe.
+    """
+    mine = divided(root, images).get(folder_set(files[0], root), []) if files else []
+    count = len(set(mine).difference(used))
+    return [f"{count:,} images without an annotation file: left out"] if count else []
 
 
 def sets_of_files(
@@ -260,7 +284,7 @@ def described_image(
     image = partner_of(file, base, images)
     if image is None:
         text = f"no image {shown(base or file.stem)} below {root}; add it, or remove the file"
-        problems.add_one("missing image", f"{file}: {text}")
+        problems.add_one("missing image", f"{printable(file)}: {text}")
     return image
 
 
@@ -291,7 +315,7 @@ def found_below(root: Path, name: str) -> Path | None:
     `train/images`, where that is there.
     """
     parts = [part for part in re.split(r"[\\/]+", name.strip()) if part not in ("", ".", "..")]
-    for start in range(len(parts)):
+    for start in range(max(0, len(parts) - MOST_FOLDERS), len(parts)):
         path = root.joinpath(*parts[start:])
         if os.path.exists(path):  # Path's own raises where a name is too long
             return path
@@ -300,10 +324,8 @@ def found_below(root: Path, name: str) -> Path | None:
 
 def relative_name(path: Path, root: Path) -> str:
     """An image's name below the folder of the data, with forward slashes on every system."""
-    try:
-        return path.relative_to(root).as_posix()
-    except ValueError:
-        return path.as_posix()
+    name, folder = path.as_posix(), f"{root.as_posix().rstrip('/')}/"
+    return name.removeprefix(folder)  # `relative_to` takes ten times as long
 
 
 def joined(
@@ -318,14 +340,21 @@ def joined(
         problems: takes in repeated boxes.
     """
     images = list(images)
+    for box in {box.name: box for image in images for box in image.boxes}.values():
+        if printable(box.name) != box.name:
+            text = "expected no control characters; rename it"
+            problems.add_one("wrong class", f"{box.entry}: class {shown(box.name)}; {text}")
     label = {name: k for k, name in enumerate(class_names)}
     boxes = [box for image in images for box in image.boxes]
-    columns = np.array([(*box.corners, label[box.name]) for box in boxes], float).reshape(-1, 5)
+    columns = np.empty((5, len(boxes)))
+    corners = chain.from_iterable(box.corners for box in boxes)
+    columns[:4] = np.fromiter(corners, float, 4 * len(boxes)).reshape(-1, 4).T
+    columns[4] = [label[box.name] for box in boxes]
     annotations = group_by_image(
         [relative_name(image.path, root) for image in images],
         np.zeros(len(images), np.int64),
         np.repeat(np.arange(len(images)), [len(image.boxes) for image in images]),
-        np.ascontiguousarray(columns.T),
+        columns,
         np.zeros(len(boxes), np.int64),
         problems,
         [box.entry for box in boxes],

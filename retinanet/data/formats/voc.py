@@ -6,7 +6,7 @@ at the upper and the left side.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -25,13 +25,16 @@ from retinanet.data.formats.labels import (
     files_below,
     images_below,
     joined,
+    left_out,
     set_of,
     sets_by_folder,
 )
 from retinanet.data.problems import Problems
-from retinanet.errors import shown
+from retinanet.errors import printable, shown
 
 LISTS = Path("ImageSets", "Main")  # train.txt, val.txt ...: a name a line, without an ending
+LISTED = ("train", "val", "test", "trainval")
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
 SNIFFED = 4096  # bytes of a file in which its kind shows
 
 
@@ -43,7 +46,7 @@ def find_voc(path: Path) -> Sets:
     if not any(_is_voc(file) for file in files[:3]):
         return {}
     lists = sorted(path.glob(f"**/{LISTS.as_posix()}/*.txt"))
-    wanted = [file for file in lists if file.stem in ("train", "val", "test", "trainval")]
+    wanted = [file for file in lists if file.stem in LISTED and file.is_file()]
     if wanted:
         return _listed_sets(path, files, wanted)
     return sets_by_folder(path, files, _read)
@@ -74,24 +77,29 @@ def _listed_sets(root: Path, files: list[Path], lists: list[Path]) -> Sets:
     return sets
 
 
-def _read(root: Path, files: list[Path], problems: Problems, lost: tuple[str, ...] = ()) -> Labels:
+def _read(
+    root: Path, files: list[Path], problems: Problems, lost: Sequence[str] | None = None
+) -> Labels:
     """Read the files of a set.
 
     Args:
         root: the folder of the data.
         files: the `.xml` files.
         problems: takes in what is wrong.
-        lost: names in the set's list that have no file.
+        lost: names in the set's list that have no file; None where the set has no list.
     """
+    absent = [shown(f"{name}.xml") for name in lost or ()]
     problems.add(
         "missing annotation",
-        [0] * len(lost),
-        lambda k: f"{root / LISTS}: no {lost[k]}.xml below {root}; add it, or leave it out",
+        [0] * len(absent),
+        lambda k: f"{root / LISTS}: no {absent[k]} below {root}; add it, or leave it out",
     )
-    images = list(_images(root, files, problems))
+    pictures = images_below(root)
+    images = list(_images(root, files, by_stem(pictures), problems))
     names = tuple(sorted({box.name for image in images for box in image.boxes}))
     annotations, paths = joined(root, images, names, problems)
-    return Labels(names, annotations, paths, tuple(_notes(annotations)))
+    notes = left_out(root, files, pictures, paths) if lost is None else []
+    return Labels(names, annotations, paths, (*notes, *_notes(annotations)))
 
 
 def _notes(annotations: Annotations) -> Iterator[str]:
@@ -109,20 +117,21 @@ def _notes(annotations: Annotations) -> Iterator[str]:
         )
 
 
-def _images(root: Path, files: list[Path], problems: Problems) -> Iterator[Image]:
-    """The image of each file, with its boxes."""
-    everywhere = by_stem(images_below(root))
+def _images(
+    root: Path, files: list[Path], pictures: Mapping[str, Sequence[Path]], problems: Problems
+) -> Iterator[Image]:
+    """The image of each file, with its boxes; `pictures` are those below the root, by stem."""
     for file in files:
-        place = str(file)
+        place = printable(file)
         try:
             annotation = parse_xml(file)
         except (OSError, ValueError) as error:
-            problems.add_one("unreadable annotation", f"{place}: {error}")
+            problems.add_one("unreadable annotation", f"{place}: {printable(error)}")
             continue
         if annotation.tag != "annotation":
             continue  # another tool's XML, which is beside the data
         named = annotation.findtext("filename") or ""
-        image = described_image(file, named, everywhere, root, problems)
+        image = described_image(file, named, pictures, root, problems)
         if image is None:
             continue
         yield Image(image, list(_boxes(annotation, place, problems)))
@@ -133,7 +142,8 @@ def _boxes(annotation: Element, place: str, problems: Problems) -> Iterator[Box]
     for k, item in enumerate(annotation.iterfind("object")):
         entry = f"{place}: object {k}"
         name = (item.findtext("name") or "").strip()
-        numbers = [item.findtext(f"bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")]
+        box = item.find("bndbox")
+        numbers = [box.findtext(tag) for tag in CORNERS] if box is not None else []
         try:
             x1, y1, x2, y2 = (float(number or "") for number in numbers)
         except ValueError:

@@ -6,34 +6,36 @@ become the box around them.
 """
 
 import math
+import os
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
+from retinanet.data.decoding.formats import SUFFIXES
 from retinanet.data.formats.labels import (
     Box,
     Image,
     Labels,
     Sets,
-    folder_set,
+    divided,
     found_below,
     images_below,
     joined,
 )
-from retinanet.data.image_sizes import read_sizes
-from retinanet.data.images import UNKNOWN, Size
 from retinanet.data.problems import Problems
-from retinanet.errors import DataError, shown
+from retinanet.errors import DataError, printable, shown
 
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels/classes.txt")
 NOT_LABELS = {"classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt"}
 ROW = "expected `class x y width height`, fractions of the image's size"
+MOST_YAML = 1_000_000  # bytes: the parser takes seconds for as many
+SNIFFED = 1000  # bytes of a first line
 PIXELS = 2.0  # a number above it is no fraction: not even of a box that reaches outside
 
 
@@ -54,8 +56,11 @@ def find_yolo(path: Path) -> Sets:
 
 def _looks_like_data(file: Path) -> bool:
     """Whether a YAML file names classes and a set, by its text alone."""
+    if not file.is_file():  # a pipe would hang, a device never end
+        return False
     try:
-        text = file.read_bytes()[:1_000_000].decode("utf-8", "replace")
+        with file.open("rb") as stream:
+            text = stream.read(MOST_YAML).decode("utf-8", "replace")
     except OSError:
         return False
     return bool(re.search(r"^names\s*:", text, re.M) and re.search(r"^(train|val)\s*:", text, re.M))
@@ -72,39 +77,49 @@ def _yaml_sets(file: Path) -> Sets:
     sets: Sets = {}
     for key in ("train", "val", "valid", "test"):
         given = content.get(key)
-        if not given:
+        if given in (None, "", "~", "null", []):
             continue
         places = given if isinstance(given, list) else [given]
         if not all(isinstance(place, str) for place in places):
-            raise DataError(
-                f"{file}: {key} is {shown(given)}; expected a folder, a list, or a .txt"
-            )
+            raise _wrong(file, f"{key} is {shown(given)}; expected a folder, a list, or a .txt")
         found = {place: _place(root, file, place) for place in places}
         lost = [place for place, there in found.items() if there is None]
         if lost and key == "test":
             continue  # exports name the folder whether or not there is one
         if lost:
-            raise DataError(
-                f"{file}: {key}: {shown(lost[0])} is not below {root}; expected a folder of images,"
-                " or a .txt that lists them; correct it, or set path: to the folder of the data"
+            raise _wrong(
+                file,
+                f"{key}: {shown(lost[0])} is not below {printable(root)}; expected a folder of"
+                " images, or a .txt that lists them; correct it, or set path: to the folder of the"
+                " data",
             )
         there = [place for place in found.values() if place]
         sets["val" if key == "valid" else key] = _Set(root, names, there, keypoints=keypoints).read
     if not sets:
-        raise DataError(f"{file}: no train, val or test; expected at least one; add it")
+        raise _wrong(file, "no train, val or test; expected at least one; add it")
     return sets
 
 
+def _wrong(file: Path, text: str) -> DataError:
+    return DataError(f"{printable(file)}: {text}")
+
+
 def _read_yaml(file: Path) -> dict[str, Any]:
+    """The content of a file as texts, lists and maps.
+
+    Nothing in it becomes a number, a date or an object of Python: `no` is a name of a class.
+    """
     try:
-        content = yaml.safe_load(file.read_bytes())
+        if file.stat().st_size > MOST_YAML:
+            raise ValueError(f"more than {MOST_YAML:,} bytes")
+        content = yaml.load(file.read_bytes(), yaml.BaseLoader)
     except OSError as error:
-        raise DataError(f"{file}: {error.strerror}; expected YOLO's data.yaml") from error
+        raise _wrong(file, f"{error.strerror}; expected YOLO's data.yaml") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{file}: not YAML ({reason}); correct it") from error
+        reason = printable(" ".join(str(error).split()))[:200]
+        raise _wrong(file, f"not YAML ({reason}); correct it") from error
     if not isinstance(content, dict):
-        raise DataError(f"{file}: {shown(content)}; expected train, val and names; correct it")
+        raise _wrong(file, f"{shown(content)}; expected train, val and names; correct it")
     return content
 
 
@@ -112,19 +127,23 @@ def _names(file: Path, content: dict[str, Any]) -> tuple[str, ...]:
     """The class names, of a list, or of a map from 0, 1, ..."""
     names = content.get("names")
     if isinstance(names, dict):
-        ids = list(names)
-        if sorted(map(str, ids)) != sorted(map(str, range(len(ids)))):
-            raise DataError(f"{file}: names has the ids {shown(ids)}; expected 0 to {len(ids) - 1}")
-        names = [names[k] if k in names else names[str(k)] for k in range(len(ids))]
-    if not isinstance(names, list) or not names:
-        raise DataError(f"{file}: names is {shown(names)}; expected a list of the classes; add it")
-    return _checked_names(file, [str(name) for name in names])
+        ids = [str(k) for k in range(len(names))]
+        if set(names) != set(ids):
+            found = shown(list(names))
+            raise _wrong(file, f"names has the ids {found}; expected 0 to {len(ids) - 1}")
+        names = [names[k] for k in ids]
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise _wrong(file, f"names is {shown(names)}; expected a list of the classes; add it")
+    return _checked_names(file, names)
 
 
 def _checked_names(file: Path, names: Sequence[str]) -> tuple[str, ...]:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise DataError(f"{file}: the class {shown(twice[0])} twice; expected each once; rename it")
+        raise _wrong(file, f"the class {shown(twice[0])} twice; expected each once; rename it")
+    odd = [name for name in names if printable(name) != name]
+    if odd:
+        raise _wrong(file, f"the class {shown(odd[0])}; expected no control characters; rename it")
     return tuple(names)
 
 
@@ -133,14 +152,17 @@ def _root(file: Path, content: dict[str, Any]) -> Path:
     path = content.get("path")
     if isinstance(path, str) and path:
         for base in (file.parent / path, Path(path)):
-            if base.is_dir():
+            if os.path.isdir(base):  # Path's own raises where a name is too long
                 return base
     return file.parent
 
 
 def _place(root: Path, file: Path, given: str) -> Path | None:
     """The folder or list of a set, below the folder of the data or beside the file."""
-    return found_below(root, given) or found_below(file.parent, given)
+    if given.strip() in (".", "./"):
+        return root
+    found = found_below(root, given) or found_below(file.parent, given)
+    return found if found and (found.is_dir() or found.is_file()) else None
 
 
 # ---- folders without data.yaml
@@ -155,26 +177,80 @@ def _folder_sets(path: Path) -> Sets:
     lines = names_file.read_text(encoding="utf-8-sig", errors="replace").rstrip().splitlines()
     names = _checked_names(names_file, [line.strip() for line in lines])
     images = images_below(path)
-    if not any(label_file(image).is_file() for image in images):
+    files = LabelFiles()
+    if not any(files.of(image) for image in images):
         return {}
-    by_set: dict[str, list[Path]] = {}
-    for image in images:
-        by_set.setdefault(folder_set(image, path), []).append(image)
+    by_set = divided(path, images)
     return {name: _Set(path, names, images=found).read for name, found in by_set.items()}
 
 
 # ---- images and labels
 
 
-def label_file(image: Path) -> Path:
-    """The labels of an image: in `labels/` where it lies in `images/`, else beside it."""
-    parts = list(image.parts)
-    for k in range(len(parts) - 2, -1, -1):
+class LabelFiles:
+    """The label files of images: in `labels/` where these lie in `images/`, else beside them.
+
+    Each folder is listed once.
+    """
+
+    def __init__(self) -> None:
+        self._text_files = cache(_text_files)
+        self._label_folders = cache(_label_folders)
+
+    def of(self, image: Path) -> str:
+        """The label file of an image; "" where there is none."""
+        folder, name = os.path.split(image)
+        label = f"{os.path.splitext(name)[0]}.txt"
+        for place in self._label_folders(folder):
+            if label in self._text_files(place):
+                return os.path.join(place, label)
+        return ""
+
+    def is_regular(self, file: str) -> bool:
+        """Whether it is a file, not a folder, nor a pipe, which would hang, nor a device."""
+        folder, name = os.path.split(file)
+        return self._text_files(folder)[name]
+
+    def without_image(self, images: Iterable[Path]) -> Iterator[str]:
+        """The label files, in the folders of the labels of these images, that have no image."""
+        for folder in sorted({os.path.dirname(image) for image in images}):
+            parts = map(os.path.splitext, os.listdir(folder))
+            stems = {stem for stem, suffix in parts if suffix.lower() in SUFFIXES}
+            for place in self._label_folders(folder):
+                for name, is_file in sorted(self._text_files(place).items()):
+                    file = os.path.join(place, name)
+                    alone = name[:-4] not in stems and name.lower() not in NOT_LABELS
+                    if alone and is_file and _has_labels(file):
+                        yield file
+
+
+def _label_folders(folder: str) -> tuple[str, ...]:
+    """The folders in which the labels of a folder of images may lie, the best first."""
+    parts = list(Path(folder).parts)
+    for k in range(len(parts) - 1, -1, -1):
         if parts[k] in ("images", "Images"):
             parts[k] = "labels" if parts[k] == "images" else "Labels"
-            in_labels = Path(*parts).with_suffix(".txt")
-            return in_labels if in_labels.is_file() else image.with_suffix(".txt")
-    return image.with_suffix(".txt")
+            return str(Path(*parts)), folder
+    return (folder,)
+
+
+def _text_files(folder: str) -> dict[str, bool]:
+    """The names in a folder that end in `.txt`, and whether each is a file."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.is_file() for entry in entries if entry.name.endswith(".txt")}
+    except OSError:
+        return {}
+
+
+def _has_labels(file: str) -> bool:
+    """Whether the first line of a text is one of a label file; a readme's is none."""
+    try:
+        with open(file, "rb") as stream:
+            numbers = [float(field) for field in stream.readline(SNIFFED).split()]
+    except (OSError, ValueError):
+        return False
+    return len(numbers) >= 5
 
 
 @dataclass
@@ -187,6 +263,10 @@ class _Set:
     images: Sequence[Path] = ()
     keypoints: bool = False  # follow each box, and are left out
     shapes: Counter[str] = field(default_factory=Counter)
+    name_of: dict[float, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name_of = dict(enumerate(self.names))
 
     def read(self, problems: Problems) -> Labels:
         """Read the labels of all images."""
@@ -195,18 +275,18 @@ class _Set:
         for place in self.places:
             paths += images_below(place) if place.is_dir() else self._listed(place, problems)
         paths = list(dict.fromkeys(paths))
-        sizes = read_sizes(paths, np.zeros(len(paths), np.int64), problems)
-        images = [
-            Image(path, self._boxes(path, size, problems))
-            for path, size in zip(paths, sizes, strict=True)
-        ]
+        files = LabelFiles()
+        images = [Image(path, self._boxes(files, path, problems)) for path in paths]
+        for file in files.without_image(paths):
+            text = "labels without an image; expected one of its name; add it, or remove the file"
+            problems.add_one("missing image", f"{printable(file)}: {text}")
         empty = sum(not image.boxes for image in images)
         notes = [f"{empty:,} images without a label: background"] if empty else []
         notes += [
             f"{count:,} {kind} became the boxes around them" for kind, count in self.shapes.items()
         ]
         annotations, kept = joined(self.root, images, self.names, problems)
-        return Labels(self.names, annotations, kept, tuple(notes), sizes)
+        return Labels(self.names, replace(annotations, in_fractions=True), kept, tuple(notes))
 
     def _listed(self, file: Path, problems: Problems) -> list[Path]:
         """The images that a `.txt` names, a line each, relative to it or to the data's folder."""
@@ -219,17 +299,22 @@ class _Set:
                 found.append(path)
             elif name:
                 text = f"no image {shown(name)} below {self.root}; correct the line"
-                problems.add_one("missing image", f"{file}:{number}: {text}")
+                problems.add_one("missing image", f"{printable(file)}:{number}: {text}")
         return found
 
-    def _boxes(self, image: Path, size: Size, problems: Problems) -> list[Box]:
+    def _boxes(self, files: LabelFiles, image: Path, problems: Problems) -> list[Box]:
         """The boxes in the label file of an image; without one it is background."""
-        file = label_file(image)
-        place = str(file)
-        try:
-            text = file.read_bytes().decode("utf-8-sig", "replace")
-        except FileNotFoundError:
+        file = files.of(image)
+        if not file:
             return []
+        place = printable(file)
+        if not files.is_regular(file):
+            text = "not a file; expected labels; remove it"
+            problems.add_one("unreadable labels", f"{place}: {text}")
+            return []
+        try:
+            with open(file, "rb") as stream:
+                text = stream.read().decode("utf-8-sig", "replace")
         except OSError as error:
             problems.add_one("unreadable labels", f"{place}: {error.strerror}")
             return []
@@ -239,25 +324,26 @@ class _Set:
             if not fields:
                 continue
             entry = f"{place}:{number}"
-            found = self._box(fields, size, entry)
+            found = self._box(fields, entry)
             if isinstance(found, Box):
                 boxes.append(found)
             else:
                 problems.add_one("wrong line", f"{entry}: {found}")
-        return boxes if size != UNKNOWN else []
+        return boxes
 
-    def _box(self, fields: list[str], size: Size, entry: str) -> Box | str:
-        """The box of a line, or what is wrong with it."""
+    def _box(self, fields: list[str], entry: str) -> Box | str:
+        """The box of a line, in fractions of the image, or what is wrong with it."""
         try:
-            label, *numbers = [float(field) for field in fields]
+            label, *numbers = map(float, fields)
         except ValueError:
             return f"{shown(' '.join(fields))}; {ROW}; correct it"
-        if label not in range(len(self.names)):
-            return f"class {fields[0]}; expected 0 to {len(self.names) - 1}; correct it"
-        if not all(map(math.isfinite, numbers)):
-            return f"{shown(' '.join(fields))}; {ROW}, finite; correct it"
+        name = self.name_of.get(label)
+        if name is None:
+            return f"class {fields[0][:20]}; expected 0 to {len(self.names) - 1}; correct it"
         if self.keypoints:
             numbers = numbers[:4]
+        if not all([-1 <= number <= PIXELS for number in numbers]):  # NaN is neither
+            return f"{shown(' '.join(fields))}; {ROW}{_advice(numbers)}"
         if len(numbers) == 4:
             x, y, width, height = numbers
             corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
@@ -271,13 +357,14 @@ class _Set:
                 else "correct it"
             )
             return f"{len(fields)} numbers; {ROW}, or a class and the points of a polygon; {hint}"
-        if max(numbers) > PIXELS or min(numbers) < -1:
-            return (
-                f"{shown(' '.join(fields))}; {ROW}; these look like pixels: divide x and width by"
-                " the image's width, y and height by its height"
-            )
-        height, width = size
-        x1, y1, x2, y2 = corners
-        return Box(
-            (x1 * width, y1 * height, x2 * width, y2 * height), self.names[int(label)], entry
-        )
+        return Box(corners, name, entry)
+
+
+def _advice(numbers: Sequence[float]) -> str:
+    """Advice on numbers of which some is no fraction."""
+    if not all(map(math.isfinite, numbers)):
+        return ", finite; correct it"
+    return (
+        "; these look like pixels: divide x and width by the image's width, y and height by its"
+        " height"
+    )

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from retinanet.data.formats.labels import Labels, Sets
@@ -29,11 +30,12 @@ def complaint(sets: Sets, name: str, root: Path) -> str:
 
 
 def boxes(labels: Labels) -> list[list[tuple[float, ...]]]:
-    """The boxes of each image, with the names of their classes."""
+    """The boxes of each image of 100 x 80 pixels, with the names of their classes."""
+    scale = np.array([100, 80, 100, 80, 1] if labels.annotations.in_fractions else [1] * 5)
     return [
         [
             (*(round(v, 6) for v in row[:4]), labels.class_names[int(row[4])])
-            for row in labels.annotations.boxes_of(k).tolist()
+            for row in (labels.annotations.boxes_of(k) * scale).tolist()
         ]
         for k in range(len(labels.paths))
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from retinanet.data.formats.labelme import find_labelme
-from retinanet.data.formats.labels import Sets, set_of
+from retinanet.data.formats.labels import Sets, folder_set, set_of
 from retinanet.data.formats.voc import find_voc
 from retinanet.data.formats.yolo import find_yolo
 from retinanet.errors import DataError
@@ -202,14 +202,13 @@ def test_wrong_yolo_lines_are_named(tmp_path: Path, line: str, expected: str) ->
 @pytest.mark.parametrize(
     ("yaml", "expected"),
     [
-        ("train: images\nnames: {0: cow, 2: cat}", "names has the ids [0, 2]; expected 0 to 1"),
+        ("train: images\nnames: {0: cow, 2: cat}", "names has the ids ['0', '2']; expected 0 to 1"),
         ("train: images\nnames: [cow, cow]", "the class 'cow' twice"),
-        ("train: images\nnames: 3", "names is 3; expected a list"),
+        ("train: images\nnames: 3", "names is '3'; expected a list"),
         ("train: nowhere\nnames: [cow]", "train: 'nowhere' is not below"),
         ("train: ../../etc\nnames: [cow]", "train: '../../etc' is not below"),
-        ("train: [1]\nnames: [cow]", "train is [1]; expected"),
+        ("train: [[1]]\nnames: [cow]", "train is [['1']]; expected"),
         ("train: images\nnames: [cow\n", "not YAML"),
-        ("train: images\nnames: !!python/object/apply:os.system ['true']", "not YAML"),
         ("- train: images\nnames: [cow]\ntrain: a", "not YAML"),
     ],
 )
@@ -238,6 +237,34 @@ def test_places_of_another_machine(tmp_path: Path, prefix: str) -> None:
     found = find_yolo(root)
     assert sorted(found) == ["train", "val"]
     assert boxes(read(found, "train", root)) == [[COW, CAT], []]
+
+
+@pytest.mark.parametrize("export", [roboflow, ultralytics, label_studio, one_folder])
+def test_labels_without_an_image_are_an_error(
+    tmp_path: Path, export: Callable[[Path], Path]
+) -> None:
+    root = export(tmp_path)
+    (labels,) = [file for file in root.rglob("a*.txt") if "val" not in str(file)][:1]
+    lost = labels.with_name("lost.txt")
+    lost.write_text(labels.read_text())
+    labels.with_name("readme.txt").write_text("0 0.5 0.5 0.1 0.1")
+    labels.with_name("notes.txt").write_text("1 cow, 2 cats")
+    labels.with_name("empty.txt").write_text("")
+    name = next(name for name in find_yolo(root) if name in ("all", folder_set(lost, root)))
+    message = complaint(find_yolo(root), name, root)
+    assert message == (
+        f"{lost}: labels without an image; expected one of its name; add it, or remove the file"
+    )
+
+
+def test_class_names_stay_texts(tmp_path: Path) -> None:
+    """YAML's own rules make False of no, 7 of 007, and a date of a date."""
+    root = one_folder(tmp_path)
+    names = ["no", "007", "2024-02-30", "null", "1e3"]
+    text(root / "data.yaml", "train: .", "val: ~", f"names: [{', '.join(names)}]")
+    found = find_yolo(root)
+    assert list(found) == ["train"]
+    assert read(found, "train", root).class_names == tuple(names)
 
 
 def test_a_list_that_climbs_out_or_names_nothing(tmp_path: Path) -> None:
@@ -273,9 +300,11 @@ def test_labelme_polygons_become_boxes_and_points_are_left_out(tmp_path: Path) -
     ]
     picture(tmp_path / "a.jpg")
     text(tmp_path / "a.json", labelme_json("a.jpg", [], shapes=shapes))
+    picture(tmp_path / "b.jpg")
     labels = read(find_labelme(tmp_path), "all", tmp_path)
     assert boxes(labels) == [[(10, 16, 50.5, 64, "cat"), (1, 2, 30, 40, "cow")]]
     assert labels.notes == (
+        "1 images without an annotation file: left out",
         "1 shapes of type point left out: they have no box",
         "2 polygons became the boxes around them",
     )

@@ -124,6 +124,15 @@ def test_all_problems_are_told_at_once_and_clipping_is_counted(tmp_path: Path) -
         opened(root, strict=True)
 
 
+def test_fractions_of_an_image_that_is_skipped_are_no_problem(tmp_path: Path) -> None:
+    root = export(tmp_path, "yolo")
+    (root / "images" / "b.png").write_bytes(b"no image")
+    with pytest.raises(DataError) as caught:
+        opened(root)
+    assert len(str(caught.value).splitlines()) == 1
+    assert opened(root, skip_unreadable=True).image_names == ["images/a.png"]
+
+
 def test_classes_are_mapped_by_name(tmp_path: Path) -> None:
     root = export(tmp_path, "voc")
     mapped = opened(root, class_names=("cow", "dog", "cat"))

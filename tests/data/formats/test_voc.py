@@ -46,6 +46,23 @@ def test_voc_folders(tmp_path: Path, export: Callable[[Path], Path]) -> None:
     assert boxes(read(found, "val", root)) == [[CAT]]
 
 
+def test_images_that_no_file_describes_are_counted_set_by_set(tmp_path: Path) -> None:
+    root = voc_beside(tmp_path)
+    for name in ("train/c.jpg", "train/d.png", "valid/c.jpg"):
+        picture(root / name)
+    sets = find_voc(root)
+    assert read(sets, "train", root).notes == ("2 images without an annotation file: left out",)
+    assert read(sets, "val", root).notes == ("1 images without an annotation file: left out",)
+    with_lists = voc_devkit(tmp_path / "lists")  # an image that no list names is none of a set
+    assert read(find_voc(with_lists), "val", with_lists).notes == ()
+
+
+def test_a_listed_name_without_its_file_is_said(tmp_path: Path) -> None:
+    root = voc_devkit(tmp_path)
+    (root / "VOC2012" / "Annotations" / "2007_3.xml").unlink()
+    assert f"no '2007_3.xml' below {root}; add it" in complaint(find_voc(root), "val", root)
+
+
 def test_an_image_is_found_by_its_own_name_before_the_name_inside(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "renamed.png")
     picture(tmp_path / "images" / "old.png")
