@@ -15,6 +15,7 @@ from retinanet.cli.parser import (
     positive_int,
 )
 from retinanet.data.formats.recognise import FORMATS
+from retinanet.data.transforms import AUGMENTATIONS
 from retinanet.model import MATCHINGS, ModelConfig
 from retinanet.postprocess import DEFAULT_LIMITS, SCORE_THRESHOLD, DetectionLimits
 from retinanet.runtime.device import PRECISIONS
@@ -183,6 +184,17 @@ def add_matching_flag(group: argparse._ArgumentGroup) -> None:
         default=OptimConfig.matching,
         metavar="KIND",
         help="rule that gives boxes their anchors: iou, atss",
+    )
+
+
+def add_augment_flag(group: argparse._ArgumentGroup) -> None:
+    """--augment."""
+    group.add_argument(
+        "--augment",
+        choices=AUGMENTATIONS,
+        default="none",
+        metavar="KIND",
+        help="random sizes, cuts and colours: none, mild, strong",
     )
 
 

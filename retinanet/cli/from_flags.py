@@ -13,7 +13,7 @@ from retinanet.cli.train_flags import suit
 from retinanet.data.datasets import CocoDataset, CSVDataset, Data
 from retinanet.data.formats.class_list import read_classes
 from retinanet.data.shapes import write_shapes
-from retinanet.data.transforms import Augmenter, Normalizer, Resizer, evaluation_transform
+from retinanet.data.transforms import evaluation_transform, training_transform
 from retinanet.errors import DataError, first_few
 from retinanet.inference.prediction import SampleDataset, predict, predict_stream
 from retinanet.inference.results import Images
@@ -106,8 +106,8 @@ def open_data(args: argparse.Namespace) -> tuple[Data, Data | None]:
                 train, args.val_share, near_duplicates=not args.no_near_duplicates
             )
         suit(args, train)
-    resize = Resizer(args.min_side, args.max_side)
-    train.transform = Compose([Augmenter(args.seed), resize, Normalizer()])
+    sides = args.min_side, args.max_side
+    train.transform = training_transform(*sides, augment=args.augment, seed=args.seed)
     tell_notes("Training data", train)
     if val is not None:
         val.transform = evaluation_transform(args.min_side, args.max_side)

@@ -8,6 +8,7 @@ from retinanet.backbone import LAYERS
 from retinanet.cli.data_defaults import suited_settings
 from retinanet.cli.flags import (
     add_anchor_flags,
+    add_augment_flag,
     add_bad_image_flag,
     add_device_flags,
     add_learning_flags,
@@ -111,6 +112,7 @@ def _add_training_flags(result: Parser) -> None:
     )
     add_learning_flags(training)
     add_size_flags(training)
+    add_augment_flag(training)
     add_bad_image_flag(training)
     training.add_argument(
         "--seed", type=non_negative_int, default=0, help="seed of every random choice"
@@ -251,6 +253,7 @@ def deciding_settings(
         "--max_side": args.max_side,
         "--fpn_channels": config.channels,
         "--head_convs": config.head_convs,
+        "--augment": args.augment,
         "the anchors": [config.anchor_sizes, config.anchor_ratios, config.anchor_scales],
         "--seed": args.seed,
         "--precision": runtime.precision,

@@ -5,15 +5,27 @@ keys `img`, `annot`, `scale`) are taken too.
 """
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypedDict, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms import Compose
+from torchvision.transforms import Compose, v2
+from torchvision.tv_tensors import BoundingBoxes, Image
 
 from retinanet.data.images import padded_size, resized_size
+
+AUGMENTATIONS = ("none", "mild", "strong")
+LEAST_SHARE = 0.4  # of a box's area that must be left of it where a picture is cut
+
+
+def training_transform(min_side: int, max_side: int, *, augment: str, seed: int) -> Compose:
+    """Transform of training: flipped and distorted at random, resized and normalised."""
+    steps = [] if augment == "none" else [Distorter(augment, seed, min_side, max_side)]
+    return Compose([Augmenter(seed), *steps, Resizer(min_side, max_side), Normalizer()])
 
 
 def evaluation_transform(min_side: int, max_side: int) -> Compose:
@@ -73,6 +85,77 @@ class Augmenter:
         if "index" in sample and "epoch" in sample:
             return random_stream("flip", self.seed, sample["epoch"], sample["index"]).random()
         return torch.rand(()).item()
+
+
+class Distorter:
+    """Change size, position and colours at random; the result has the size that `Resizer` makes.
+
+    The operations are torchvision's: a random size, of which a random part is cut out, or which is
+    filled up with the mean colour at random sides; then colours. mild has the range of sizes that
+    Ghiasi et al. (2021) call standard; strong has more, and the colours of SSD (Liu et al., 2016).
+    A box of which less than `LEAST_SHARE` is left is dropped.
+
+    The choices are a function of (seed, epoch, index) of the sample, as those of `Augmenter`.
+
+    Args:
+        augment: mild or strong.
+        seed: of the choices.
+        min_side: as of `Resizer`.
+        max_side: as of `Resizer`.
+    """
+
+    def __init__(self, augment: str, seed: int, min_side: int, max_side: int) -> None:
+        self.seed, self.min_side, self.max_side = seed, min_side, max_side
+        self.scales = {"mild": (0.8, 1.25), "strong": (0.5, 2.0)}[augment]
+        self.recolour = {
+            "mild": v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
+            "strong": v2.RandomPhotometricDistort(),
+        }[augment]
+
+    def __call__(self, sample: Sample) -> Sample:
+        """Distort a sample whose img is uint8, or floats of 0..1; a picture of few pixels stays."""
+        image, annot = _tensors(sample)
+        height, width = _picture_size(sample, image)
+        size, scale = resized_size(height, width, self.min_side, self.max_side)
+        if scale * self.scales[0] * min(height, width) < 1:
+            return sample
+        picture = Image(image[:height, :width].permute(2, 0, 1))
+        corners = BoundingBoxes(annot[:, :4], format="XYXY", canvas_size=(height, width))
+        resize = v2.ScaleJitter((size[1], size[0]), self.scales)  # (width, height)
+        unit = 255.0 if image.dtype == torch.uint8 else 1.0
+        cut = v2.RandomCrop(size, pad_if_needed=True, fill=[unit * mean for mean in MEAN])
+        with self._draws(sample):
+            picture, corners = resize(picture, corners)
+            resized_height, areas = picture.shape[1], _areas(corners)
+            picture, corners = cut(picture, corners)
+            picture = self.recolour(picture)
+        kept = _areas(corners) >= LEAST_SHARE * areas
+        return {
+            **sample,
+            "img": picture.as_subclass(Tensor).permute(1, 2, 0),
+            "annot": torch.cat((corners.as_subclass(Tensor), annot[:, 4:]), dim=1)[kept],
+            "scale": sample.get("scale", 1.0) * resized_height / height,
+            "size": size,
+            "original_size": sample.get("original_size", (height, width)),
+        }
+
+    @contextmanager
+    def _draws(self, sample: Sample) -> Iterator[None]:
+        """Let torch's global generator draw what the sample's key says, and leave it as it was."""
+        if "index" not in sample or "epoch" not in sample:
+            yield
+            return
+        stream = random_stream("augment", self.seed, sample["epoch"], sample["index"])
+        with torch.random.fork_rng(devices=()):
+            # torch.manual_seed would seed the accelerators too, which nothing would undo.
+            torch.default_generator.manual_seed(int(stream.integers(2**63)))
+            yield
+
+
+def _areas(corners: Tensor) -> Tensor:
+    """[M, 4] x1, y1, x2, y2 to [M]."""
+    x1, y1, x2, y2 = corners.as_subclass(Tensor).unbind(1)
+    return (x2 - x1) * (y2 - y1)
 
 
 class Resizer:

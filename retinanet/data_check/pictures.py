@@ -1,21 +1,25 @@
 """Findings about a data set, as pictures."""
 
+import copy
 import io
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
+from retinanet.data.batches import SampleIndex
 from retinanet.data.datasets import Data
+from retinanet.data.transforms import Sample, UnNormalizer
 from retinanet.data_check.summary import Facts, size_bins
 from retinanet.errors import DataError
 from retinanet.report.charts import INK
-from retinanet.report.drawing import contact_sheet, draw_boxes, draw_ground_truth
+from retinanet.report.drawing import Pixels, contact_sheet, draw_boxes, draw_ground_truth
 from retinanet.report.pictures import as_jpeg
 from retinanet.runtime.own_files import MARK
 
-PICTURES, COLUMNS, TILE = 12, 4, 480  # of the contact sheet; longest side of a picture, pixels
+PICTURES, COLUMNS, TILE = 12, 4, 480  # of a contact sheet; longest side of a picture, pixels
 
 
 POINTS = 20_000  # boxes in the scatter plot
@@ -81,10 +85,8 @@ def sample_sheet(dataset: Data, facts: Facts) -> bytes | None:
     Images that cannot be read are left out; None where there is no other.
     """
     boxes, names = facts.boxes, dataset.class_names
-    images = np.unique(boxes.images) if len(boxes.images) else np.arange(len(dataset))
-    chosen = images[np.linspace(0, len(images) - 1, min(len(images), PICTURES), dtype=int)]
     drawn = []
-    for index in chosen.tolist():
+    for index in _from_all_over(dataset, facts, PICTURES):
         own, fits = boxes.images == index, facts.reached
         good, bad = boxes.only(own & fits), boxes.only(own & ~fits)
         try:
@@ -101,3 +103,47 @@ def sample_sheet(dataset: Data, facts: Facts) -> bytes | None:
     if not drawn:
         return None
     return as_jpeg(contact_sheet(drawn, COLUMNS, side=TILE), quality=90)
+
+
+def augmented_sheet(
+    dataset: Data, facts: Facts, transform: Callable[[Sample], Sample]
+) -> bytes | None:
+    """A JPEG of what the network sees in training: a row an epoch, a column an image.
+
+    Args:
+        dataset: its own transform is not applied.
+        facts: of the data set.
+        transform: of training, up to normalised samples.
+
+    Returns:
+        None where no image can be read.
+    """
+    readable = copy.copy(dataset)
+    readable.transform, readable.skip_unreadable = transform, True
+    epochs = PICTURES // COLUMNS
+    drawn = [
+        _as_seen(sample, dataset.class_names)
+        for epoch in range(epochs)
+        for index in _from_all_over(dataset, facts, COLUMNS)
+        if "unreadable" not in (sample := readable[SampleIndex(index, epoch)])
+    ]
+    if not drawn:
+        return None
+    return as_jpeg(contact_sheet(drawn, len(drawn) // epochs, side=TILE), quality=90)
+
+
+def _as_seen(sample: Sample, class_names: Sequence[str]) -> Pixels:
+    """The picture of a normalised sample with its boxes, without the padding."""
+    height, width = sample["size"]
+    picture = UnNormalizer()(sample["img"].permute(2, 0, 1))[:, :height, :width]
+    pixels = (255 * picture).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    boxes = sample["annot"].numpy()
+    return draw_boxes(pixels, boxes[:, :4], boxes[:, 4], class_names=class_names)
+
+
+def _from_all_over(dataset: Data, facts: Facts, count: int) -> list[int]:
+    """Indices of some images, evenly from a data set; of images with boxes where there are any."""
+    owners = facts.boxes.images
+    images = np.unique(owners) if len(owners) else np.arange(len(dataset))
+    chosen = np.linspace(0, len(images) - 1, min(len(images), count), dtype=int)
+    return [int(index) for index in images[chosen]]

@@ -8,8 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torchvision.transforms import Compose
+
 from retinanet.cli.flags import (
     add_anchor_flags,
+    add_augment_flag,
     add_matching_flag,
     add_size_flags,
     add_training_data_flags,
@@ -19,6 +22,7 @@ from retinanet.cli.from_flags import open_set, tell_notes
 from retinanet.cli.parser import Parser
 from retinanet.cli.script import script
 from retinanet.data.datasets import Data
+from retinanet.data.transforms import training_transform
 from retinanet.data_check.anchor_coverage import (
     AnchorSizes,
     Side,
@@ -26,7 +30,7 @@ from retinanet.data_check.anchor_coverage import (
     better_sides,
 )
 from retinanet.data_check.findings import Findings, Place, find_problems
-from retinanet.data_check.pictures import sample_sheet, size_chart
+from retinanet.data_check.pictures import augmented_sheet, sample_sheet, size_chart
 from retinanet.data_check.positives import class_positives
 from retinanet.data_check.problem_text import problem_text
 from retinanet.data_check.summary import Facts, look_at, missed_images, size_bins
@@ -45,11 +49,12 @@ def parser() -> Parser:
     add_size_flags(group)
     add_anchor_flags(group)
     add_matching_flag(group)
+    add_augment_flag(group)
     group = result.add_argument_group("results")
     group.add_argument(
         "--output_dir",
         metavar="DIR",
-        help="write check.json, box_sizes.png and samples.jpg there (nowhere)",
+        help="write check.json and pictures there (nowhere)",
     )
     group.add_argument(
         "--json", action="store_true", help="print check.json instead of text, and nothing else"
@@ -241,6 +246,11 @@ def content(checked: Checked, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def seen(args: argparse.Namespace) -> Compose:
+    """Transform of a training with these flags and the default seed."""
+    return training_transform(args.min_side, args.max_side, augment=args.augment, seed=0)
+
+
 def _plain(groups: Sequence[Sequence[Place]]) -> list[list[list[str]]]:
     return [[[part, str(path)] for part, path in group] for group in groups]
 
@@ -264,6 +274,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             files["box_sizes.png"] = size_chart(found, args.min_side, args.max_side)
         if sheet := sample_sheet(train, found):
             files["samples.jpg"] = sheet
+        if args.augment != "none" and (sheet := augmented_sheet(train, found, seen(args))):
+            files["augmented.jpg"] = sheet
         write_files(Path(args.output_dir), files, told=not args.json)
     if problems := checked.findings.problems:
         raise DataError(f"{problems:,} problem{'s' * (problems > 1)} found, named above")

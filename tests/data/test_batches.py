@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from torchvision.transforms import Compose
 
-from retinanet.data.batches import AspectRatioBasedSampler, SampleIndex, collater
-from retinanet.data.transforms import Augmenter, Normalizer, Resizer
+from retinanet.data.batches import (
+    AspectRatioBasedSampler,
+    SampleIndex,
+    TrainingBatches,
+    collater,
+)
+from retinanet.data.transforms import Augmenter, Normalizer, Resizer, training_transform
 from retinanet.errors import DataError
 from tests.support.data_sets import csv_data, picture
 
@@ -107,6 +112,30 @@ def test_workers_change_nothing(tmp_path: Path, persistent: bool) -> None:
     alone, helped = epochs(0), epochs(2)
     assert len(alone) == len(helped) == 12
     assert all(torch.equal(a, b) for a, b in zip(alone, helped, strict=True))
+
+
+@pytest.mark.parametrize("augment", ["mild", "strong"])
+def test_distorted_pictures_are_the_same_with_workers_and_from_the_middle(
+    tmp_path: Path, augment: str
+) -> None:
+    rows = "".join(f"{k}.jpg,1,2,9,{10 + k},cat\n" for k in range(6))
+    for k in range(6):
+        picture(tmp_path / f"{k}.jpg")
+    data = csv_data(tmp_path, rows, transform=training_transform(32, 64, augment=augment, seed=3))
+
+    def epochs(workers: int, first_batch: int = 0) -> list[list[torch.Tensor]]:
+        torch.manual_seed(workers)
+        batches = TrainingBatches(data, 2, seed=3, workers=workers, pin_memory=False)
+        return [
+            [tensor for b in batches.of_epoch(*start) for tensor in (b["img"], b["annot"])]
+            for start in ((0, 0), (1, first_batch))
+        ]
+
+    alone, helped, resumed = epochs(0), epochs(2), epochs(1, first_batch=2)
+    for first, second in ((alone[0] + alone[1], helped[0] + helped[1]), (alone[1][4:], resumed[1])):
+        assert len(first) == len(second) > 0
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(*alone, strict=True))
 
 
 # ---- collater ----

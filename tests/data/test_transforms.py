@@ -12,14 +12,18 @@ from torch import Tensor
 from torchvision.transforms import Compose
 
 from retinanet.data.transforms import (
+    AUGMENTATIONS,
+    LEAST_SHARE,
     MEAN,
     STD,
     Augmenter,
+    Distorter,
     Normalizer,
     Resizer,
     Sample,
     UnNormalizer,
     random_stream,
+    training_transform,
 )
 
 
@@ -94,6 +98,124 @@ def test_a_sample_without_index_draws_from_torchs_generator() -> None:
 def test_streams_of_two_purposes_differ() -> None:
     assert random_stream("flip", 1, 2).random() == random_stream("flip", 1, 2).random()
     assert random_stream("flip", 1, 2).random() != random_stream("shuffle", 1, 2).random()
+
+
+# ---- Distorter ----
+
+DISTORTIONS = AUGMENTATIONS[1:]
+
+
+def spotted(x1: int, y1: int, x2: int, y2: int, **key: int) -> Sample:
+    """A picture of 96 x 128 pixels, of the colour that is filled in, with a white box."""
+    picture = (255 * torch.tensor(MEAN)).to(torch.uint8).repeat(96, 128, 1)
+    picture[y1:y2, x1:x2] = 250
+    return {"img": picture, "annot": torch.tensor([[x1, y1, x2, y2, 1.0]]), **key}  # type: ignore[typeddict-item]
+
+
+def bright(value: Sample) -> Tensor:
+    """[H, W] which pixels are of the white box: green above the middle of its range."""
+    green = value["img"][:, :, 1].float()
+    return green > (green.max() + green.min()) / 2
+
+
+@pytest.mark.parametrize("augment", DISTORTIONS)
+def test_boxes_stay_with_what_they_enclose(augment: str) -> None:
+    distort = Distorter(augment, 0, 96, 128)
+    scales = []
+    for index in range(60):
+        after = distort(spotted(50, 40, 80, 60, index=index, epoch=0))
+        assert (after["size"], after["original_size"]) == ((96, 128), (96, 128))
+        assert after["img"].shape == (96, 128, 3)
+        assert after["img"].dtype == torch.uint8
+        if not len(after["annot"]):
+            continue
+        y, x = torch.nonzero(bright(after), as_tuple=True)
+        found = torch.stack((x.min(), y.min(), x.max() + 1, y.max() + 1))
+        assert (found - after["annot"][0, :4]).abs().max() < 1.6  # resizing blurs the edges
+        scales.append(after["scale"])
+    low, high = {"mild": (0.8, 1.25), "strong": (0.5, 2.0)}[augment]
+    assert low - 0.02 < min(scales) < low + 0.3 * (high - low)
+    assert high - 0.5 * (high - low) < max(scales) <= high  # larger ones are cut off more often
+
+
+@pytest.mark.parametrize("augment", DISTORTIONS)
+def test_boxes_that_are_cut_below_the_share_are_dropped(augment: str) -> None:
+    distort = Distorter(augment, 0, 96, 128)
+    shares: dict[bool, list[float]] = {True: [], False: []}
+    for index in range(300):
+        after = distort(spotted(0, 0, 40, 30, index=index, epoch=0))
+        visible = bright(after).sum().item()
+        shares[len(after["annot"]) == 1].append(visible / (40 * 30 * after["scale"] ** 2))
+    assert min(shares[True]) > LEAST_SHARE - 0.05  # pixels of the edge count whole or not at all
+    assert len(shares[False]) < 150
+    if augment == "strong":  # a mild cut leaves more of any box
+        assert 0 < len(shares[False])
+        assert max(shares[False]) < LEAST_SHARE + 0.05
+
+
+def test_distortions_depend_on_seed_epoch_and_index_alone() -> None:
+    def pictures(seed: int, epoch: int) -> list[Tensor]:
+        distort = Distorter("strong", seed, 96, 128)
+        return [distort(spotted(9, 9, 40, 30, index=k, epoch=epoch))["img"] for k in range(4)]
+
+    def same(a: list[Tensor], b: list[Tensor]) -> list[bool]:
+        return [torch.equal(x, y) for x, y in zip(a, b, strict=True)]
+
+    torch.manual_seed(1)
+    first, state = pictures(0, 0), torch.get_rng_state()
+    assert torch.equal(state, torch.manual_seed(1).get_state())  # others' draws stay as they were
+    torch.manual_seed(2)
+    assert all(same(first, pictures(0, 0)))
+    assert not any(same(first, pictures(0, 1)) + same(first, pictures(1, 0)))
+    assert not any(same(first[:3], first[1:]))
+
+
+@pytest.mark.parametrize("augment", DISTORTIONS)
+def test_what_is_filled_up_is_what_padding_is(augment: str) -> None:
+    """Zero after normalisation; a picture of the mean colour shows no border that was added."""
+    distort = Distorter(augment, 0, 96, 128)
+    distort.recolour = lambda picture: picture  # type: ignore[assignment]
+    mean = (255 * torch.tensor(MEAN)).round().to(torch.uint8).expand(96, 128, 3)
+    for index in range(9):
+        after = distort({"img": mean, "annot": torch.zeros(0, 5), "index": index, "epoch": 0})
+        assert Normalizer()(after)["img"].abs().max() < 0.02  # 1 / 255 / 0.225
+
+
+@pytest.mark.parametrize("augment", DISTORTIONS)
+def test_distorted_samples_of_any_kind(augment: str) -> None:
+    key = {"index": 1, "epoch": 2}
+    distort = Distorter(augment, 0, 48, 64)
+    whole = distort(sample(**key))
+    floats = distort({**sample(**key), "img": sample()["img"] / 255})
+    assert floats["img"].dtype == torch.float32
+    assert (255 * floats["img"] - whole["img"]).abs().max() < 4  # rounded after each operation
+    padded = torch.zeros(64, 96, 3, dtype=torch.uint8)
+    padded[:48, :64] = sample()["img"]
+    assert torch.equal(
+        distort({**sample(**key), "img": padded, "size": (48, 64)})["img"], whole["img"]
+    )
+    empty = distort({**sample(**key), "annot": torch.zeros(0, 5)})
+    assert torch.equal(empty["img"], whole["img"])
+    assert empty["annot"].shape == (0, 5)
+    thin = sample(1, 900, **key)
+    assert distort(thin) is thin
+    unkeyed = [distort(sample())["img"] for _ in range(2)]  # from torch's own generator
+    assert not torch.equal(*unkeyed)
+
+
+@pytest.mark.parametrize("augment", AUGMENTATIONS)
+@pytest.mark.parametrize(("height", "width"), [(50, 90), (90, 31), (480, 640), (7, 3)])
+def test_training_pictures_have_the_size_of_all_others(
+    augment: str, height: int, width: int
+) -> None:
+    given = sample(height, width, index=0, epoch=0)
+    found = training_transform(96, 128, augment=augment, seed=0)(given)
+    expected = Resizer(96, 128)(given)
+    assert found["img"].shape == expected["img"].shape
+    assert (found["size"], found["original_size"]) == (expected["size"], (height, width))
+    rows, columns = found["size"]
+    assert not found["img"][rows:].any()
+    assert not found["img"][:, columns:].any()
 
 
 # ---- Resizer ----

@@ -39,6 +39,22 @@ def csv_flags(sample: SampleData) -> list[str]:
     return ["--dataset", "csv", *(f"--csv_{name}={path}" for name, path in files.items())]
 
 
+def test_a_sheet_of_distorted_samples(sample: SampleData, tmp_path: Path) -> None:
+    flags = [*csv_flags(sample), *SIZES, "--no_decode", "--no_near_duplicates"]
+    sheets = {}
+    for name in ("none", "mild", "strong"):
+        out = tmp_path / name
+        assert check_data.main([*flags, "--augment", name, "--output_dir", str(out)]) == 0
+        file = out / "augmented.jpg"
+        sheets[name] = np.asarray(Image.open(file), float) if file.exists() else None
+    assert sheets["none"] is None  # what is flipped alone is in samples.jpg
+    # Four pictures of 40 x 53 px beside each other, three below each other, 12 px between them.
+    assert sheets["mild"].shape == sheets["strong"].shape == (12 + 3 * 52, 12 + 4 * 65, 3)
+    assert np.abs(sheets["mild"] - sheets["strong"]).mean() > 5
+    first, second = (sheets["strong"][top : top + 40] for top in (12, 64))
+    assert np.abs(first - second).mean() > 5  # another epoch, another cut
+
+
 def test_what_it_says_and_writes(
     sample: SampleData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

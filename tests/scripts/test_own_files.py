@@ -32,7 +32,7 @@ RUN = (
     *("csv_retinanet_0.pt", "csv_retinanet_7.pt", "csv_retinanet_best.pt", *REPORT_FILES),
 )
 VALIDATION = ("metrics.json", "detections.json", *REPORT_FILES)
-CHECK = ("check.json", "box_sizes.png", "samples.jpg")
+CHECK = ("check.json", "box_sizes.png", "samples.jpg", "augmented.jpg")
 
 
 def training(sample: SampleData, folder: Path) -> list[str]:
@@ -46,7 +46,8 @@ def validation(sample: SampleData, run: Path, folder: Path) -> list[str]:
 
 
 def checking(sample: SampleData, folder: Path) -> list[str]:
-    return ["--dataset", "csv", *csv_flags(sample), "--output_dir", str(folder)]
+    flags = ["--dataset", "csv", *csv_flags(sample), "--augment", "mild"]
+    return [*flags, "--output_dir", str(folder)]
 
 
 def drawing(sample: SampleData, run: Path, folder: Path) -> list[str]:

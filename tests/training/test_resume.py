@@ -10,11 +10,13 @@ import pytest
 import train
 from retinanet.cli.run_report import RunReport
 from retinanet.data.shapes import SampleData
+from retinanet.errors import DataError
 from retinanet.evaluation import measure
 from retinanet.report.report import report_title
 from retinanet.runtime.folder_lock import lock_folder
 from retinanet.training.records import read_records
 from retinanet.training.run_folder import RunFolder
+from retinanet.training.saved_state import SavedState
 from retinanet.weights.checkpoint import load_checkpoint
 from tests.support.runs import EPOCHS, STEPS, assert_same_run, flags, losses, scores
 
@@ -162,10 +164,11 @@ def test_a_schedule_goes_on_where_it_was(
 ) -> None:
     """Stopped in the warm-up, with momentum; another number of epochs is another schedule.
 
-    Batch norm's running means come along: they too are among the weights.
+    Batch norm's running means come along: they too are among the weights. Pictures are distorted
+    as in the run that did not stop, in loader processes too.
     """
     recipe = ["--optimizer", "sgd", "--schedule", "cosine", "--warmup", "3"]
-    recipe += ["--batch_norm", "trained"]
+    recipe += ["--batch_norm", "trained", "--augment", "strong"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train.main(flags(sample, whole, *recipe)) == 0
     with monkeypatch.context() as patch:
@@ -177,7 +180,7 @@ def test_a_schedule_goes_on_where_it_was(
         )
         assert train.main(flags(sample, parts, *recipe)) == 128 + signal.SIGTERM
     assert train.main(flags(sample, parts, *recipe, "--resume", "--epochs", "5")) == 1
-    assert train.main(flags(sample, parts, *recipe, "--resume")) == 0
+    assert train.main(flags(sample, parts, *recipe, "--resume", "--workers", "1")) == 0
     assert_same_run(parts, whole)
     rates = [r["lr"] for r in read_records(whole / "metrics.jsonl") if r["kind"] == "step"]
     assert rates[:3] == sorted(rates[:3])
@@ -192,6 +195,7 @@ def test_a_schedule_goes_on_where_it_was(
         (["--matching", "atss"], "--matching is atss, was iou"),
         (["--batch_size", "1"], "--batch_size (of all processes) is 1, was 2"),
         (["--depth", "34"], "--depth is 34, was 18"),
+        (["--augment", "mild"], "--augment is mild, was none"),
         (["--csv_train", "VAL"], "the training data's checksum is"),
     ],
 )
@@ -205,6 +209,13 @@ def test_other_settings_are_refused_by_name(
     more = [str(sample.csv_val) if word == "VAL" else word for word in more]
     assert train.main(flags(sample, whole[0], "--resume", *more)) == 1
     assert complaint in capsys.readouterr().err
+
+
+def test_a_state_of_version_1_is_one_of_the_originals_settings() -> None:
+    old = SavedState(Path("training_state.pt"), {"settings": {"--lr": 0.1}})
+    old.check({"--lr": 0.1, "--matching": "iou", "--augment": "none"})
+    with pytest.raises(DataError, match="--augment is mild, was none"):
+        old.check({"--augment": "mild"})
 
 
 def test_nothing_to_resume_is_an_error(
