@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder) -> None:
     # The model and all that changes with it.
     model = prepare_model(config, start, runtime, compiled=args.compile)
     batches, evaluator = make_loaders(args, runtime, train, val)
-    training = make_training(args, runtime, folder, model, train, len(batches))
+    training = make_training(args, runtime, folder, model, train, val, len(batches))
     if resumed:
         training.restore(resumed)
         say(f"Resumed {resumed.path}: epoch {training.epoch}, iteration {training.step}")
@@ -77,12 +77,12 @@ def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder) -> None:
     images = args.batch_size * runtime.world_size
     say(f"{images} images a step, and --lr {args.lr:g} as given: it is scaled by nothing")
     weights_size = sum(tensor.nbytes for tensor in training.checkpoint.weights.values())
-    folder.claim(settings, epochs=args.epochs, weights_size=weights_size)
+    folder.claim(settings, epochs=args.epochs or args.keep or 1, weights_size=weights_size)
     folder.save_config(vars(args), describe_machine(runtime))
     if args.data:
         folder.save_lists(train.image_names, val.image_names if val else ())
-    training.log.run.open(training.epoch, training.step, steps=len(batches))
-    report = RunReport(args, folder, training, train, steps=len(batches))
+    training.log.run.open(training.epoch, training.step)
+    report = RunReport(args, folder, training, train)
     evaluation = run_epochs(training, batches, folder, evaluator, report, args)
     folder.save_final(training.checkpoint)
     say(f"Written: {folder.path / 'model_final.pt'}")
@@ -101,9 +101,11 @@ def run_epochs(
     args: argparse.Namespace,
 ) -> Evaluation | None:
     """Train, save and evaluate, epoch by epoch; return the last evaluation, if there was one."""
+    clock = training.clock
 
     def save_state() -> None:
-        folder.save_state(training.state(), training.checkpoint)
+        with clock.timed("state"):
+            folder.save_state(training.state(), training.checkpoint)
 
     def save_state_if_due() -> None:
         if folder.state_is_due():
@@ -120,13 +122,13 @@ def run_epochs(
 
     evaluation = None
     with StopRequest("go on with the same command and --resume") as stop:
-        while training.epoch < args.epochs and not folder.stands_still(args.patience):
+        while training.goes_on and not folder.stands_still(args.patience):
             report.renew(evaluation)  # the run goes on; at its end there is another one
             rest = batches.of_epoch(training.epoch, training.step)
             with saved_on(StoppedError, LoadingError):
                 training.train_epoch(rest, stop, after_step=save_state_if_due)
-            evaluation, done = None, training.epoch + 1
-            if evaluator and (done == args.epochs or done % args.eval_every == 0):
+            evaluation = None
+            if evaluator and clock.evaluates_after(training.epoch):
                 with saved_on(Exception), stop.at_once():
                     evaluation = evaluate(evaluator, training)
             folder.save_epoch(training.checkpoint)
@@ -135,7 +137,7 @@ def run_epochs(
             log_epoch(training, evaluation)
             training.finish_epoch()
         save_state()
-        if training.epoch < args.epochs:
+        if training.goes_on:
             say(f"The validation mAP is no better for {args.patience} evaluations: the end")
     return evaluation
 
@@ -143,7 +145,8 @@ def run_epochs(
 def evaluate(evaluator: Evaluator, training: Training) -> Evaluation:
     """Evaluate the model, say its scores, and note them in its checkpoint."""
     say(f"Evaluating on {len(evaluator.dataset)} images")
-    evaluation = evaluator(training.model)
+    with training.clock.timed("evaluation"):
+        evaluation = evaluator(training.model)
     say(evaluation.summary(training.runtime.precision))
     training.checkpoint = replace(
         training.checkpoint,

@@ -55,7 +55,9 @@ def suited_settings(dataset: Data, given: Mapping[str, Any]) -> dict[str, Any]:
     }
     values |= {name: value for name, value in given.items() if value is not None}
     steps = values["epochs"] * math.ceil(len(dataset) / values["batch_size"])
-    values["warmup"] = min(100, steps // 5) if values["schedule"] != "plateau" else 0
+    # With --minutes the number of steps is not known yet; it shortens its warm-up itself.
+    warmup = 100 if given.get("minutes") else min(100, steps // 5)
+    values["warmup"] = warmup if values["schedule"] != "plateau" else 0
     asked = any(given.get(f"anchor_{name}") for name in ("sizes", "ratios", "scales"))
     if config is None and not asked:  # a detector's heads have learned with its own anchors
         sides = (values["min_side"], values["max_side"])

@@ -1,12 +1,14 @@
 """The parts of a training run, as the flags set them: folder, loaders, training."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from retinanet.cli.flags import learning_settings
+from retinanet.cli.run_length import run_length
 from retinanet.data.batches import TrainingBatches
 from retinanet.data.datasets import Data
 from retinanet.evaluation.measure import Evaluator
@@ -14,6 +16,7 @@ from retinanet.model import RetinaNet
 from retinanet.runtime.device import Runtime, backend, usable_workers
 from retinanet.training.loss_log import LossLog
 from retinanet.training.optim import OptimConfig
+from retinanet.training.run_clock import Course, RunClock
 from retinanet.training.run_folder import RunFolder
 from retinanet.training.run_log import RunLog
 from retinanet.training.trainer import Training
@@ -50,9 +53,10 @@ def make_training(
     folder: RunFolder,
     model: RetinaNet,
     train: Data,
+    val: Data | None,
     epoch_steps: int,
 ) -> Training:
-    """The model with its optimizer and the log of its losses.
+    """The model with its optimizer, the clock of the run and the log of its losses.
 
     Args:
         args: flags of train.py.
@@ -60,20 +64,30 @@ def make_training(
         folder: of the run, for its log.
         model: on its device.
         train: the training data.
+        val: the validation data, if there are any.
         epoch_steps: batches of an epoch.
 
     Raises:
         DataError: --tensorboard without its package.
     """
+    course = Course(
+        epoch_steps,
+        args.epochs,
+        args.minutes,
+        args.eval_every,
+        evaluation=len(val or ()) / (args.batch_size * runtime.world_size),
+    )
+    clock = RunClock(course, runtime.started)
     log = RunLog(
         folder.path,
         device=runtime.device,
         log_every=args.log_every,
-        epochs=args.epochs,
+        clock=clock,
+        announce=partial(run_length, args, model.config, clock),
         tensorboard=args.tensorboard,
     )
     losses = LossLog(log, train.image_path, skips_overflow=runtime.autocast is torch.float16)
-    optim = OptimConfig(**learning_settings(args), steps=args.epochs * epoch_steps)
+    optim = OptimConfig(**learning_settings(args), steps=(args.epochs or 0) * epoch_steps)
     checkpoint = Checkpoint(
         model.config,
         model.state_dict(),

@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from retinanet import __version__
@@ -21,6 +21,7 @@ from retinanet.runtime.distributed import from_main, is_main_process
 from retinanet.runtime.files import first_free, write_whole
 from retinanet.runtime.own_files import is_foreign
 from retinanet.training.records import METRICS_FILE, read_records
+from retinanet.training.run_clock import duration
 from retinanet.training.run_folder import RunFolder
 from retinanet.training.trainer import Training
 
@@ -39,7 +40,6 @@ class RunReport:
         folder: of the run.
         training: about to begin or to go on.
         train: the training data.
-        steps: of an epoch.
     """
 
     def __init__(
@@ -48,12 +48,9 @@ class RunReport:
         folder: RunFolder,
         training: Training,
         train: Data,
-        *,
-        steps: int,
     ) -> None:
         self.args, self.folder, self.training, self.train = args, folder, training, train
         self._begun_at = time.monotonic()
-        self._begun = training.epoch + training.step / steps  # epochs
         self._spent = 0.0  # seconds, on reports
 
     def renew(self, evaluation: Evaluation | None) -> None:
@@ -67,13 +64,14 @@ class RunReport:
         if evaluation is None or too_soon or not is_main_process():
             return
         done, epochs = self.training.epoch, self.args.epochs
-        progress = f"Training: {done} of {epochs} epochs on {_now()}"
-        if done > self._begun:  # else the run was resumed at an epoch's end: no pace is known yet
-            pace = (begin - self._begun_at) / (done - self._begun)  # seconds an epoch, all included
-            progress += f", about {timedelta(seconds=round(pace * (epochs - done)))} left"
+        far = f"{done} of {epochs} epochs" if epochs else f"{done} epochs"
+        progress = f"Training: {far} on {_now()}"
+        left = self.training.clock.left(done, 0)
+        if left is not None:  # else the run was resumed at an epoch's end: no pace is known yet
+            progress += f", about {duration(left)} left"
         progress += ". This page renews itself after evaluations."
         try:
-            self._write(evaluation, f", {done} of {epochs} epochs", progress)
+            self._write(evaluation, f", {far}", progress)
         except DataError as error:
             say(f"Warning: no report: {error}")
         self._spent += time.monotonic() - begin
@@ -109,14 +107,15 @@ class RunReport:
             batch_size=self.args.batch_size,
             settings=as_flags(learning_settings(self.args)),
         )
-        write_report(
-            self.folder.path,
-            evaluation,
-            title=self.folder.path.resolve().name + subject,
-            facts=facts | {"Written": _now()},
-            history=read_records(self.folder.path / METRICS_FILE),
-            progress=progress,
-        )
+        with self.training.clock.timed("report"):
+            write_report(
+                self.folder.path,
+                evaluation,
+                title=self.folder.path.resolve().name + subject,
+                facts=facts | {"Written": _now()},
+                history=read_records(self.folder.path / METRICS_FILE),
+                progress=progress,
+            )
 
     def _card(self, evaluation: Evaluation | None) -> str:
         """The model card of the run."""

@@ -106,6 +106,11 @@ def _add_training_flags(result: Parser) -> None:
     training = result.add_argument_group("training")
     training.add_argument("--epochs", type=positive_int, help="passes over the data")
     training.add_argument(
+        "--minutes",
+        type=positive_float,
+        help="time to fit the whole run to, instead of --epochs",
+    )
+    training.add_argument(
         "--patience",
         type=positive_int,
         help="stop after N evaluations without a better mAP (never)",
@@ -162,6 +167,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     flags.set_defaults(**dict.fromkeys(DEFAULTS))  # None: it was not given
     args = flags.parse(argv)
     check_training_flags(flags, args)
+    if args.minutes:
+        check_minutes(flags, args)
     if args.dataset == "shapes":
         for name in ("csv_train", "csv_val", "csv_classes", "csv_images_dir", "coco_path"):
             if getattr(args, name) is not None:
@@ -179,9 +186,33 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def check_minutes(flags: Parser, args: argparse.Namespace) -> None:
+    """Refuse what contradicts --minutes; the rate is run down by a cosine if nothing else is given.
+
+    The number of epochs follows from the time.
+    """
+    against = {"epochs": args.epochs, "patience": args.patience}
+    for name, value in against.items():
+        if value:
+            flags.error(
+                f"--minutes {args.minutes:g} decides when the run ends; leave out --{name} {value}"
+                " (of a recipe: give its other flags)"
+            )
+    if args.schedule == "plateau":
+        flags.error("--minutes runs the rate down; give --schedule cosine or step, not plateau")
+    fill(args, {"schedule": "cosine"})
+
+
 def fill(args: argparse.Namespace, values: Mapping[str, object], title: str = "") -> None:
-    """Give flags that were not given these values, and say which under a title."""
-    chosen = {name: value for name, value in values.items() if vars(args)[name] is None}
+    """Give flags that were not given these values, and say which under a title.
+
+    With --minutes there is no number of epochs.
+    """
+    chosen = {
+        name: value
+        for name, value in values.items()
+        if vars(args)[name] is None and (name != "epochs" or args.minutes is None)
+    }
     vars(args).update(chosen)
     if title:
         said = {name: value for name, value in chosen.items() if value is not None}
@@ -249,6 +280,7 @@ def deciding_settings(
         "--batch_size (of all processes)": args.batch_size * runtime.world_size,
         **{f"--{name}": value for name, value in learning_settings(args).items()},
         "--epochs": "any" if args.schedule == "plateau" else args.epochs,
+        "--minutes": args.minutes,
         "--min_side": args.min_side,
         "--max_side": args.max_side,
         "--fpn_channels": config.channels,

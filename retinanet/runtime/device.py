@@ -5,8 +5,9 @@ import os
 import platform
 import re
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import PIL
 import torch
@@ -68,6 +69,8 @@ class Runtime:
     """Processes that train together; 1 without torchrun."""
     tf32: bool = False
     """Whether a GPU may round the factors of float32 products to 10 bits."""
+    started: float = field(default_factory=time.monotonic, compare=False)
+    """When the program began its work, seconds of the monotonic clock."""
 
     @property
     def precision(self) -> str:

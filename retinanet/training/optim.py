@@ -25,6 +25,9 @@ MOMENTUM = 0.9  # of SGD
 DROPS = (8 / 12, 11 / 12)
 
 
+MOST_WARMUP = 1 / 5  # of a run that keeps to a time, whatever the steps of its warm-up
+
+
 @dataclass(frozen=True)
 class OptimConfig:
     """The settings of learning; the defaults are the original's."""
@@ -62,10 +65,19 @@ class OptimConfig:
         optimizer.register_step_pre_hook(_start_momenta)
         return optimizer
 
-    def lr_at(self, step: int) -> float:
-        """The learning rate of a step of the run, counted from 0; not for plateau."""
+    def lr_at(self, step: int, done: float | None = None) -> float:
+        """The learning rate of a step; not for plateau.
+
+        Args:
+            step: of the run, counted from 0.
+            done: share of the run that is behind, where a time is given and no number of steps: the
+                warm-up takes a fifth of the run at most. By default of all steps.
+        """
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        done = min(1.0, step / self.steps)
+        if done is None:
+            done = min(1.0, step / self.steps)
+        else:
+            warm = max(warm, min(1.0, done / MOST_WARMUP))
         if self.schedule == "cosine":
             return self.lr * warm * (1 + math.cos(math.pi * done)) / 2
         return self.lr * warm * 0.1 ** sum(done >= drop for drop in DROPS)

@@ -5,7 +5,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from retinanet.runtime.device import peak_memory
 from retinanet.runtime.distributed import is_main_process
 from retinanet.runtime.own_files import refuse_foreign
 from retinanet.training.records import METRICS_FILE, cut_records
+from retinanet.training.run_clock import Course, RunClock, duration
 
 TENSORBOARD_FOLDER = "tensorboard"
 
@@ -68,10 +68,6 @@ class Pace:
         """Share of the time spent waiting for data, 0..1."""
         return self._waited / max(1e-9, self.seconds)
 
-    def left(self, steps: int) -> str:
-        """Time that so many more steps will take, as h:mm:ss."""
-        return str(timedelta(seconds=round(steps * self.seconds / max(1, self.steps))))
-
 
 def tensorboard_writer() -> Callable[..., Any]:
     """The class that writes for TensorBoard.
@@ -95,7 +91,9 @@ class RunLog:
         folder: of the run; None writes no files.
         device: whose memory is told.
         log_every: steps between two records.
-        epochs: of the whole run.
+        clock: of the run; a short one by default.
+        announce: makes the line that is said, if it is not empty, once the clock knows the speed,
+            of the epoch and step that come next.
         tensorboard: whether to write for it too.
 
     Raises:
@@ -108,54 +106,65 @@ class RunLog:
         *,
         device: torch.device | None = None,
         log_every: int = 1,
-        epochs: int = 1,
+        clock: RunClock | None = None,
+        announce: Callable[[int, int], str] | None = None,
         tensorboard: bool = False,
     ) -> None:
         self.folder = folder if is_main_process() else None
-        self.device, self.log_every, self.epochs = device, log_every, epochs
+        self.device, self.log_every = device, log_every
+        self.clock = clock or RunClock(Course())
+        self._announce = announce  # until it has spoken
         self.prints_steps = not (shows_bars() and sys.stdout.isatty())
         self.pace = Pace()
         self.epoch_record = ""  # the last epoch's line of metrics.jsonl, part of the state
-        self._steps: int | None = None  # of an epoch
         self._bar: tqdm[Any] | None = None
         self._board: Any = None  # TensorBoard's writer
         self._open_board = tensorboard_writer() if tensorboard else None
 
-    def open(self, epoch: int, step: int, *, steps: int) -> None:
+    @property
+    def _steps(self) -> int:
+        """Steps of an epoch."""
+        return self.clock.course.epoch_steps
+
+    def open(self, epoch: int, step: int) -> None:
         """Open the files for writing, and drop the records of all that comes again.
 
         Args:
             epoch: that comes next.
             step: of it that comes next.
-            steps: of every epoch.
         """
-        self._steps = steps
         if self.folder is None:
             return
         refuse_foreign(self.folder / METRICS_FILE)
         cut_records(self.folder / METRICS_FILE, epoch, step, self.epoch_record)
         if self._open_board is not None:
             self._board = self._open_board(
-                self.folder / TENSORBOARD_FOLDER, purge_step=epoch * steps + step
+                self.folder / TENSORBOARD_FOLDER, purge_step=epoch * self._steps + step
             )
 
     def watch(self, batches: Iterable[Item], epoch: int, step: int) -> Iterator[Item]:
         """Pass the rest of an epoch's batches through, timed, with a bar on a terminal."""
         self.pace = Pace()
+        epochs = self.clock.course.epochs
         with tqdm(
             initial=step,
             total=self._steps,
-            desc=f"epoch {epoch + 1}/{self.epochs}",
+            desc=f"epoch {epoch + 1}" + (f"/{epochs}" if epochs else ""),
             bar_format=BAR,
             dynamic_ncols=True,
             disable=not shows_bars(),
         ) as self._bar:
             yield from self.pace.timed(batches)
 
-    def took(self, images: int) -> None:
-        """Count a step that was taken, of so many images."""
+    def took(self, epoch: int, step: int, images: int) -> None:
+        """Count a step that was taken, of so many images, and say how long the run will take."""
+        self.clock.end_step()
         self.pace.steps += 1
         self.pace.images += images
+        if self._announce and self.clock.is_known:
+            said, self._announce = self._announce(epoch, step + 1), None
+            if said:
+                say(said)
         if self._bar is not None:
             self._bar.update()
 
@@ -174,11 +183,11 @@ class RunLog:
         if step % self.log_every:
             return
         memory = peak_memory(self.device)
-        of_run = (self._steps or 0) * (self.epochs - epoch) - step
+        left = self.clock.left(epoch, step + 1)
         rest = (
             f"lr: {lr:g} | {self.pace.images_per_second:.1f} img/s"
             f" | waiting: {self.pace.waiting:.0%} | {memory / 1e9:.1f} GB"
-            f" | ETA: {self.pace.left(of_run)}"
+            f" | ETA: {'?' if left is None else duration(left)}"
         )
         if self.prints_steps:
             say(
@@ -238,7 +247,7 @@ class RunLog:
     def add_picture(self, epoch: int, name: str, picture: NDArray[np.uint8]) -> None:
         """Show TensorBoard a picture [H, W, 3], RGB."""
         if self._board is not None:
-            at = (epoch + 1) * (self._steps or 0)
+            at = (epoch + 1) * self._steps
             self._board.add_image(name, picture, at, dataformats="HWC")
             self._board.flush()
 
@@ -258,7 +267,7 @@ class RunLog:
         """Add a point to each of TensorBoard's curves."""
         if self._board is not None:
             for name, value in curves.items():
-                self._board.add_scalar(name, value, epoch * (self._steps or 0) + step)
+                self._board.add_scalar(name, value, epoch * self._steps + step)
             self._board.flush()
 
 

@@ -106,6 +106,7 @@ class Training:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.model, self.runtime, self.optim, self.log = model, runtime, optim, log
+        self.clock = log.run.clock
         model.autocast, model.matching = runtime.autocast, optim.matching
         model.train_layers(optim.trainable_layers)
         self.wrapper = parallel(model, runtime)
@@ -136,6 +137,7 @@ class Training:
             "count": self.log.count,
             "unreadable": sorted(self._unreadable),
             "epoch_record": self.log.run.epoch_record,
+            "clock": self.clock.state(),
         }
 
     def restore(self, saved: SavedState) -> None:
@@ -158,6 +160,7 @@ class Training:
             self.log.count = operator.index(state["count"])
             self._unreadable.update(state["unreadable"])
             self.log.run.epoch_record = str(state.get("epoch_record", ""))  # not in version 1.0
+            self.clock.restore(state.get("clock", {}))  # neither
             self.checkpoint = replace(
                 self.checkpoint,
                 epoch=self.epoch - 1 if self.epoch else None,
@@ -173,7 +176,7 @@ class Training:
     def train_epoch(
         self, batches: Iterable[Batch], stop: StopRequest, after_step: Callable[[], None]
     ) -> None:
-        """Train on what is left of the epoch; `step` counts on.
+        """Train on what is left of the epoch, or as long as there is time; `step` counts on.
 
         Args:
             batches: from number `step` on.
@@ -191,23 +194,31 @@ class Training:
         if self.runtime.world_size == 1:  # where nobody else must agree
             batches = stop.while_waiting(batches)
         for batch in self.log.run.watch(batches, self.epoch, self.step):
+            if not self.clock.begin_step(self.epoch, self.step):
+                break
             H, W = batch["img"].shape[-2:]
             joint = global_batch(H, W, len(batch["img"]), stop=stop.signal_number is not None)
             self._note_unreadable(batch)
             if joint.images:
                 if self.optim.schedule != "plateau":
-                    self._set_lr(self.optim.lr_at(self.steps_done))
+                    self._set_lr(self.optim.lr_at(self.steps_done, self.clock.done))
                 losses = self.train_step(batch, joint)
                 self.log.add(self.epoch, self.step, self.lr, losses, batch.get("index", ()))
+            self.log.run.took(self.epoch, self.step, joint.images)
             self.step += 1
             self.steps_done += 1
-            self.log.run.took(joint.images)
             after_step()
             if joint.stop:
                 stop.stop()
+        self.clock.end_epoch(self.epoch)
         self.log.flush()
         broadcast_from_main(self.model.buffers())  # of batch norm: the ones that are saved
         self.checkpoint = replace(self.checkpoint, epoch=self.epoch, metrics={})
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is an epoch to begin or to finish."""
+        return self.clock.goes_on(self.epoch, self.step)
 
     @property
     def lr(self) -> float:

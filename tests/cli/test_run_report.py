@@ -17,6 +17,7 @@ from retinanet.data.shapes import write_shapes
 from retinanet.errors import DataError
 from retinanet.evaluation.measure import Evaluation
 from retinanet.model import ModelConfig
+from retinanet.training.run_clock import Course, RunClock
 from retinanet.training.run_folder import RunFolder
 from retinanet.weights.checkpoint import Checkpoint
 from tests.support.helpers import csv_run_flags
@@ -29,7 +30,10 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(run_report.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(run_report.time, "monotonic", self.read)
+
+    def read(self) -> float:
+        return self.now
 
 
 @pytest.fixture
@@ -51,37 +55,60 @@ def written(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[dict[str, Any
     return found
 
 
-def report(tmp_path: Path, *, epoch: int = 0, step: int = 0) -> tuple[RunReport, Any]:
-    """Of a run of 10 epochs of 4 steps that begins or goes on there."""
-    args = argparse.Namespace(dataset="csv", epochs=10, weights="none", batch_size=2)
+def report(tmp_path: Path, clock: Clock, *, minutes: float | None = None) -> tuple[RunReport, Any]:
+    """Of a run of 10 epochs of 4 steps, or of so many minutes."""
+    epochs = None if minutes else 10
+    args = argparse.Namespace(dataset="csv", epochs=epochs, weights="none", batch_size=2)
     training = SimpleNamespace(
-        epoch=epoch,
-        step=step,
-        checkpoint=Checkpoint(ModelConfig(1), {"w": torch.ones(1)}, epoch=epoch),
+        epoch=0,
+        checkpoint=Checkpoint(ModelConfig(1), {"w": torch.ones(1)}, epoch=0),
         runtime=SimpleNamespace(precision="fp32"),
+        clock=RunClock(Course(4, epochs, minutes), clock=clock.read),
     )
     folder = SimpleNamespace(path=tmp_path / "run")
-    return RunReport(args, cast(Any, folder), cast(Any, training), [0] * 8, steps=4), training
+    return RunReport(args, cast(Any, folder), cast(Any, training), cast(Any, [0] * 8)), training
+
+
+def train_an_epoch(training: Any, clock: Clock) -> None:
+    """Four steps of 50 s."""
+    for step in range(4):
+        assert training.clock.begin_step(training.epoch, step)
+        clock.now += 50
+        training.clock.end_step()
+    training.clock.end_epoch(training.epoch)
+    training.epoch += 1
 
 
 def test_it_says_how_far_the_run_is_and_how_long_is_left(
     tmp_path: Path, clock: Clock, written: list[dict[str, Any]]
 ) -> None:
-    """Resumed in the middle of epoch 2: 1.5 epochs in 300 s, 200 s each, and 6 are left."""
-    renewing, training = report(tmp_path, epoch=2, step=2)
-    clock.now += 300
-    training.epoch = 4
+    """Four epochs of 200 s; left are six, a report (5 s before one was measured), a state (1)."""
+    renewing, training = report(tmp_path, clock)
+    for _ in range(4):
+        train_an_epoch(training, clock)
     renewing.renew(EVALUATION)
     assert written[0]["title"] == "run, 4 of 10 epochs"
     assert "Training: 4 of 10 epochs on 20" in written[0]["progress"]
-    assert "about 0:20:00 left" in written[0]["progress"]
+    assert "about 0:20:06 left" in written[0]["progress"]
+
+
+def test_a_run_of_so_many_minutes_has_no_number_of_epochs(
+    tmp_path: Path, clock: Clock, written: list[dict[str, Any]]
+) -> None:
+    """60 minutes, less 2 % and the 400 s of two epochs."""
+    renewing, training = report(tmp_path, clock, minutes=60)
+    train_an_epoch(training, clock)
+    train_an_epoch(training, clock)
+    renewing.renew(EVALUATION)
+    assert written[0]["title"] == "run, 2 epochs"
+    assert "about 0:52:08 left" in written[0]["progress"]
 
 
 def test_a_run_resumed_at_an_epochs_end_knows_no_pace_yet(
     tmp_path: Path, clock: Clock, written: list[dict[str, Any]]
 ) -> None:
     """Stopped while it was evaluated: no step of the epoch is taken again."""
-    renewing, training = report(tmp_path, epoch=2, step=4)
+    renewing, training = report(tmp_path, clock)
     clock.now += 10
     training.epoch = 3
     renewing.renew(EVALUATION)
@@ -93,7 +120,7 @@ def test_reports_take_their_share_of_the_time_and_no_more(
     tmp_path: Path, clock: Clock, written: list[dict[str, Any]]
 ) -> None:
     """Epochs of 50 s and reports of 6: after the first, one in four epochs, 6 s of 200."""
-    renewing, training = report(tmp_path)
+    renewing, training = report(tmp_path, clock)
     made = []
     for epoch in range(1, 10):
         clock.now += 50
@@ -107,9 +134,9 @@ def test_reports_take_their_share_of_the_time_and_no_more(
 
 
 def test_an_epoch_without_evaluation_writes_none(
-    tmp_path: Path, written: list[dict[str, Any]]
+    tmp_path: Path, clock: Clock, written: list[dict[str, Any]]
 ) -> None:
-    renewing, _ = report(tmp_path)
+    renewing, _ = report(tmp_path, clock)
     renewing.renew(None)
     assert written == []
 
@@ -125,7 +152,7 @@ def test_a_report_that_cannot_be_written_ends_no_run(
         raise DataError("report.html: could not be written (No space left on device)")
 
     monkeypatch.setattr(run_report, "write_report", fail)
-    renewing, training = report(tmp_path)
+    renewing, training = report(tmp_path, clock)
     clock.now += 50
     training.epoch = 1
     renewing.renew(EVALUATION)

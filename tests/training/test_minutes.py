@@ -1,0 +1,127 @@
+"""Trainings that keep to a time, by `train.py`, and flags that contradict it."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import train
+from retinanet.cli import run_parts
+from retinanet.data.shapes import SampleData
+from retinanet.training.records import read_records
+from retinanet.training.run_clock import Course, RunClock
+from retinanet.training.run_folder import RunFolder
+from retinanet.training.trainer import Training
+from retinanet.weights.checkpoint import load_checkpoint
+from tests.support.helpers import csv_run_flags
+from tests.support.runs import assert_same_run, losses
+
+CSV = ["--dataset", "csv", "--csv_train", "a.csv", "--csv_classes", "c.csv"]
+
+
+def flags(sample: SampleData, folder: Path, minutes: float, *more: str) -> list[str]:
+    return csv_run_flags(
+        sample, folder, "--minutes", f"{minutes:g}", "--lr", "1e-3", "--eval_every", "9", *more
+    )
+
+
+@pytest.fixture
+def steps_of_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time stands still but in a step, which takes 1 s; a run begins at 0."""
+    now = 0.0
+    step = Training.train_step
+
+    def ticking(*args: Any) -> Any:
+        nonlocal now
+        now += 1
+        return step(*args)
+
+    def clock(course: Course, started: float) -> RunClock:
+        return RunClock(course, clock=lambda: now)
+
+    monkeypatch.setattr(Training, "train_step", ticking)
+    monkeypatch.setattr(run_parts, "RunClock", clock)
+
+
+@pytest.mark.usefixtures("narrow", "steps_of_a_second")
+@pytest.mark.parametrize("steps", [2, 10])
+def test_stopped_and_resumed_it_ends_equal_and_in_time(
+    sample: SampleData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    steps: int,
+) -> None:
+    """18 s, less 2 %, and 6.4 s for evaluation, state and report, hold 11 steps, 3 an epoch.
+
+    (Nothing of that was measured yet; here it takes no time.)
+    """
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    assert train.main(flags(sample, whole, 0.3)) == 0
+    said = capsys.readouterr().out
+    assert len(losses(said)) == 11
+    assert "--minutes 0.3: there is time for about 3.7 epochs" in said
+    assert load_checkpoint(whole / "model_final.pt").epoch == 3
+
+    left = steps
+
+    def stop_in_time(_: RunFolder) -> bool:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "state_is_due", stop_in_time)
+        assert train.main(flags(sample, folder, 0.3)) == 128 + signal.SIGTERM
+    assert train.main(flags(sample, folder, 0.3, "--resume")) == 0
+    assert_same_run(folder, whole)
+    rates = [r["lr"] for r in read_records(folder / "metrics.jsonl") if r["kind"] == "step"]
+    assert rates[0] == max(rates[:2])
+    assert rates[-1] < 0.05e-3  # 8 of the 9.24 parts are behind: (1 + cos(0.866 pi)) / 2
+
+    # It has had its time: nothing is left to do.
+    assert train.main(flags(sample, folder, 0.3, "--resume")) == 0
+    assert_same_run(folder, whole)
+    assert train.main(flags(sample, folder, 0.5, "--resume")) == 1
+    assert "--minutes is 0.5, was 0.3" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("narrow")
+def test_a_run_of_some_seconds_ends_in_time(sample: SampleData, tmp_path: Path) -> None:
+    """15 s by the machine's own clock; 10 %, for what another process may take at the end."""
+    begin = time.monotonic()
+    assert train.main(flags(sample, tmp_path, 0.25)) == 0
+    assert time.monotonic() - begin == pytest.approx(15, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--epochs", "12"], "leave out --epochs 12 (of a recipe: give its other flags)"),
+        (["--patience", "3"], "leave out --patience 3"),
+        (["--schedule", "plateau"], "give --schedule cosine or step, not plateau"),
+        (["--minutes", "0"], "'0' is not a number above 0"),
+    ],
+)
+def test_flags_that_contradict_a_time(
+    given: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for data in (CSV, ["--dataset", "shapes"], ["--data", "folder"]):
+        with pytest.raises(SystemExit) as end:
+            train.parse([*data, "--minutes", "10", *given])
+        assert end.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_time_takes_the_place_of_the_epochs_and_of_plateau() -> None:
+    args = train.parse([*CSV, "--minutes", "10"])
+    assert (args.epochs, args.schedule, args.lr) == (None, "cosine", 1e-5)
+    sample = train.parse(["--dataset", "shapes", "--minutes", "10"])
+    assert (sample.epochs, sample.schedule, sample.warmup) == (None, "cosine", 100)
+    assert train.parse([*CSV, "--minutes", "10", "--schedule", "step"]).schedule == "step"
