@@ -6,18 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from retinanet.errors import printable
 from retinanet.evaluation.confusion import cause, most_confident_false, most_missed
 from retinanet.evaluation.measure import Evaluation
 from retinanet.evaluation.precision_recall import Floats
 from retinanet.postprocess import Detections
 from retinanet.report.charts import Records
 from retinanet.report.drawing import draw_boxes, draw_ground_truth
-from retinanet.report.html import Html, definitions, element, joined, page, picture, section
-from retinanet.report.interactive import script, suspected_errors, threshold_section
+from retinanet.report.html import Html, definitions, element, joined, page, section
+from retinanet.report.interactive import SCRIPT, counts_by_threshold, slider
+from retinanet.report.overlays import photo, reduced
 from retinanet.report.pictures import as_jpeg
 from retinanet.report.sections import (
     FILES,
@@ -30,13 +27,17 @@ from retinanet.report.sections import (
     summary,
     training,
 )
+from retinanet.report.suspects import suspected_errors
 from retinanet.runtime.files import check_output_dir, write_whole
 from retinanet.runtime.own_files import is_own, remove_own
 
 PICTURES = 6  # of each kind of mistake
 
 
-PICTURE_SIZE = (480, 360)  # most of width and height, pixels: letters on it can be read
+LEGEND = (
+    "Dashed: annotations, with names those that were missed. In the colours of their classes:"
+    " detections, with thick lines those that are false."
+)
 
 
 REPORT_PICTURES = (
@@ -45,7 +46,7 @@ REPORT_PICTURES = (
 )
 
 
-SUSPECTS = "report/suspected_errors.txt"
+SUSPECTS = "report/suspects.csv"
 REPORT_FILES = ("report.html", SUSPECTS, *REPORT_PICTURES)
 """All that a report may consist of, for `check_output_dir`."""
 
@@ -92,18 +93,14 @@ def write_report(
         sections = [
             heading,
             summary(found),
-            threshold_section(found.all_matches, found.dataset.class_names, found.threshold),
             facts_list,
             *([training(history, pictures)] if history else []),
+            _at_the_slider(found, folder),
             precision_and_recall(found, pictures),
             confusion(found, pictures),
-            class_table(found),
             coco_numbers(found.coco),
-            _missed(found, pictures),
-            _false(found, pictures),
         ]
-        write_whole(folder / SUSPECTS, _suspects(found).encode(errors="surrogateescape"))
-    write_whole(path, page(title, sections, renewed=bool(progress), script=script()))
+    write_whole(path, page(title, sections, renewed=bool(progress), script=SCRIPT))
     return path
 
 
@@ -116,14 +113,40 @@ def report_title(folder: Path) -> str:
     return html.unescape(found[1]) if found else ""
 
 
-def _suspects(findings: Findings) -> str:
-    """Lines on the detections that annotations may lack."""
+def _at_the_slider(findings: Findings, folder: Path) -> Html:
+    """The slider for the score threshold, and below it all that it changes."""
+    classes = len(findings.dataset.class_names)
+    counts = counts_by_threshold(findings.all_matches, classes, findings.threshold)
+    return element(
+        "div",
+        slider(counts),
+        class_table(findings, counts),
+        _missed(findings, folder / "report", counts.start),
+        _false(findings, folder / "report", counts.start),
+        _suspects(findings, folder),
+    )
+
+
+def _suspects(findings: Findings, folder: Path) -> Html:
+    """A file of suspected annotation errors, and the note on it."""
     dataset = findings.dataset
-    paths = [printable(dataset.image_path(index)) for index in range(len(dataset))]
-    return suspected_errors(findings.images, paths, dataset.class_names, findings.voc.iou_threshold)
+    paths = [dataset.image_path(index) for index in range(len(dataset))]
+    text, count = suspected_errors(
+        findings.images, paths, dataset.class_names, findings.voc.iou_threshold
+    )
+    write_whole(folder / SUSPECTS, text.encode(errors="surrogateescape"))
+    note = element(
+        "p",
+        f"{count:,} suspected annotation errors, the surest first, to go through: ",
+        element("code", SUSPECTS),
+        ", CSV like training data, with a score and a reason. They are annotations drawn twice and"
+        f" false detections with a score of at least {findings.threshold:.3f}, many of which are"
+        " objects that nobody annotated.",
+    )
+    return section("Suspected annotation errors", note)
 
 
-def _missed(findings: Findings, folder: Path) -> Html:
+def _missed(findings: Findings, folder: Path, start: int) -> Html:
     """The images with the most annotations that were not found."""
     drawn = []
     for rank, index in enumerate(most_missed(findings.images, PICTURES), start=1):
@@ -131,14 +154,13 @@ def _missed(findings: Findings, folder: Path) -> Html:
         missed = image.annotations[image.missed]
         names = Counter(findings.dataset.class_names[int(label)] for label in missed[:, 4])
         what = ", ".join(f"{count} {name}" for name, count in names.most_common())
-        caption = f" {len(missed)} of {len(image.annotations)} missed: {what}"
+        caption = f" missed at {findings.threshold:.2f}: {what}"
         path = folder / f"missed_{rank}.jpg"
-        drawn.append(_photo(path, findings, index, image.detections, missed, caption))
-    legend = "Dashed, named below: annotations that were missed. In colour: what was detected."
-    return _gallery("Most missed", legend if drawn else "No annotation was missed.", drawn)
+        drawn.append(_photo(path, findings, index, image.detections, missed, caption, start))
+    return _gallery("Most missed", LEGEND if drawn else "No annotation was missed.", drawn)
 
 
-def _false(findings: Findings, folder: Path) -> Html:
+def _false(findings: Findings, folder: Path, start: int) -> Html:
     """The images with the surest detections that are false."""
     drawn = []
     names = findings.dataset.class_names
@@ -151,10 +173,9 @@ def _false(findings: Findings, folder: Path) -> Html:
         caption = f" {name} {score:.2f}: {why}"
         false = Detections(*(column[image.found < 0] for column in image.detections))
         path = folder / f"false_{rank}.jpg"
-        drawn.append(_photo(path, findings, index, false, image.annotations, caption))
-    legend = "Dashed, named below: all annotations. In colour: detections that are false."
+        drawn.append(_photo(path, findings, index, false, image.annotations, caption, start))
     return _gallery(
-        "Most confident and false", legend if drawn else "No detection is false.", drawn
+        "Most confident and false", LEGEND if drawn else "No detection is false.", drawn
     )
 
 
@@ -169,20 +190,29 @@ def _photo(
     detections: Detections,
     annotations: Floats,
     caption: str,
+    start: int,
 ) -> Html:
-    """Image with detections and annotations [M, 5] drawn on it, for the page and as a file."""
+    """An image with boxes over it for the page, and with some of them drawn on it as a file.
+
+    Args:
+        path: of the file.
+        findings: what to show.
+        index: of the image.
+        detections: in the file.
+        annotations: [M, 5] in the file.
+        caption: below the image.
+        start: step of the slider.
+    """
     dataset = findings.dataset
     names = dataset.class_names
-    image = Image.fromarray(dataset.load_image(index))
-    scale = min(PICTURE_SIZE[0] / image.width, PICTURE_SIZE[1] / image.height)
-    size = max(1, round(scale * image.width)), max(1, round(scale * image.height))
-    drawn = np.array(image.resize(size, Image.Resampling.LANCZOS))
+    image, scale = reduced(dataset.load_image(index))
     boxes, labels = scale * annotations[:, :4], annotations[:, 4]
-    drawn = draw_ground_truth(drawn, boxes, labels, class_names=names)
+    drawn = draw_ground_truth(image, boxes, labels, class_names=names)
     scores, labels, boxes = (column.numpy() for column in detections)
     drawn = draw_boxes(drawn, scale * boxes, labels, scores, class_names=names)
-    jpeg = as_jpeg(drawn, quality=85)
-    write_whole(path, jpeg)
+    write_whole(path, as_jpeg(drawn, quality=85))
     file, root = dataset.image_path(index), dataset.images_root
     name = str(file.relative_to(root) if file.is_relative_to(root) else file.name)
-    return picture(jpeg, "jpeg", name, (element("b", name), caption))
+    title = (element("b", name), caption)
+    matches = findings.all_matches[index]
+    return photo(image, scale, matches, names, start, alt=name, caption=title)

@@ -27,6 +27,7 @@ from retinanet.report.charts import (
     scores_chart,
 )
 from retinanet.report.html import Html, definitions, element, joined, picture, section, table
+from retinanet.report.interactive import KINDS, Counts
 from retinanet.runtime.files import write_whole
 
 CLASSES_IN_MATRIX = 20
@@ -182,12 +183,15 @@ def confusion(findings: Findings, folder: Path) -> Html:
     )
 
 
-def class_table(findings: Findings) -> Html:
-    """Class table, with the numbers that validate.py prints."""
+def class_table(findings: Findings, counts: Counts) -> Html:
+    """Class table, with the numbers that validate.py prints, and the counts at the slider."""
     voc, coco = findings.voc, findings.coco
-    groups = (("", 4), (f"scores above {voc.score_threshold:g}", 2), ("where F1 is best", 4))
+    groups = (
+        *(("", 4), ("at the slider", len(KINDS))),
+        *((f"scores above {voc.score_threshold:g}", 2), ("where F1 is best", 4)),
+    )
     head = (
-        *("class", "boxes", "COCO AP", f"AP, IoU {voc.iou_threshold:g}"),
+        *("class", "boxes", "COCO AP", f"AP, IoU {voc.iou_threshold:g}", *KINDS),
         *("precision", "recall", "F1", "score", "precision", "recall"),
     )
     rows = []
@@ -202,6 +206,7 @@ def class_table(findings: Findings) -> Html:
                     f"{row.num_annotations:,}",
                     _bar(coco.per_class.get(row.name), coco.class_intervals.get(row.name)),
                     _bar(row.average_precision, voc.intervals[label]),
+                    *counts.cells(1 + label),
                     *map(three_digits, values),
                 )
             )
@@ -210,8 +215,11 @@ def class_table(findings: Findings) -> Html:
         _sure(coco.stats["AP"], coco.intervals.get("AP")),
         _sure(voc.mean_average_precision, voc.mean_interval),
     )
-    foot = ("all classes", f"{total:,}", *means, *[""] * 6)
-    note = "Small numbers: the 95 % interval, by a bootstrap over the images."
+    foot = ("all classes", f"{total:,}", *means, *counts.cells(0), *[""] * 6)
+    note = (
+        "Small numbers: the 95 % interval, by a bootstrap over the images. A click on a column's"
+        " name sorts by it."
+    )
     parts = [element("p", note), table(groups, head, rows, foot)] if rows else []
     if voc.absent:
         parts.append(element("p", f"Without annotations: {', '.join(voc.absent)}."))

@@ -42,6 +42,7 @@ _BEGINNINGS = {
     rb'|\{\n "min_side": \d+,\n "max_side": \d+,\n "anchor_sizes": \[',  # check.json
     ".jsonl": rb'\Z|\{"kind": "(step|epoch)", "epoch": ',  # empty until the first step
     ".md": rb"<!-- retinanet -->",  # the model card
+    ".csv": rb"path,x1,y1,x2,y2,class,score,reason\n",  # suspected annotation errors
     ".txt": rb"# retinanet: ",  # lists of images
     ".lock": rb"\Z|process \d+ ",
 }

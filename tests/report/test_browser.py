@@ -1,7 +1,7 @@
-"""The page in a real browser: its slider counts, its tables sort, hostile names stay text."""
+"""The page in a real browser: its slider counts and draws, tables sort, hostile names stay text."""
 
-import shutil
-import subprocess
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,30 +9,27 @@ import pytest
 import torch
 from PIL import Image
 
-from retinanet.data.datasets import CSVDataset
+from retinanet.data.datasets import CocoDataset, CSVDataset
+from retinanet.evaluation.matching import Matches
 from retinanet.evaluation.measure import measure
 from retinanet.postprocess import Detections
-from retinanet.report.interactive import counts_by_threshold, suspected_errors
+from retinanet.report.interactive import counts_by_threshold, steps_reached
 from retinanet.report.report import write_report
+from retinanet.report.suspects import suspected_errors
+from retinanet.runtime.own_files import is_own
+from tests.support.browser import CHROMIUM, Browser
 
-CHROMIUM = shutil.which("chromium")
-NAMES = ("cat", "</script><script>document.title='hit'</script>", "dog&<img src=x>")
-# Asks the page as its reader would, and leaves the answers where --dump-dom shows them.
-READER = """<script>
-const slider = document.getElementById('threshold'), seen = [];
-const counts = () => [...document.querySelector('[data-class="0"]').cells].slice(1)
-  .map(cell => cell.textContent).join(' ');
-for (const at of ['0', '75', '100']) {
-  slider.value = at; slider.dispatchEvent(new Event('input')); seen.push(counts());
-}
-const table = slider.closest('section').querySelector('table.sortable');
-const order = () => [...table.tBodies[0].rows].map(row => row.dataset.class).join('');
-slider.value = '0'; slider.dispatchEvent(new Event('input'));
-const head = [...table.tHead.rows[0].cells][3];
-head.click(); seen.push(order()); head.click(); seen.push(order());
-seen.push(document.documentElement.scrollWidth <= window.innerWidth ? 'fits' : 'wide');
-document.title = 'seen ' + seen.join(' | ');
-</script>"""
+HOSTILE = (
+    "</script><script>document.title='hit'</script>",
+    '" onload="document.title=\'hit\'" x="',
+    "<img src=x onerror=document.title='hit'>",
+    "\u202eright to left\u202c \u05d0\u05d1\u05d2",
+    "&lt;b&gt; 'one' `two` ${three}",
+    "long" * 500,
+)
+NAMES = ("cat", "dog", *HOSTILE)
+SLIDER = "document.getElementById('threshold')"
+ASKS = "[...document.querySelectorAll({!r})].map(it => it.textContent.trim())"
 
 
 def detections(*rows: tuple[float, ...]) -> Detections:
@@ -41,70 +38,215 @@ def detections(*rows: tuple[float, ...]) -> Detections:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report on two cats, one of which is found at 0.9, and a false dog at 0.95."""
-    folder = tmp_path_factory.mktemp("page")
-    for name in ("a.png", "b.png"):
-        Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(folder / name)
-    (folder / "val.csv").write_text("a.png,2,2,20,20,cat\nb.png,2,2,20,20,cat\n")
-    data = CSVDataset(folder / "val.csv", {name: label for label, name in enumerate(NAMES)})
-    found = [detections((2, 2, 20, 20, 0.9, 0), (30, 30, 60, 44, 0.95, 2)), detections()]
-    return write_report(folder / "out", measure(data, found), title=NAMES[1], facts={})
-
-
-def opened(page: Path, folder: Path, width: int) -> str:
-    """The page as the browser has it after a reader used it."""
-    copy = folder / "page.html"
-    copy.write_bytes(page.read_bytes() + READER.encode())
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
-    flags += " --disable-background-networking --disable-component-update --disable-sync"
-    done = subprocess.run(
-        [
-            *(str(CHROMIUM), *flags.split(), f"--user-data-dir={folder / 'profile'}"),
-            *(f"--window-size={width},900", "--dump-dom", copy.as_uri()),
+def data(tmp_path_factory: pytest.TempPathFactory) -> CocoDataset:
+    """Two cats, and a box of every hostile class in a file of a hostile name."""
+    folder = tmp_path_factory.mktemp("data")
+    files = ("a.png", "b.png", f"{HOSTILE[2]}\n.png")
+    (folder / "val").mkdir()
+    for name in files:
+        Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(folder / "val" / name)
+    boxes = [(0, [2, 2, 18, 18], 0), (1, [2, 2, 18, 18], 0)]
+    boxes += [(2, [2 + 5 * k, 30, 4, 10], 2 + k) for k in range(len(HOSTILE))]
+    content = {
+        "images": [
+            {"id": k, "file_name": name, "width": 64, "height": 48} for k, name in enumerate(files)
         ],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
+        "categories": [{"id": k, "name": name} for k, name in enumerate(NAMES)],
+        "annotations": [
+            {"id": k + 1, "image_id": image, "bbox": box, "category_id": label, "iscrowd": 0}
+            for k, (image, box, label) in enumerate(boxes)
+        ],
+    }
+    (folder / "annotations").mkdir()
+    (folder / "annotations" / "instances_val.json").write_text(json.dumps(content))
+    return CocoDataset(folder, "val")
+
+
+FOUND = [
+    detections((2, 2, 20, 20, 0.9, 0), (30, 30, 60, 44, 0.95, 1), (30, 2, 60, 20, 0.3, 2)),
+    detections(),
+    detections((2, 30, 6, 40, 0.8, 2), (7, 30, 11, 40, 0.7, 3), (40, 30, 60, 40, 0.6, 5)),
+]
+
+
+@pytest.fixture(scope="module")
+def written(data: CocoDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    return write_report(folder, measure(data, FOUND), title=HOSTILE[0], facts={HOSTILE[1]: "1"})
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if not CHROMIUM:
+        pytest.skip("chromium is not installed")
+    with Browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+def move(browser: Browser, at: int) -> None:
+    browser.run(f"{SLIDER}.value = {at}; {SLIDER}.dispatchEvent(new Event('input'))")
+
+
+def told(browser: Browser, selector: str) -> list[str]:
+    return browser.run(ASKS.format(selector))  # type: ignore[no-any-return]
+
+
+def test_the_slider_changes_the_counts(written: Path, browser: Browser) -> None:
+    browser.open(written)
+    seen = {}
+    for at in (0, 75, 92, 100):
+        move(browser, at)
+        seen[at] = told(browser, ".slider b"), told(browser, "tfoot [data-count]")
+    # true, false, missed of eight: 3 of the 6 detections are true, with 0.9, 0.8 and 0.7
+    assert [bar for bar, _ in seen.values()] == [
+        *(["3", "3", "5"], ["2", "1", "6"], ["0", "1", "8"], ["0", "0", "8"])
+    ]
+    assert all(bar == foot for bar, foot in seen.values())
+    assert told(browser, "#threshold-value") == ["1.00"]
+    assert browser.errors == []
+
+
+DRAWN = """[...document.querySelectorAll('.photo')].map(photo =>
+  [...photo.querySelectorAll('g')].filter(box => getComputedStyle(box).display !== 'none')
+    .map(box => box.classList.contains('truth')
+      ? box.classList.contains('missed') ? 'missed' : 'found'
+      : box.querySelector('text').textContent).join(' '))"""
+
+
+def test_the_slider_changes_what_is_drawn(written: Path, browser: Browser) -> None:
+    browser.open(written)
+    photo = "a.png"
+    which = [photo in name for name in told(browser, ".photo figcaption")].index(True)
+    seen = []
+    for at in (0, 31, 91, 96):
+        move(browser, at)
+        tally = told(browser, ".photo .tally")[which]
+        seen.append((browser.run(DRAWN)[which], tally))
+    # the cat, found at 0.9; a dog where nothing is; another of 0.3, of the first hostile class
+    assert seen[0] == ("found </script><script>… 0.30 cat 0.90 dog 0.95", "1 true2 false0 missed")
+    assert seen[1] == ("found cat 0.90 dog 0.95", "1 true1 false0 missed")
+    assert seen[2] == ("missed dog 0.95", "0 true1 false1 missed")
+    assert seen[3] == ("missed", "0 true0 false1 missed")
+
+
+def test_boxes_lie_where_the_detections_are(written: Path, browser: Browser) -> None:
+    browser.open(written, width=1600)
+    move(browser, 0)
+    photo, box = browser.run(
+        """(() => {
+          const text = [...document.querySelectorAll('.photo text')]
+            .find(text => text.textContent === 'dog 0.95');
+          const edges = part => { const r = part.getBoundingClientRect();
+            return [r.left, r.top, r.right, r.bottom]; };
+          return [text.closest('div').querySelector('img'), text.parentNode.querySelector('rect')]
+            .map(edges); })()"""
     )
-    return done.stdout
+    scale = (photo[2] - photo[0]) / 64
+    found = [(edge - photo[k % 2]) / scale for k, edge in enumerate(box)]
+    assert found == pytest.approx([30, 30, 60, 44], abs=0.5)
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
-@pytest.mark.parametrize("width", [500, 1600])  # headless windows are no narrower than 500
-def test_a_reader_moves_the_slider_and_sorts(written: Path, tmp_path: Path, width: int) -> None:
-    dom = opened(written, tmp_path, width)
-    title = dom.split("<title>")[1].split("</title>")[0]
-    # true, false, missed of all: everything counts; scores of at least 0.75 too; of 1 none does.
-    # Sorted by misses: all (1) and cats (1) before the two other classes, then the other way.
-    assert title == "seen 1 1 1 | 1 1 1 | 0 0 2 | 0123 | 3210 | fits"
-    assert "hit" not in title
+def test_tables_sort(written: Path, browser: Browser) -> None:
+    browser.open(written)
+    heads = told(browser, "table.sortable thead tr:last-child th")
+    assert heads[:7] == ["class", "boxes", "COCO AP", "AP, IoU 0.5", "true", "false", "missed"]
+
+    def first(head: str) -> list[str]:
+        """First cells of a column, after one more click on its name."""
+        column = heads.index(head)
+        browser.run(f"document.querySelectorAll('thead tr:last-child th')[{column}].click()")
+        return told(browser, f"tbody td:nth-child({column + 1})")[:7]
+
+    assert first("boxes") == ["2", *"111111"]
+    assert first("boxes") == [*"111111", "2"]
+    assert [text[:5] for text in first("AP, IoU 0.5")][:4] == ["1.000", "1.000", "0.500", "0.000"]
+    move(browser, 0)
+    assert first("missed") == ["1", "1", "1", "1", "1", "0", "0"]
+    assert first("class")[0].startswith('" onload=')
+    assert browser.run("document.querySelector('[aria-sort]').textContent") == "class"
 
 
-def test_counts_by_threshold(written: Path) -> None:
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [400, 1600])
+def test_it_fits_the_screen(written: Path, browser: Browser, width: int, dark: bool) -> None:
+    browser.open(written, width=width, dark=dark)
+    assert browser.run("document.documentElement.scrollWidth") == width
+    ground = browser.run("getComputedStyle(document.body).backgroundColor")
+    ink = browser.run("getComputedStyle(document.body).color")
+    bright = [sum(map(int, color[4:-1].split(", "))) > 3 * 128 for color in (ground, ink)]
+    assert bright == [not dark, dark]
+    bar = "document.querySelector('.slider').getBoundingClientRect().top"
+    browser.run("document.querySelector('.pictures').scrollIntoView()")
+    assert browser.run(bar) == 0  # it is still in sight
+
+
+def test_no_script_of_a_name_runs_and_nothing_is_asked_of_a_network(
+    written: Path, browser: Browser
+) -> None:
+    browser.open(written)
+    move(browser, 0)
+    assert browser.run("document.title") == HOSTILE[0]
+    assert browser.errors == []
+    assert browser.run("document.scripts.length") == 2  # the counts and the page's own
+    assert told(browser, "tbody td:first-child")[1:7] == list(HOSTILE)
+    for name in HOSTILE[:3]:
+        assert name in browser.run("document.body.textContent")
+
+
+def test_a_script_that_is_not_the_pages_own_does_not_run(
+    written: Path, browser: Browser, tmp_path: Path
+) -> None:
+    """Were a name not escaped somewhere, the browser would still refuse it."""
+    page = tmp_path / "page.html"
+    page.write_bytes(written.read_bytes() + HOSTILE[0].encode() + HOSTILE[2].encode())
+    browser.open(page)
+    assert browser.run("document.title") == HOSTILE[0]
+
+
+def test_a_page_that_renews_itself_keeps_its_slider(
+    data: CocoDataset, browser: Browser, tmp_path: Path
+) -> None:
+    page = write_report(tmp_path, measure(data, FOUND), title="a", facts={}, progress="1 of 2")
+    browser.open(page)
+    move(browser, 42)
+    browser.open(page)
+    assert browser.run(f"{SLIDER}.value") == "42"
+
+
+def test_without_a_script_the_page_has_the_counts_of_its_threshold(written: Path) -> None:
     html = written.read_text()
     assert "</script><script>" not in html
-    assert "dog&amp;&lt;img src=x&gt;" in html
-    assert '<table class="sortable">' in html
-    # where F1 is best, at 0.9, the cat counts that has this score
-    assert "<td>cat</td><td>1</td><td>0</td><td>1</td>" in html
+    assert html.count('data-count="0 0">3<') == 2  # the bar's, and the last row's
 
 
-def test_counts_are_of_scores_of_at_least_the_threshold(written: Path) -> None:
-    data = CSVDataset(written.parents[1] / "val.csv", dict(zip(NAMES, range(3), strict=True)))
-    images = measure(data, [detections((2, 2, 20, 20, 0.5, 0)), detections()]).matches
+def test_counts_are_of_scores_of_at_least_the_threshold(data: CocoDataset) -> None:
+    images = measure(data, [detections((2, 2, 20, 20, 0.5, 0)), detections(), FOUND[2]]).matches
     assert images is not None
-    table = counts_by_threshold(images, 3)
-    assert (table[0][50], table[0][51]) == ([1, 0, 1], [0, 0, 2])
-    assert table[2][50] == [0, 0, 0]
+    counts = counts_by_threshold(images, len(NAMES), 0.505)
+    assert counts.start == 50
+    assert (counts.tables[1][50], counts.tables[1][51]) == ([1, 0, 1], [0, 0, 2])
+    assert counts.tables[2][50] == [0, 0, 0]
+    assert steps_reached([0, 0.5, 0.509, 1]) == [0, 50, 50, 100]
 
 
-def test_suspected_errors_are_listed_with_their_reason(written: Path) -> None:
-    lines = (written.parent / "report" / "suspected_errors.txt").read_text().splitlines()
-    assert lines[0].startswith("# retinanet: ")
-    path, name, score, box, why = lines[2].split("\t")
-    assert path.endswith("a.png")
-    assert (name, score, box) == (NAMES[2], "0.950", "30 30 60 44")
-    assert why == "nothing is annotated there"
-    assert suspected_errors([], [], NAMES, 0.5).count("\n") == 2
+def test_suspected_errors_are_training_data(written: Path, data: CocoDataset) -> None:
+    path = written.parent / "report" / "suspects.csv"
+    lines = path.read_text().splitlines()
+    assert lines[0] == "path,x1,y1,x2,y2,class,score,reason"
+    assert lines[1].endswith("a.png,30,30,60,44,dog,0.950,nothing is annotated there")
+    assert is_own(path)
+    read = CSVDataset(path, {name: label for label, name in enumerate(NAMES)})
+    assert read.load_annotations(0).tolist() == [[30, 30, 60, 44, 1]]
+
+
+def test_what_is_annotated_twice_is_suspected_first() -> None:
+    # IoU of the first two: 19 / 20; the third is another thing
+    boxes = np.array([[0, 0, 20, 10, 0], [0, 0, 19, 10, 0], [0, 0, 10, 10, 0], [0, 0, 20, 10, 1]])
+    image = Matches(detections((50, 50, 60, 60, 0.9, 1)), boxes.astype(float), np.array([-1]))
+    text, count = suspected_errors([image], [Path("/a.png")], NAMES, 0.5)
+    assert text.splitlines()[1:] == [
+        "/a.png,0,0,19,10,cat,,annotated twice",
+        '/a.png,0,0,20,10,dog,,"annotated as cat, too"',
+        "/a.png,50,50,60,60,dog,0.900,nothing is annotated there",
+    ]
+    assert count == 3

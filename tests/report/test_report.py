@@ -91,7 +91,8 @@ def test_the_numbers_are_those_of_validate(written: Path, data: CSVDataset) -> N
     scores, table = score_coco(data, FOUND), score_voc(data, FOUND)
     said = voc_table(table).splitlines()
     cat = next(row for row in rows(html) if row and row[0] == "cat")
-    assert said[2].split() == " ".join([cat[0], cat[1], *cat[3:]]).split()
+    assert said[2].split() == " ".join([cat[0], cat[1], cat[3], *cat[7:]]).split()
+    assert cat[4:7] == ["2", "0", "0"]  # true, false and missed at 0.7, where F1 is best
     assert cat[2] == f"{scores.per_class['cat']:.3f} {scores.class_intervals['cat']}"
     total = next(row for row in rows(html) if row and row[0] == "all classes")
     ap, mean = scores.stats["AP"], table.mean_average_precision
@@ -111,7 +112,7 @@ def test_the_file_stands_alone_and_its_pictures_lie_beside_it(written: Path) -> 
     assert "<script>alert" not in html
     assert "<b>run</b>" not in html
     assert sorted(path.name for path in (written.parent / "report").iterdir()) == sorted(
-        [*sections.FILES, "missed_1.jpg", "false_1.jpg", "suspected_errors.txt"]
+        [*sections.FILES, "missed_1.jpg", "false_1.jpg", "suspects.csv"]
     )
 
 
@@ -125,7 +126,7 @@ def test_the_threshold_is_where_the_mean_f1_is_best(written: Path) -> None:
 def test_mistakes_are_counted_at_the_threshold(written: Path) -> None:
     html = written.read_text()
     assert ["&lt;script&gt;alert(1)&lt;/script&gt; taken for $dog_", "1"] in rows(html)
-    assert "it&#x27;s &quot;1&quot;.png</b> 1 of 2 missed: 1 &lt;script&gt;" in html
+    assert "it&#x27;s &quot;1&quot;.png</b> missed at 0.70: 1 &lt;script&gt;" in html
     assert "$dog_ 0.80: annotated as &lt;script&gt;alert(1)&lt;/script&gt;" in html
 
 
