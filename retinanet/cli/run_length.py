@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -12,7 +13,14 @@ from retinanet.training.run_clock import RunClock, duration
 
 LONG = 3600.0  # seconds from which it is said what would shorten a run
 SMALLEST_SIDE = 256  # that is proposed, pixels: below, small objects are lost
-SMALLEST_DEPTH = 18
+
+# Smaller networks that are proposed: the shallowest, and that of recipes/small-machine.args.
+SMALLER: dict[str, Callable[[ModelConfig], ModelConfig]] = {
+    "--depth 18": lambda config: replace(config, depth=18),
+    "--depth 18 --fpn_channels 80 --head_convs 2": lambda config: replace(
+        config, depth=18, channels=80, head_convs=2
+    ),
+}
 
 
 def run_length(
@@ -44,20 +52,21 @@ def run_length(
 
 def _ways(args: argparse.Namespace, config: ModelConfig) -> list[tuple[str, float]]:
     """Flags that shorten a run, and the share of its time that each leaves, by arithmetic."""
-    ways = []
+    ways: list[tuple[str, float]] = []
     side = 32 * round(args.min_side / math.sqrt(2) / 32)  # about half the pixels
     if side >= SMALLEST_SIDE:
         share = side / args.min_side
         longer = 32 * round(args.max_side * share / 32)
         ways.append((f"--min_side {side} --max_side {longer}", share**2))
-    if args.weights in ("imagenet", "none") and config.depth > SMALLEST_DEPTH:
-        flops = [_flops(replace(config, depth=depth)) for depth in (SMALLEST_DEPTH, config.depth)]
-        ways.append((f"--depth {SMALLEST_DEPTH}", flops[0] / flops[1]))
+    if args.weights in ("imagenet", "none"):  # those of a file fit its own network alone
+        flops = _flops(config)
+        ways += [(flags, _flops(smaller(config)) / flops) for flags, smaller in SMALLER.items()]
     return ways
 
 
 def _flops(config: ModelConfig) -> int:
     """Operations of a network on a small image."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    # The run's own random numbers stay as they are.
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), torch.random.fork_rng([]):
         RetinaNet(config).head_outputs(torch.zeros(1, 3, 128, 128))
     return int(counter.get_total_flops())
