@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 NAMES = (
-    *("step", "convolutions", "memory", "loss", "sample", "detection"),
-    *("evaluation", "annotations", "records", "startup", "endurance", "precision", "profile"),
+    *("step", "convolutions", "memory", "loss", "sample", "detection", "evaluation"),
+    *("annotations", "coco_open", "records", "startup", "endurance", "precision", "profile"),
 )
 
 

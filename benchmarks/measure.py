@@ -85,7 +85,12 @@ def arguments(description: str | None, repeats: int) -> argparse.ArgumentParser:
     return parser
 
 
-def medians(functions: Mapping[str, Function], repeats: int, warm_up: int = 1) -> dict[str, float]:
+def medians(
+    functions: Mapping[str, Function],
+    repeats: int,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
     """Seconds that each function takes.
 
     They run by turns, so that a machine that slows down does it to all of them.
@@ -94,6 +99,7 @@ def medians(functions: Mapping[str, Function], repeats: int, warm_up: int = 1) -
         functions: by name.
         repeats: timed runs of each.
         warm_up: runs of each before those.
+        clock: gives seconds; `time.process_time` those of the CPU.
 
     Returns:
         The median of each, by name.
@@ -101,9 +107,9 @@ def medians(functions: Mapping[str, Function], repeats: int, warm_up: int = 1) -
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(-warm_up, repeats):
         for name, function in functions.items():
-            start = time.perf_counter()
+            start = clock()
             function()
-            elapsed = time.perf_counter() - start
+            elapsed = clock() - start
             if turn >= 0:
                 seconds[name].append(elapsed)
     return {name: statistics.median(values) for name, values in seconds.items()}

@@ -1,5 +1,6 @@
 """The benchmarks compare equals, and every one of them runs. No test looks at a time."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from benchmarks import (
     __main__,
     annotations,
     cases,
+    coco_open,
     convolutions,
     detection,
     evaluation,
@@ -186,6 +188,26 @@ def test_annotations_of_both_sides_are_equal(tmp_path) -> None:
     assert found.boxes.tolist() == expected.to_numpy().tolist()
 
 
+def test_coco_of_both_sides_is_equal(tmp_path) -> None:
+    root = coco_open.write_coco(tmp_path, 20, 160)
+    found, expected = coco_open.ours(root), coco_open.theirs(root)
+    assert len(found) == len(expected.imgs) == 20
+    assert found.class_names == tuple(entry["name"] for entry in expected.cats.values())
+    entries = list(expected.anns.values())
+    assert sum(entry["iscrowd"] for entry in entries) == 2  # of 160, every 80th
+    objects = found.objects()
+    assert (objects.images + 1).tolist() == [entry["image_id"] for entry in entries]
+    assert objects.boxes.tolist() == [entry["bbox"] for entry in entries]
+    assert len(coco_open.CocoDataset(root, "val2017").objects().images) == 7  # of 160, a 24th
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_private_memory_is_what_this_process_has_taken() -> None:
+    before = coco_open.private_memory(os.getpid())
+    taken = bytearray(100_000_000)
+    assert coco_open.private_memory(os.getpid()) - before > 0.9 * len(taken)
+
+
 def test_sizes_of_both_sides_are_equal(tmp_path) -> None:
     images = annotations.write_images(tmp_path, 3)
     expected = [(annotations.HEIGHT, annotations.WIDTH)] * 3
@@ -250,12 +272,13 @@ def run_here(make, *args):
         (memory, []),
         (annotations, ["--rows", "50", "--images", "4", "--boxes", "50"]),
         (records, ["--records", "50"]),
+        pytest.param(coco_open, ["--images", "30", "--boxes", "90"], marks=pytest.mark.slow),
         pytest.param(startup, [], marks=pytest.mark.slow),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_benchmark_prints_its_table(benchmark, flags, capsys, monkeypatch) -> None:
-    for module in (annotations, loss, memory, records):
+    for module in (annotations, coco_open, loss, memory, records):
         monkeypatch.setattr(module, "peak_memory", run_here)
     benchmark.main(TINY + flags)
     printed = capsys.readouterr().out
