@@ -22,9 +22,9 @@ SLOW_STEPS = 5  # at a start, which do not count: caches, memory and loaders are
 RECENT_STEPS = 100  # that the speed is the mean of
 KNOWN_STEPS = 10  # after which the speed is known well enough to speak of it
 
-# What is expected until it is measured.
-EVALUATED = 0.4  # time of an image that is evaluated, by that of one that is trained on
-SECONDS = {"report": 5.0, "state": 1.0}
+# What is expected until it is measured; figures are in benchmarks/README.md, under Progress.
+EVALUATED = 0.25  # time of an image that is evaluated, by that of one that is trained on
+SECONDS = {"report": 2.0, "state": 1.0}
 
 RESERVE = 0.02  # of a time to keep to: it ends late by what cannot be foreseen
 

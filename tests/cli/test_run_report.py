@@ -82,14 +82,14 @@ def train_an_epoch(training: Any, clock: Clock) -> None:
 def test_it_says_how_far_the_run_is_and_how_long_is_left(
     tmp_path: Path, clock: Clock, written: list[dict[str, Any]]
 ) -> None:
-    """Four epochs of 200 s; left are six, a report (5 s before one was measured), a state (1)."""
+    """Four epochs of 200 s; left are six, a report (2 s before one was measured), a state (1)."""
     renewing, training = report(tmp_path, clock)
     for _ in range(4):
         train_an_epoch(training, clock)
     renewing.renew(EVALUATION)
     assert written[0]["title"] == "run, 4 of 10 epochs"
     assert "Training: 4 of 10 epochs on 20" in written[0]["progress"]
-    assert "about 0:20:06 left" in written[0]["progress"]
+    assert "about 0:20:03 left" in written[0]["progress"]
 
 
 def test_a_run_of_so_many_minutes_has_no_number_of_epochs(

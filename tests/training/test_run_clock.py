@@ -79,7 +79,7 @@ STEPS = [steady, slow_start, half_as_fast_later, of_other_sizes]
 @pytest.mark.parametrize(
     "course",
     [
-        Course(50, None, 10.0, evaluation=15),  # an evaluation as long as six steps is expected
+        Course(50, None, 10.0, evaluation=15),  # an evaluation as long as 3.75 steps is expected
         Course(1, None, 10.0, evaluation=0.5),  # epochs of a step
         Course(100_000, None, 10.0, evaluation=15),  # not one epoch
         Course(40, None, 10.0, eval_every=3, evaluation=15),
@@ -89,7 +89,7 @@ STEPS = [steady, slow_start, half_as_fast_later, of_other_sizes]
 def test_a_run_ends_with_its_time_and_its_rate_run_down(
     course: Course, step: Callable[[int], float]
 ) -> None:
-    machine = Machine(course, step, evaluation=2.0 * course.evaluation * 0.5)  # 25 % beyond
+    machine = Machine(course, step, evaluation=2.0 * course.evaluation * 0.35)  # 40 % beyond
     machine.run()
     assert machine.now - 1000 == pytest.approx(600, rel=0.05)
     assert machine.done == sorted(machine.done)
@@ -128,8 +128,8 @@ def test_an_evaluation_is_left_out_if_little_would_follow_it() -> None:
 
 
 def test_too_short_a_time_is_an_error_that_says_what_takes_it() -> None:
-    """100 images of evaluation a step's 2: at 2 s a step, 0.4 * 100 s."""
-    machine = Machine(Course(50, None, 0.5, evaluation=50), steady)
+    """160 images of evaluation, a step's are 2: at 2 s a step, 0.25 * 160 s."""
+    machine = Machine(Course(50, None, 0.5, evaluation=80), steady)
     with pytest.raises(DataError, match=r"--minutes 0\.5 are too few: .* the evaluation 0:00:40"):
         machine.run()
 
@@ -161,7 +161,7 @@ def test_a_run_without_a_time_has_no_part_in_the_state() -> None:
 
 
 def test_what_is_left_counts_evaluations_report_and_state() -> None:
-    """3 epochs of 50 steps of 2 s; an evaluation is taken for 0.4 * 15 steps of 2 s at first."""
+    """3 epochs of 50 steps of 2 s; an evaluation is taken for 0.25 * 15 steps of 2 s at first."""
     machine = Machine(Course(50, 3, evaluation=15), slow_start, evaluation=20.0)
     assert machine.clock.left(0, 0) is None
     machine.run(1)
