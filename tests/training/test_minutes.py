@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from retinanet.training.run_folder import RunFolder
 from retinanet.training.trainer import Training
 from retinanet.weights.checkpoint import load_checkpoint
 from tests.support.helpers import csv_run_flags
+from tests.support.processes import peers
 from tests.support.runs import assert_same_run, losses
 
 CSV = ["--dataset", "csv", "--csv_train", "a.csv", "--csv_classes", "c.csv"]
@@ -28,22 +30,26 @@ def flags(sample: SampleData, folder: Path, minutes: float, *more: str) -> list[
     )
 
 
-@pytest.fixture
-def steps_of_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time stands still but in a step, which takes 1 s; a run begins at 0."""
+def let_steps_take(seconds: float, patch: pytest.MonkeyPatch) -> None:
+    """Time stands still but in a step; a run begins at 0."""
     now = 0.0
     step = Training.train_step
 
     def ticking(*args: Any) -> Any:
         nonlocal now
-        now += 1
+        now += seconds
         return step(*args)
 
     def clock(course: Course, started: float) -> RunClock:
         return RunClock(course, clock=lambda: now)
 
-    monkeypatch.setattr(Training, "train_step", ticking)
-    monkeypatch.setattr(run_parts, "RunClock", clock)
+    patch.setattr(Training, "train_step", ticking)
+    patch.setattr(run_parts, "RunClock", clock)
+
+
+@pytest.fixture
+def steps_of_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_steps_take(1.0, monkeypatch)
 
 
 @pytest.mark.usefixtures("narrow", "steps_of_a_second")
@@ -89,6 +95,23 @@ def test_stopped_and_resumed_it_ends_equal_and_in_time(
     assert_same_run(folder, whole)
     assert train.main(flags(sample, folder, 0.5, "--resume")) == 1
     assert "--minutes is 0.5, was 0.25" in capsys.readouterr().err
+
+
+def with_a_clock_of_its_own(given: Sequence[str]) -> int:
+    """A training, in a fork, by whose clock a step takes 1 s, or 4 in the second process."""
+    with pytest.MonkeyPatch.context() as patch:
+        let_steps_take(4.0 if os.environ["RANK"] == "1" else 1.0, patch)
+        return train.main(given)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_of_several_processes_the_first_one_decides(sample: SampleData, tmp_path: Path) -> None:
+    """12 steps by its clock, 2 an epoch; if each went by its own they would wait for ever."""
+    processes = peers(2, with_a_clock_of_its_own, flags(sample, tmp_path, 0.25))
+    ends = [process.end() for process in processes]
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert len(losses(ends[0][1])) == 12
+    assert load_checkpoint(tmp_path / "model_final.pt").epoch == 5
 
 
 @pytest.mark.slow
