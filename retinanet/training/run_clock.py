@@ -200,14 +200,14 @@ class RunClock:
 
     def _share(self, epoch: int, step: int, *, at_least: bool) -> tuple[float, float]:
         """Shares of the schedule behind a step and after it; 1 behind it: there is no time."""
-        if self._done >= 1 or len(self._steps) < 2:  # over, or the speed is not known yet
+        if self._done >= 1 or len(self._steps) < SLOW_STEPS:  # over, or the speed is not known yet
             return self._done, self._done
         left = self.steps_left(epoch, step)
         if left < 1 and self._done == 0:
             raise DataError(self._too_few())
         if left < 0.5 and not at_least:
             return 1.0, 1.0
-        return self._done, self._done + (1 - self._done) / max(1.0, left)
+        return self._done, self._done + (1 - self._done) / max(1, round(left))
 
     def _too_few(self) -> str:
         evaluation = f", the evaluation {duration(self._seconds('evaluation'))}"

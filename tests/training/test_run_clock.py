@@ -101,14 +101,14 @@ def test_a_run_ends_with_its_time_and_its_rate_run_down(
 
 
 def test_on_a_steady_machine_it_is_the_schedule_of_its_number_of_steps() -> None:
-    """98 % of 60 s, less 4 s + 1 s of the end, hold 27 steps of 2 s; the first 2 are free."""
+    """98 % of 60 s, less 4 s + 1 s of the end, hold 27 steps of 2 s; 5 are to get going."""
     machine = Machine(Course(1000, None, 1.0), steady)
     machine.clock._parts["report"] = 4.0
     machine.run()
     assert len(machine.done) == 27
-    assert machine.done[:3] == [0, 0, 0]
-    # From step 2 on the rest is cut evenly into 24.9 parts.
-    assert machine.done[3:] == pytest.approx([k / 24.9 for k in range(1, 25)], abs=0.002)
+    assert machine.done[:5] == [0] * 5
+    # From then on the rest is cut evenly into 22 parts.
+    assert machine.done[5:] == pytest.approx([k / 22 for k in range(22)])
 
 
 def test_an_evaluation_is_left_out_if_little_would_follow_it() -> None:
