@@ -163,8 +163,9 @@ def log_epoch(training: Training, evaluation: Evaluation | None) -> None:
     if evaluation and log.run.shows_pictures:
         sheet = draw_sheet(evaluation.dataset, evaluation.detections, score_threshold=0.5)
         log.run.add_picture(epoch, "detections over annotations", sheet)
-    per_class = evaluation.coco.per_class if evaluation else {}
-    log.run.add_epoch(epoch, log.mean, training.checkpoint.metrics, per_class)
+    coco = evaluation.coco if evaluation else None
+    classes = (coco.per_class, coco.class_intervals) if coco else ({},)
+    log.run.add_epoch(epoch, log.mean, training.checkpoint.metrics, *classes)
 
 
 if __name__ == "__main__":

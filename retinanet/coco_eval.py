@@ -12,7 +12,7 @@ from retinanet.runtime.console import say
 def evaluate_coco(
     dataset: Data, model: nn.Module, threshold: float = SCORE_THRESHOLD
 ) -> CocoScores:
-    """Detect, score and say the twelve numbers: the original's name and arguments.
+    """Detect, score and say the twelve numbers, AP's interval: the original's name and arguments.
 
     Args:
         dataset: the data set.
@@ -24,5 +24,5 @@ def evaluate_coco(
     """
     detections = predict(model, dataset, DetectionLimits(threshold), progress=True)
     scores = score_coco(dataset, detections)
-    say(scores.summary)
+    say(f"{scores.summary}\n{scores.certainty}")
     return scores

@@ -38,7 +38,7 @@ def evaluate(
     scores = score_voc(generator, detections, iou_threshold, score_threshold, max_detections)
     say(voc_table(scores))
     if save_path is not None:
-        save_precision_recall(scores.classes, Path(save_path))
+        save_precision_recall(scores.classes, scores.intervals, Path(save_path))
     return {
         label: (row.average_precision, float(row.num_annotations))
         for label, row in enumerate(scores.classes)

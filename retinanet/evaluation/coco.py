@@ -19,6 +19,7 @@ from retinanet.data.datasets import Data
 from retinanet.evaluation.intervals import (
     ClassMatches,
     Interval,
+    class_interval,
     coco_area,
     interval,
     mean_over_classes,
@@ -84,8 +85,11 @@ class CocoScores:
 
     @cached_property
     def class_intervals(self) -> dict[str, Interval]:
-        """95 % intervals of the AP of the classes that have ground truth."""
-        found = {name: interval(values.mean(axis=0)) for name, values in self.resamples.items()}
+        """95 % intervals of the AP of the classes that several images have."""
+        found = {
+            name: class_interval(self.matches[name], values.mean(axis=0))
+            for name, values in self.resamples.items()
+        }
         return {name: value for name, value in found.items() if value}
 
     @property
@@ -267,7 +271,7 @@ def ap_table(scores: CocoScores) -> str:
     width = max(len(name) for name in ("class", *scores.per_class))
     lines = [f"{'class':{width}}     AP  95 % interval"]
     lines += [
-        f"{name:{width}}  {value:.3f}  {scores.class_intervals.get(name, '')}"
+        f"{name:{width}}  {value:.3f}  {scores.class_intervals.get(name, '-')}"
         for name, value in scores.per_class.items()
     ]
     if scores.absent:

@@ -5,10 +5,14 @@ from typing import NamedTuple
 import numpy as np
 
 from retinanet.evaluation.coco import CocoScores
-from retinanet.evaluation.intervals import Interval, interval, mean_over_classes
+from retinanet.evaluation.intervals import (
+    Interval,
+    class_interval,
+    interval,
+    mean_over_classes,
+)
 from retinanet.evaluation.matching import Indices
 from retinanet.evaluation.measure import Evaluation
-from retinanet.evaluation.precision_recall import Floats
 
 
 class Difference(NamedTuple):
@@ -29,7 +33,7 @@ class Difference(NamedTuple):
 
 def differences(first: CocoScores, second: CocoScores) -> list[Difference]:
     """AP and AP50, then the AP of every class that has ground truth."""
-    pairs: list[tuple[str, float, Floats]] = []
+    found = []
     for name, ious in (("AP", slice(None)), ("AP50", slice(0, 1))):
         a, b = (
             mean_over_classes([values[ious].mean(axis=0) for values in scores.resamples.values()])
@@ -37,11 +41,12 @@ def differences(first: CocoScores, second: CocoScores) -> list[Difference]:
             else np.zeros(0)
             for scores in (first, second)
         )
-        pairs.append((name, second.stats[name] - first.stats[name], b - a))
-    for name in first.per_class:
+        found.append(Difference(name, second.stats[name] - first.stats[name], interval(b - a)))
+    for name, row in first.matches.items():
         a, b = (scores.resamples[name].mean(axis=0) for scores in (first, second))
-        pairs.append((name, second.per_class[name] - first.per_class[name], b - a))
-    return [Difference(name, value, interval(resampled)) for name, value, resampled in pairs]
+        value = second.per_class[name] - first.per_class[name]
+        found.append(Difference(name, value, class_interval(row, b - a)))
+    return found
 
 
 def mistakes(evaluation: Evaluation) -> Indices:

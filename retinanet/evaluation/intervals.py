@@ -102,6 +102,14 @@ def mean_over_classes(values: Sequence[Floats]) -> Floats:
     return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
 
 
+def class_interval(row: ClassMatches, values: Floats) -> Interval | None:
+    """95 % interval of a class's resampled AP [R]; None where a single image has the class.
+
+    Every resample that has such a class has it by the same image, so that nearly all are alike.
+    """
+    return interval(values) if np.count_nonzero(row.annotations) > 1 else None
+
+
 def interval(values: Floats) -> Interval | None:
     """95 % interval of resampled values [R]; None without values, as of a single image."""
     known = values[~np.isnan(values)]

@@ -11,6 +11,7 @@ from retinanet.data.datasets import CocoDataset, Data, LabelledImages
 from retinanet.evaluation.intervals import (
     ClassMatches,
     Interval,
+    class_interval,
     interval,
     mean_over_classes,
     resampled_ap,
@@ -42,8 +43,9 @@ class VocScores:
 
     @cached_property
     def intervals(self) -> tuple[Interval | None, ...]:
-        """95 % intervals of the AP of every class, by label; None without annotations."""
-        return tuple(interval(values[0]) for values in self.resamples)
+        """95 % intervals of the AP of every class, by label; None unless several images have it."""
+        pairs = zip(self.matches, self.resamples, strict=True)
+        return tuple(class_interval(row, values[0]) for row, values in pairs)
 
     @cached_property
     def mean_interval(self) -> Interval | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from retinanet.evaluation.intervals import Interval
 from retinanet.evaluation.precision_recall import ClassScores, Floats, mean_f1
 from retinanet.report.drawing import class_color
 from retinanet.runtime.files import write_whole
@@ -161,9 +162,10 @@ def scores_chart(history: Records) -> Chart | None:
     lines = [line for line in (main, coco) if len(line.x)]
     if not lines:
         return None
-    name, x, y, *_ = main if main.name == "mAP" else coco  # what the best checkpoint goes by
+    name, x, y, *_, band = main if main.name == "mAP" else coco  # what the best checkpoint goes by
     best = int(y.argmax())
-    mark = (x[best], y[best], f"{name} {y[best]:.3f} after epoch {x[best]:.0f}")
+    sure = f" ({Interval(*(ends[best] for ends in band))})" if band else ""
+    mark = (x[best], y[best], f"{name} {y[best]:.3f}{sure} after epoch {x[best]:.0f}")
     return line_chart(lines, xlabel="epoch", ylabel="average precision", mark=mark)
 
 
@@ -174,21 +176,29 @@ def _score_line(name: str, metric: str, history: Records, color: str) -> Line:
     return line._replace(band=(low, high)) if len(low) == len(high) == len(line.x) else line
 
 
-def precision_recall_chart(classes: Sequence[ClassScores], mean_average_precision: float) -> Chart:
+def precision_recall_chart(
+    classes: Sequence[ClassScores],
+    intervals: Sequence[Interval | None],
+    mean_average_precision: float,
+    mean_interval: Interval | None = None,
+) -> Chart:
     """The best precision at each recall or a higher one: the area below a curve is its AP.
 
     Args:
         classes: by label; at least one with annotations.
+        intervals: of their AP, by label.
         mean_average_precision: of these.
+        mean_interval: of the mean.
     """
+    sure = dict(zip((row.name for row in classes), intervals, strict=True))
     recalls = np.linspace(0, 1, 201)
     return line_chart(
         _class_lines(
             classes,
             recalls,
             lambda row: row.best_precision(recalls),
-            lambda row: row.average_precision,
-            mean_average_precision,
+            lambda row: _with_interval(row.average_precision, sure[row.name]),
+            _with_interval(mean_average_precision, mean_interval),
         ),
         xlabel="recall",
         ylabel="precision",
@@ -196,15 +206,18 @@ def precision_recall_chart(classes: Sequence[ClassScores], mean_average_precisio
     )
 
 
-def save_precision_recall(classes: Sequence[ClassScores], folder: Path) -> list[Path]:
+def save_precision_recall(
+    classes: Sequence[ClassScores], intervals: Sequence[Interval | None], folder: Path
+) -> list[Path]:
     """Write precision over recall as one PNG per class that has ground truth; return the files."""
     paths = []
-    for label, row in enumerate(classes):
+    for label, (row, sure) in enumerate(zip(classes, intervals, strict=True)):
         if row.num_annotations:
             # A name may hold characters that a file's may not; the label keeps two of them apart.
             safe_name = re.sub(r"[^\w-]+", "_", row.name)
             paths.append(folder / f"{label}_{safe_name}_precision_recall.png")
-            write_whole(paths[-1], precision_recall_chart([row], row.average_precision).png)
+            chart = precision_recall_chart([row], [sure], row.average_precision)
+            write_whole(paths[-1], chart.png)
     return paths
 
 
@@ -221,8 +234,8 @@ def f1_chart(classes: Sequence[ClassScores], best: tuple[float, float]) -> Chart
             classes,
             thresholds,
             lambda row: mean_f1([row], thresholds),
-            lambda row: row.best_f1.f1 if row.best_f1 else 0.0,
-            best[1],
+            lambda row: f"{row.best_f1.f1 if row.best_f1 else 0:.3f}",
+            f"{best[1]:.3f}",
         ),
         xlabel="least score that counts",
         ylabel="F1",
@@ -251,7 +264,8 @@ def line_chart(
         mark: x and y of a point to ring, and what is written there.
     """
     names = [line.name for line in lines if line.name]
-    columns = 3 if max(map(len, names)) < 20 else 2
+    longest = max(map(len, names))
+    columns = 3 if longest < 20 else 2 if longest < 34 else 1
 
     def draw(figure: "Figure") -> None:
         axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
@@ -338,8 +352,8 @@ def _class_lines(
     classes: Sequence[ClassScores],
     x: Floats,
     curve: Callable[[ClassScores], Floats],
-    number: Callable[[ClassScores], float],
-    mean_number: float,
+    number: Callable[[ClassScores], str],
+    mean_number: str,
 ) -> list[Line]:
     """The mean over classes, then each: in colour, or grey where they are many.
 
@@ -358,14 +372,18 @@ def _class_lines(
     for label in labels:
         row = classes[label]
         if label in ranked:
-            name = f"{number(row):.3f} {shortened(row.name)}"
+            name = f"{number(row)} {shortened(row.name)}"
             colored.append(Line(name, x, curve(row), line_color(label)))
         else:
             faint.append(Line("", x, curve(row), FAINT, 0.5))
     if len(labels) == 1:
         return colored
     mean = np.mean([line.y for line in colored + faint], axis=0)
-    return [Line(f"{mean_number:.3f} all classes", x, mean, INK, 2.4), *colored, *faint]
+    return [Line(f"{mean_number} all classes", x, mean, INK, 2.4), *colored, *faint]
+
+
+def _with_interval(value: float, sure: Interval | None) -> str:
+    return f"{value:.3f} ({sure})" if sure else f"{value:.3f}"
 
 
 def _drawn(draw: Callable[["Figure"], None], width: float, height: float) -> Chart:

@@ -135,9 +135,12 @@ def precision_and_recall(findings: Findings, folder: Path) -> Html:
     charts = (
         _chart(
             folder / "precision_recall.png",
-            precision_recall_chart(voc.classes, voc.mean_average_precision or 0.0),
+            precision_recall_chart(
+                voc.classes, voc.intervals, voc.mean_average_precision or 0.0, voc.mean_interval
+            ),
             "Precision over recall",
-            "At each recall the best precision of this or a higher one. Named: AP, the area below.",
+            "At each recall the best precision of this or a higher one. Named: AP, the area below,"
+            " with its 95 % interval.",
         ),
         _chart(
             folder / "f1.png",
@@ -228,7 +231,7 @@ def class_table(findings: Findings, counts: Counts) -> Html:
 
 def coco_numbers(coco: CocoScores) -> Html:
     """COCO's twelve numbers, as validate.py prints them."""
-    values = {name: three_digits(value) for name, value in coco.stats.items()}
+    values = {name: _sure(value, coco.intervals.get(name)) for name, value in coco.stats.items()}
     return section(
         "COCO's numbers",
         element(

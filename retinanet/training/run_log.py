@@ -214,6 +214,7 @@ class RunLog:
         mean_loss: float,
         metrics: Mapping[str, float],
         per_class: Mapping[str, float],
+        class_intervals: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         """Log an epoch's loss and scores.
 
@@ -222,6 +223,7 @@ class RunLog:
             mean_loss: of its steps.
             metrics: of the evaluation, by name; empty where there was none.
             per_class: AP by class name.
+            class_intervals: the ends of their 95 % intervals, by class name.
         """
         say(
             f"Epoch {epoch}: mean loss {mean_loss:.5f}, {self.pace.images_per_second:.1f} images/s,"
@@ -230,7 +232,11 @@ class RunLog:
         if self.pace.waiting > DATA_BOUND and self.pace.steps > 10:
             say("  The images come too slowly: try more --workers, or store them smaller")
         numbers = {"mean_loss": mean_loss, **self._speed()}
-        scores = {"metrics": dict(metrics), "AP_per_class": dict(per_class)}
+        scores = {
+            "metrics": dict(metrics),
+            "AP_per_class": dict(per_class),
+            "AP_interval_per_class": dict(class_intervals or {}),
+        }
         record = {"kind": "epoch", "epoch": epoch, **_finite(numbers), **scores}
         self.epoch_record = json.dumps(record)
         self._write(record)

@@ -234,7 +234,7 @@ def test_evaluate_coco_says_the_twelve_lines(tmp_path, capsys) -> None:
     model = Finder()
     scores = evaluate_coco(csv_dataset(tmp_path), model)
     said = capsys.readouterr().out
-    assert said == scores.summary + "\n"
+    assert said == f"{scores.summary}\n{scores.certainty}\n"
     first = " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = "
     assert said.startswith(first)
     assert set(model.thresholds) == {0.05}

@@ -13,6 +13,7 @@ from pycocotools.cocoeval import COCOeval
 
 from retinanet.data.annotations import Objects
 from retinanet.evaluation.coco import score_coco
+from retinanet.evaluation.comparison import Difference, differences
 from retinanet.evaluation.intervals import (
     RESAMPLES,
     ClassMatches,
@@ -176,6 +177,21 @@ def test_the_interval_is_the_middle_of_what_is_known() -> None:
     assert interval(values) == pytest.approx((0.025, 0.975))
     assert str(Interval(0.5301, 0.61)) == "0.530-0.610"
     assert interval(np.array([np.nan])) is None
+
+
+def test_a_class_of_a_single_image_has_no_interval() -> None:
+    """Each resample with it has that image: all alike, which would look certain."""
+    data = Scattered(8, 3)
+    for boxes in data.boxes[1:]:
+        boxes[boxes[:, 4] == 2, 4] = 1
+    data.boxes[0][:1, 4] = 2
+    coco = score_coco(data, data.found)  # type: ignore[arg-type]
+    voc = score_voc(data, data.found)  # type: ignore[arg-type]
+    assert set(coco.per_class) == {"cat", "dog", "emu"}
+    assert set(coco.class_intervals) == {"cat", "dog"}
+    assert voc.intervals[2] is None
+    assert voc.mean_interval is not None
+    assert differences(coco, coco)[-1] == Difference("emu", 0.0, None)
 
 
 def test_a_single_image_tells_nothing_of_others() -> None:

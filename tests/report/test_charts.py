@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
+from retinanet.evaluation.intervals import Interval
 from retinanet.evaluation.precision_recall import class_scores
 from retinanet.report.charts import (
     COLORED_CLASSES,
@@ -36,9 +37,11 @@ def written(chart: Chart) -> list[str]:
 
 def test_curves_are_named_with_their_numbers_and_the_best_is_marked() -> None:
     classes = [scores("cat"), scores("dog", "11"), scores("emu", "0", count=0)]
-    texts = written(precision_recall_chart(classes, 0.61))
+    sure = (Interval(0.5, 0.6), None, None)
+    texts = written(precision_recall_chart(classes, sure, 0.61, Interval(0.55, 0.7)))
     # cat: 1/3 at precision 1, 1/3 at 2/3; dog: 2/3 at 1
-    for name in ("0.610 all classes", "0.556 cat", "0.667 dog", "recall", "precision"):
+    named = ("0.610 (0.550-0.700) all classes", "0.556 (0.500-0.600) cat", "0.667 dog")
+    for name in (*named, "recall", "precision"):
         assert name in texts
     assert not any("emu" in text for text in texts)  # nothing to find
     assert {"best at 0.412", "0.700 all classes"} <= set(written(f1_chart(classes, (0.412, 0.7))))
@@ -51,7 +54,7 @@ def test_one_class_needs_no_mean() -> None:
 def test_of_many_classes_the_best_and_the_worst_are_named() -> None:
     hits = ["1" * k + "0" * (30 - k) for k in range(20)]
     classes = [scores(f"no. {k}", hits[k], count=30) for k in range(20)]
-    texts = written(precision_recall_chart(classes, 0.3))
+    texts = written(precision_recall_chart(classes, [None] * 20, 0.3))
     named = sorted(int(text.split("no. ")[1]) for text in texts if "no. " in text)
     half = COLORED_CLASSES // 2
     assert named == [*range(half), *range(20 - half, 20)]
@@ -62,7 +65,7 @@ NAMES = ["$x^{2", "_hidden", "<script>&", "\x00\ud800\n", "日本語", "", "long
 
 def test_any_name_is_written_as_it_is_but_for_what_no_file_may_hold() -> None:
     classes = [scores(name) for name in NAMES]
-    lines = written(precision_recall_chart(classes, 0.5))
+    lines = written(precision_recall_chart(classes, [None] * 7, 0.5))
     counts = np.arange(49).reshape(7, 7)
     cells = written(matrix_chart(counts, NAMES, xlabel="$", ylabel="_"))
     for name in ("$x^{2", "_hidden", "<script>&", "···", "日本語", "long long long lo…"):

@@ -100,7 +100,9 @@ def test_the_numbers_are_those_of_validate(written: Path, data: CSVDataset) -> N
     assert total[1:4] == ["3", ap_and_interval, f"{mean:.3f} {table.mean_interval}"]
     for name, value in scores.stats.items():
         shown = f"{value:.3f}" if value >= 0 else "-"
-        assert f"<dt>{name}</dt><dd>{shown}</dd>" in html
+        sure = scores.intervals.get(name)
+        ends = f"<small> {sure}</small>" if sure else ""
+        assert f"<dt>{name}</dt><dd>{shown}{ends}</dd>" in html
     assert "Without annotations: $dog_." in html
 
 

@@ -55,13 +55,14 @@ def test_records_are_json_lines(tmp_path: Path, capsys: pytest.CaptureFixture[st
     log.open(0, 0)
     for step in range(4):
         log.add_step(0, step, **(NUMBERS | {"norm": float("inf")}))
-    log.add_epoch(0, 0.75, {"AP": 0.5, "AP_small": -1.0}, {"ring": 0.5})
+    log.add_epoch(0, 0.75, {"AP": 0.5, "AP_small": -1.0}, {"ring": 0.5}, {"ring": (0.4, 0.6)})
     assert steps_of(tmp_path) == [(0, 0), (0, 2), (0, None)]
     step, _, epoch = read_records(tmp_path / METRICS_FILE)
     assert step["classification_loss"] == 0.25
     assert step["gradient_norm"] is None  # JSON knows no infinity
     assert epoch["metrics"] == {"AP": 0.5, "AP_small": -1.0}
     assert epoch["AP_per_class"] == {"ring": 0.5}
+    assert epoch["AP_interval_per_class"] == {"ring": [0.4, 0.6]}
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[1] for line in lines[:2]] == ["Iteration: 0", "Iteration: 2"]
     assert lines[2].startswith("Epoch 0: mean loss 0.75000, ")
