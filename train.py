@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder) -> None:
         start = start_weights(args.weights, args.depth)
     classes, network = train.num_classes(), network_settings(args)
     config = start_config(start, num_classes=classes, depth=args.depth, settings=network)
-    say(digest(train, args.min_side, args.max_side, config, args.matching))
+    say(digest(train, args.min_side, args.max_side, config, args.matching, args.tile))
     settings = deciding_settings(args, config, train, runtime)
     if resumed:
         resumed.check(settings)
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder) -> None:
     # The model and all that changes with it.
     model = prepare_model(config, start, runtime, compiled=args.compile)
     batches, evaluator = make_loaders(args, runtime, train, val)
-    training = make_training(args, runtime, folder, model, train, val, len(batches))
+    training = make_training(args, runtime, folder, model, train, val, batches)
     if resumed:
         training.restore(resumed)
         say(f"Resumed {resumed.path}: epoch {training.epoch}, iteration {training.step}")

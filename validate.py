@@ -15,10 +15,10 @@ from retinanet.cli.flags import (
     model_file,
 )
 from retinanet.cli.from_flags import (
+    cut_as_told,
     open_validation_data,
     predict_as_told,
     sample_transform,
-    tiling,
 )
 from retinanet.cli.parser import Parser, fraction
 from retinanet.cli.script import script
@@ -89,15 +89,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.output_dir:
         names = ("metrics.json", "detections.json", *(REPORT_FILES if args.report else ()))
         check_output_dir(args.output_dir, names=names)
-    checkpoint = load_checkpoint(file)
-    transform = sample_transform(checkpoint, args)
+    checkpoint = cut_as_told(load_checkpoint(file), args)
+    transform = sample_transform(checkpoint)
     skips = args.on_bad_image == "skip"
     dataset = open_validation_data(flags, args, checkpoint, transform, skip_unreadable=skips)
 
-    tiles = tiling(checkpoint, args)
     unreadable: dict[int, str] = {}
     try:
-        detections = predict_as_told(checkpoint, dataset, args, runtime, tiles, unreadable)
+        detections = predict_as_told(checkpoint, dataset, args, runtime, unreadable)
     except UnreadableImageError as error:
         raise DataError(f"{error}; or leave it out: --on_bad_image skip") from error
     name_unreadable(unreadable, set())
@@ -106,10 +105,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     facts = model_facts(checkpoint, runtime.precision) | {
         "Detections": f"scores above {args.score_threshold:g}, NMS {args.nms_threshold:g}, at most"
-        f" {args.max_detections} {'a tile' if args.tile else 'an image'}"
+        f" {args.max_detections} {'a tile' if checkpoint.tile else 'an image'}"
     }
-    if args.tile:
-        facts["Images"] += f", tiles of {args.tile} px, {100 * args.tile_overlap:g} % shared"
     say(f"{file}: {'; '.join(facts.values())}")
     scores = measure(
         dataset,
@@ -117,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         unreadable,
         iou_threshold=args.iou_threshold,
         score_threshold=args.score_threshold,
-        max_detections=None if args.tile else args.max_detections,
+        max_detections=None if checkpoint.tile else args.max_detections,
     )
     summary = f"{scores.note}{scores.coco.summary}\n{scores.coco.certainty}"
     say(f"{summary}\n{ap_table(scores.coco)}")

@@ -20,6 +20,7 @@ from retinanet.cli.flags import (
 )
 from retinanet.cli.from_flags import (
     class_names,
+    cut_as_told,
     detect_as_told,
     open_validation_data,
     sample_transform,
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         flags.error("--images takes one film alone")
     check_output_dir(args.output_dir)
     runtime = start_runtime(args.device, args.precision)
-    checkpoint = load_checkpoint(file)
+    checkpoint = cut_as_told(load_checkpoint(file), args)
     if args.score_threshold is None:
         args.score_threshold = checkpoint.score_threshold
         say(f"{checkpoint.threshold_note}; --score_threshold sets one for all")
@@ -123,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         names = class_names(args.csv_classes, checkpoint, file)
         visualize_film(checkpoint, names, wanted_labels(args.classes, names), args, runtime)
         return
-    transform = sample_transform(checkpoint, args)
+    transform = sample_transform(checkpoint)
     images: Images
     if args.images:
         images = ImageFiles(args.images, transform)
@@ -181,7 +182,7 @@ def visualize_film(
     if runtime.world_size > 1:
         raise DataError(f"{args.images[0]}: a film is drawn by one process; leave torchrun out")
     source = film.Film(args.images[0], args.every)
-    transform = sample_transform(checkpoint, args)
+    transform = sample_transform(checkpoint)
 
     def load(frame: film.Frame) -> Sample:
         sample: Sample = {"img": torch.from_numpy(frame.pixels), "annot": torch.zeros(0, 5)}
@@ -194,7 +195,7 @@ def visualize_film(
         detection_limits(args),
         batch_size=args.batch_size,
         autocast=runtime.autocast,
-        tiling=tiling(checkpoint, args),
+        tiling=tiling(checkpoint),
     )
     folder, stem = Path(args.output_dir), source.path.stem
     drawn = first_free(folder / f"{stem}.mp4", os.path.lexists)

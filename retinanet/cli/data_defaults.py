@@ -14,8 +14,10 @@ import numpy as np
 from retinanet.data.datasets import Data
 from retinanet.data_check.anchor_coverage import all_boxes, better_anchors
 from retinanet.errors import DataError
+from retinanet.inference.tiles import Tiling
 from retinanet.model import ModelConfig
 from retinanet.runtime.console import say
+from retinanet.training.tiles import TrainingTiles
 from retinanet.weights.checkpoint import read_weights, resnet_depth
 from retinanet.weights.conversion import PUBLISHED
 from retinanet.weights.pretrained import IMAGENET, start_weights
@@ -43,18 +45,19 @@ def suited_settings(dataset: Data, given: Mapping[str, Any]) -> dict[str, Any]:
     start = _start(given)
     new = start["weights"] == "none"
     config = start.pop("config")
-    boxes = all_boxes(dataset)
-    crowded = len(boxes.labels) >= CROWDED * len(dataset)
+    boxes = all_boxes(dataset, given.get("tile"))
+    images = _views(dataset, given)
+    crowded = len(boxes.labels) >= CROWDED * images
     values: dict[str, Any] = {
         **start,
         **_sides(dataset, given),
-        "epochs": _epochs(len(dataset), new),
+        "epochs": _epochs(images, new),
         "lr": 6e-4 if new else 2e-4 if crowded else 1e-4,
         "schedule": "cosine",
         "batch_norm": "trained" if new else "frozen",
     }
     values |= {name: value for name, value in given.items() if value is not None}
-    steps = values["epochs"] * math.ceil(len(dataset) / values["batch_size"])
+    steps = values["epochs"] * math.ceil(images / values["batch_size"])
     # With --minutes the number of steps is not known yet; it shortens its warm-up itself.
     warmup = 100 if given.get("minutes") else min(100, steps // 5)
     values["warmup"] = warmup if values["schedule"] != "plateau" else 0
@@ -84,9 +87,18 @@ def _start(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"weights": weights, "depth": depth, "config": start_weights(weights, depth).config}
 
 
+def _views(dataset: Data, given: Mapping[str, Any]) -> int:
+    """Images of an epoch, as the network sees them: tiles where there are such."""
+    if not given.get("tile"):
+        return len(dataset)
+    tiling = Tiling(given["tile"], given["tile_overlap"], lambda sample: sample)
+    return len(TrainingTiles(dataset, tiling, seed=0))
+
+
 def _sides(dataset: Data, given: Mapping[str, Any]) -> dict[str, int]:
     """The size of the images: about their own, so that nothing is enlarged, up to the paper's."""
-    shorter = np.median([min(dataset.image_size(index)) for index in range(len(dataset))])
+    most = given.get("tile") or math.inf
+    shorter = np.median([min(*dataset.image_size(k), most) for k in range(len(dataset))])
     side = given["min_side"] or int(np.clip(32 * round(float(shorter) / 32), *SIDES))
     return {"min_side": side, "max_side": max(side, 32 * round(side * SHAPE / 32))}
 

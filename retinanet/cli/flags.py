@@ -342,21 +342,28 @@ def add_detection_flags(parser: Parser, score_threshold: float | None = SCORE_TH
     )
 
 
-def add_tile_flags(parser: Parser) -> None:
-    """--tile and --tile_overlap."""
+def add_tile_flags(parser: Parser, *, trained: bool = True) -> None:
+    """--tile and --tile_overlap.
+
+    Args:
+        parser: takes them.
+        trained: whether they are those of a trained model unless given.
+    """
     group = parser.add_argument_group("large pictures")
     group.add_argument(
         "--tile",
-        type=positive_int,
+        type=non_negative_int if trained else positive_int,
         metavar="SIDE",
-        help="cut pictures into tiles of this side, px (not cut)",
+        help="cut pictures into tiles of this side, px"
+        + (" (as trained; 0: whole)" if trained else " (not cut)"),
     )
     group.add_argument(
         "--tile_overlap",
         type=fraction_or_zero,
-        default=0.2,
+        default=None if trained else 0.2,
         metavar="SHARE",
-        help="part of their side that neighbours share, at least",
+        help="part of their side that neighbours share, at least"
+        + (" (as trained)" if trained else ""),
     )
 
 

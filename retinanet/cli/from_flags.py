@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torchvision.transforms import Compose
@@ -110,7 +111,7 @@ def open_data(args: argparse.Namespace) -> tuple[Data, Data | None]:
     train.transform = training_transform(*sides, augment=args.augment, seed=args.seed)
     tell_notes("Training data", train)
     if val is not None:
-        val.transform = evaluation_transform(args.min_side, args.max_side)
+        val.transform = sample_transform(args)
         tell_notes("Validation data", val)
     return train, val
 
@@ -162,7 +163,6 @@ def predict_as_told(
     dataset: SampleDataset,
     args: argparse.Namespace,
     runtime: Runtime,
-    tiles: Tiling | None = None,
     unreadable: dict[int, str] | None = None,
 ) -> list[Detections]:
     """The detections of a saved model, by the flags of detection and of the machine.
@@ -177,22 +177,36 @@ def predict_as_told(
         workers=usable_workers(args.workers),
         autocast=runtime.autocast,
         progress=True,
-        tiling=tiles,
+        tiling=tiling(checkpoint),
         unreadable=unreadable,
     )
 
 
-def tiling(checkpoint: Checkpoint, args: argparse.Namespace) -> Tiling | None:
-    """Tiling that the flags ask for, if any."""
-    if not args.tile:
+def cut_as_told(checkpoint: Checkpoint, args: argparse.Namespace) -> Checkpoint:
+    """The checkpoint with the tiles that the flags ask for; else its own, which is said."""
+    tile, overlap = args.tile, args.tile_overlap
+    if tile is None and checkpoint.tile:
+        say(f"Pictures in tiles of {checkpoint.tile} px, as in training; --tile 0 cuts none")
+    return replace(
+        checkpoint,
+        tile=checkpoint.tile if tile is None else tile or None,
+        tile_overlap=checkpoint.tile_overlap if overlap is None else overlap,
+    )
+
+
+def tiling(settings: Checkpoint | argparse.Namespace) -> Tiling | None:
+    """Tiling of a model, or that the flags of its training ask for, if any."""
+    if not settings.tile:
         return None
-    transform = evaluation_transform(checkpoint.min_side, checkpoint.max_side)
-    return Tiling(args.tile, args.tile_overlap, transform)
+    transform = evaluation_transform(settings.min_side, settings.max_side)
+    return Tiling(settings.tile, settings.tile_overlap, transform)
 
 
-def sample_transform(checkpoint: Checkpoint, args: argparse.Namespace) -> Compose | None:
-    """Transform of whole samples: none where pictures are cut first."""
-    return None if args.tile else evaluation_transform(checkpoint.min_side, checkpoint.max_side)
+def sample_transform(settings: Checkpoint | argparse.Namespace) -> Compose | None:
+    """Transform of whole samples of a data set to detect in: none where they are cut first."""
+    if settings.tile:
+        return None
+    return evaluation_transform(settings.min_side, settings.max_side)
 
 
 def detect_as_told(
@@ -207,7 +221,7 @@ def detect_as_told(
         batch_size=args.batch_size,
         threads=usable_workers(args.workers),
         autocast=runtime.autocast,
-        tiling=tiling(checkpoint, args),
+        tiling=tiling(checkpoint),
     )
 
 

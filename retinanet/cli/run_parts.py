@@ -8,17 +8,21 @@ from typing import Any
 import torch
 
 from retinanet.cli.flags import learning_settings
+from retinanet.cli.from_flags import tiling
 from retinanet.cli.run_length import run_length
 from retinanet.data.batches import TrainingBatches
 from retinanet.data.datasets import Data
 from retinanet.evaluation.measure import Evaluator
+from retinanet.inference.tiles import Tiling
 from retinanet.model import RetinaNet
+from retinanet.runtime.console import say
 from retinanet.runtime.device import Runtime, backend, usable_workers
 from retinanet.training.loss_log import LossLog
 from retinanet.training.optim import OptimConfig
 from retinanet.training.run_clock import Course, RunClock
 from retinanet.training.run_folder import RunFolder
 from retinanet.training.run_log import RunLog
+from retinanet.training.tiles import TrainingTiles
 from retinanet.training.trainer import Training
 from retinanet.weights.checkpoint import Checkpoint
 
@@ -41,10 +45,17 @@ def make_loaders(
         "workers": usable_workers(args.workers),
         "pin_memory": backend(runtime.device).pinned,
     }
-    batches = TrainingBatches(train, args.batch_size, seed=args.seed, **loading)
+    tiles = tiling(args)
+    samples = TrainingTiles(train, tiles, args.seed) if tiles else train
+    if tiles:
+        say(f"{len(samples)} views an epoch: tiles of {args.tile} px, and each picture as a whole")
+    batches = TrainingBatches(samples, args.batch_size, seed=args.seed, **loading)
     if val is None:
         return batches, None
-    return batches, Evaluator(val, 2 * args.batch_size, autocast=runtime.autocast, **loading)
+    evaluator = Evaluator(
+        val, 2 * args.batch_size, autocast=runtime.autocast, tiling=tiles, **loading
+    )
+    return batches, evaluator
 
 
 def make_training(
@@ -54,7 +65,7 @@ def make_training(
     model: RetinaNet,
     train: Data,
     val: Data | None,
-    epoch_steps: int,
+    batches: TrainingBatches,
 ) -> Training:
     """The model with its optimizer, the clock of the run and the log of its losses.
 
@@ -65,17 +76,17 @@ def make_training(
         model: on its device.
         train: the training data.
         val: the validation data, if there are any.
-        epoch_steps: batches of an epoch.
+        batches: of an epoch.
 
     Raises:
         DataError: --tensorboard without its package.
     """
     course = Course(
-        epoch_steps,
+        len(batches),
         args.epochs,
         args.minutes,
         args.eval_every,
-        evaluation=len(val or ()) / (args.batch_size * runtime.world_size),
+        evaluation=_views(val, tiling(args)) / (args.batch_size * runtime.world_size),
     )
     clock = RunClock(course, runtime.started)
     log = RunLog(
@@ -86,14 +97,25 @@ def make_training(
         announce=partial(run_length, args, model.config, clock),
         tensorboard=args.tensorboard,
     )
-    losses = LossLog(log, train.image_path, skips_overflow=runtime.autocast is torch.float16)
-    optim = OptimConfig(**learning_settings(args), steps=(args.epochs or 0) * epoch_steps)
+    losses = LossLog(
+        log, batches.samples.image_path, skips_overflow=runtime.autocast is torch.float16
+    )
+    optim = OptimConfig(**learning_settings(args), steps=(args.epochs or 0) * len(batches))
     checkpoint = Checkpoint(
         model.config,
         model.state_dict(),
         train.class_names,
         min_side=args.min_side,
         max_side=args.max_side,
+        tile=args.tile,
+        tile_overlap=args.tile_overlap,
         matching=args.matching,
     )
     return Training(model, runtime, optim, losses, checkpoint)
+
+
+def _views(val: Data | None, tiles: Tiling | None) -> int:
+    """Images that an evaluation looks at: of pictures that are cut, the tiles and the whole."""
+    if val is None or tiles is None:
+        return len(val or ())
+    return sum(len(tiles.windows(*val.image_size(index))) for index in range(len(val)))

@@ -14,6 +14,7 @@ from retinanet.cli.flags import (
     add_learning_flags,
     add_network_size_flags,
     add_size_flags,
+    add_tile_flags,
     add_training_data_flags,
     check_training_flags,
     learning_settings,
@@ -90,6 +91,7 @@ def parser() -> Parser:
     add_anchor_flags(model, unless="as --weights FILE, else the paper's")
 
     _add_training_flags(result)
+    add_tile_flags(result, trained=False)
     machine = add_device_flags(result, precision="auto", batch_size=2)
     machine.add_argument(
         "--compile",
@@ -286,6 +288,8 @@ def deciding_settings(
         "--fpn_channels": config.channels,
         "--head_convs": config.head_convs,
         "--augment": args.augment,
+        "--tile": args.tile,
+        "--tile_overlap": args.tile_overlap if args.tile else None,
         "the anchors": [config.anchor_sizes, config.anchor_ratios, config.anchor_scales],
         "--seed": args.seed,
         "--precision": runtime.precision,

@@ -157,6 +157,7 @@ class TrainingBatches:
         self, dataset: Any, batch_size: int, *, seed: int, workers: int, pin_memory: bool
     ) -> None:
         rank, world_size = rank_and_world_size()
+        self.samples = dataset
         self._sampler = AspectRatioBasedSampler(
             dataset, batch_size, seed=seed, rank=rank, world_size=world_size
         )

@@ -67,13 +67,24 @@ class Boxes(NamedTuple):
         return self if count <= most else self.only(np.linspace(0, count - 1, most, dtype=int))
 
 
-def all_boxes(dataset: Data) -> Boxes:
-    """Every box of a data set, image by image."""
+def all_boxes(dataset: Data, tile: int | None = None) -> Boxes:
+    """Every box of a data set, image by image.
+
+    Args:
+        dataset: the images.
+        tile: side of the tiles that larger images are cut into; each box then is in a tile of the
+            nearest size, at about its place.
+    """
     parts = [dataset.load_annotations(index) for index in range(len(dataset))]
     images = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     sizes = np.array([dataset.image_size(index) for index in range(len(dataset))], np.int64)
     values = np.concatenate(parts)
-    return Boxes(values[:, :4], values[:, 4].astype(np.int64), images, sizes[images])
+    corners = values[:, :4]
+    if tile:
+        centres = (corners[:, :2] + corners[:, 2:]) / 2
+        corners = corners - np.tile(tile * np.floor(centres / tile), 2)
+        sizes = sizes.clip(max=tile)
+    return Boxes(corners, values[:, 4].astype(np.int64), images, sizes[images])
 
 
 def resized(boxes: Boxes, min_side: int, max_side: int) -> tuple[Floats, Ints]:

@@ -60,7 +60,12 @@ class Facts:
 
 
 def look_at(
-    dataset: Data, min_side: int, max_side: int, config: ModelConfig, matching: str = "iou"
+    dataset: Data,
+    min_side: int,
+    max_side: int,
+    config: ModelConfig,
+    matching: str = "iou",
+    tile: int | None = None,
 ) -> Facts:
     """Count a data set's boxes and images, and find those that no anchor is trained on.
 
@@ -70,8 +75,9 @@ def look_at(
         max_side: at which the network is trained.
         config: of the anchors.
         matching: of anchors with boxes, one of `model.MATCHINGS`.
+        tile: side of the tiles that larger images are cut into; None: they are not cut.
     """
-    boxes = all_boxes(dataset)
+    boxes = all_boxes(dataset, tile)
     corners, inputs = resized(boxes, min_side, max_side)
     positives = None
     if matching == "atss":

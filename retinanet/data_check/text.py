@@ -26,12 +26,19 @@ from retinanet.model import ModelConfig
 
 NAMED = 3  # classes that the digest names
 COUNTED = 200  # images in which the digest counts positive anchors
+SMALL = 16  # pixels after resizing: of boxes that are better looked at in tiles
+LARGE = 2000  # pixels of the longer side of a picture that is worth cutting
 
 
 def digest(
-    dataset: Data, min_side: int, max_side: int, config: ModelConfig, matching: str = "iou"
+    dataset: Data,
+    min_side: int,
+    max_side: int,
+    config: ModelConfig,
+    matching: str = "iou",
+    tile: int | None = None,
 ) -> str:
-    """Sizes of the boxes as training sees them, and a warning in lines of its own.
+    """Sizes of the boxes as training sees them; a warning and advice in lines of their own.
 
     The warning stands where no anchor reaches more than `MANY` of the boxes of a class: a rare
     class may hardly train where nearly all boxes do.
@@ -42,8 +49,9 @@ def digest(
         max_side: at which the network is trained.
         config: of the anchors.
         matching: of anchors with boxes, one of `model.MATCHINGS`.
+        tile: side of the tiles that larger images are cut into; None: they are not cut.
     """
-    facts = look_at(dataset, min_side, max_side, config)
+    facts = look_at(dataset, min_side, max_side, config, tile=tile)
     total = len(facts.reached)
     if not total:
         return "There are no boxes: the network will learn background alone."
@@ -52,20 +60,21 @@ def digest(
         f"At {min_side} to {max_side} px the boxes are {least:.0f} to {most:.0f} px large, half of"
         f" them below {half:.0f} (side of a square of the same area)."
     )
+    cut = [] if tile else tile_advice(dataset, facts, min_side)
     if matching == "atss":
         some = some_images(facts.boxes, len(facts.classes), COUNTED)
         rows = class_positives(
             some, count_positives(some, min_side, max_side, config), dataset.class_names
         )
-        return "\n".join([f"{text} {positives_sentence(rows)}", *positives_warning(rows)])
+        return "\n".join([f"{text} {positives_sentence(rows)}", *positives_warning(rows), *cut])
     if not facts.unreached:
-        return f"{text} Anchors reach all of them."
+        return "\n".join([f"{text} Anchors reach all of them.", *cut])
     share = percent(facts.unreached, total)
     text += f" No anchor reaches {facts.unreached:,} of {total:,} ({share}): these never train."
     worst = [row for row in facts.classes if row.unreached > MANY * row.boxes]
     worst = sorted(worst, key=lambda row: row.unreached, reverse=True)[:NAMED]
     if not worst:
-        return text
+        return "\n".join([text, *cut])
     sides = better_sides([row.missed for row in worst], min_side, max_side, config)
     return "\n".join(
         [
@@ -76,6 +85,7 @@ def digest(
                 for row, side in zip(worst, sides, strict=True)
             ),
             *anchor_advice(better_anchors(facts.boxes, min_side, max_side, config)),
+            *cut,
             "python -m retinanet.tools.check_data shows them all.",
         ]
     )
@@ -109,6 +119,17 @@ def positives_table(rows: Sequence[ClassPositives]) -> str:
         table.append([printable(row.name), *numbers])
     lines = ["Positive anchors of a box by ATSS:", aligned(table)]
     return "\n".join([*lines, NO_CENTRE] if any(row.without for row in rows) else lines)
+
+
+def tile_advice(dataset: Data, facts: Facts, min_side: int) -> list[str]:
+    """A line on training by tiles, where most boxes are small in large pictures."""
+    longer = np.median([max(dataset.image_size(index)) for index in range(len(dataset))])
+    if not len(facts.lengths) or np.median(facts.lengths) >= SMALL or longer <= LARGE:
+        return []
+    return [
+        f"Most boxes are under {SMALL} px, the pictures over {LARGE:,}: --tile {min_side} trains on"
+        " tiles of them."
+    ]
 
 
 def advice(side: Side | None) -> str:

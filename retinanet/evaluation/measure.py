@@ -14,6 +14,7 @@ from retinanet.evaluation.coco import CocoScores, score_coco
 from retinanet.evaluation.matching import Matches
 from retinanet.evaluation.voc import VocScores, match_images, score_matches, voc_table
 from retinanet.inference.prediction import SampleLoader, predict
+from retinanet.inference.tiles import Tiling
 from retinanet.model import RetinaNet
 from retinanet.postprocess import DEFAULT_LIMITS, SCORE_THRESHOLD, Detections
 from retinanet.runtime.distributed import from_main, is_main_process
@@ -99,6 +100,7 @@ class Evaluator:
         workers: processes that load images; 0 loads them in this one.
         pin_memory: for copies to a GPU.
         autocast: float type of the convolutions; None is float32.
+        tiling: how images are cut into tiles, if they are; the data set then gives decoded samples.
     """
 
     def __init__(
@@ -109,8 +111,10 @@ class Evaluator:
         workers: int,
         pin_memory: bool,
         autocast: torch.dtype | None,
+        tiling: Tiling | None = None,
     ) -> None:
         self.dataset, self.batch_size, self.autocast = dataset, batch_size, autocast
+        self.tiling = tiling
         self._named: set[str] = set()
         self._samples = SampleLoader(dataset, workers=workers, pin_memory=pin_memory)
 
@@ -128,13 +132,15 @@ class Evaluator:
             batch_size=self.batch_size,
             autocast=self.autocast,
             progress=True,
+            tiling=self.tiling,
             unreadable=unreadable,
         )
         name_unreadable(unreadable, self._named)
         own: list[Evaluation] = []  # with the matches, which only the main process needs
 
         def scores() -> tuple[CocoScores, VocScores]:
-            own.append(measure(self.dataset, detections, unreadable))
+            most = None if self.tiling else DEFAULT_LIMITS.max_detections
+            own.append(measure(self.dataset, detections, unreadable, max_detections=most))
             return own[0].coco, own[0].curves
 
         shared = from_main(scores)

@@ -104,8 +104,10 @@ class Detector:
         max_detections: most detections of an image; None for all.
         class_agnostic_nms: let a box be dropped for a better one of any class.
         batch_size: most images at a time; those of one shape go together.
-        tile: side of the tiles that large images are cut into, pixels; None does not cut.
-        tile_overlap: least part of it that neighbours share: as large as most objects.
+        tile: side of the tiles that larger images are cut into, pixels; 0 does not cut, None cuts
+            as the model was trained.
+        tile_overlap: least part of it that neighbours share: as large as most objects; None: as
+            the model was trained, else 0.2.
 
     Raises:
         DataError: the file is no detector, or there is no such device.
@@ -124,7 +126,7 @@ class Detector:
         class_agnostic_nms: bool = DEFAULT_LIMITS.class_agnostic_nms,
         batch_size: int = 4,
         tile: int | None = None,
-        tile_overlap: float = 0.2,
+        tile_overlap: float | None = None,
     ) -> None:
         checkpoint = load_checkpoint(path)
         runtime = start_runtime(device, precision)
@@ -140,8 +142,8 @@ class Detector:
         self.max_detections = max_detections
         self.class_agnostic_nms = class_agnostic_nms
         self.batch_size = batch_size
-        self.tile = tile
-        self.tile_overlap = tile_overlap
+        self.tile = checkpoint.tile if tile is None else tile
+        self.tile_overlap = checkpoint.tile_overlap if tile_overlap is None else tile_overlap
 
     @overload  # a path is a sequence too, of letters, and no list of images
     def __call__(self, images: ImageInput) -> Result: ...  # type: ignore[overload-overlap]

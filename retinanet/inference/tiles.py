@@ -45,7 +45,7 @@ class Tiling:
     @property
     def shared(self) -> int:
         """Pixels that neighbours share at least."""
-        return round(self.side * self.overlap)
+        return min(round(self.side * self.overlap), self.side - 1)
 
     def windows(self, height: int, width: int) -> list[Window]:
         """The whole picture first, then its tiles row by row, where it is larger than one."""

@@ -5,9 +5,13 @@ from retinanet.weights.checkpoint import Checkpoint
 
 def model_facts(checkpoint: Checkpoint, precision: str) -> dict[str, str]:
     """Network, image size and precision: what scores depend on."""
+    images = f"{checkpoint.min_side}-{checkpoint.max_side} px"
+    if checkpoint.tile:
+        shared = 100 * checkpoint.tile_overlap
+        images += f", tiles of {checkpoint.tile} px, {shared:g} % shared"
     return {
         "Network": checkpoint.config.title,
-        "Images": f"{checkpoint.min_side}-{checkpoint.max_side} px",
+        "Images": images,
         "Precision": precision,
     }
 

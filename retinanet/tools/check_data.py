@@ -34,7 +34,13 @@ from retinanet.data_check.pictures import augmented_sheet, sample_sheet, size_ch
 from retinanet.data_check.positives import class_positives
 from retinanet.data_check.problem_text import problem_text
 from retinanet.data_check.summary import Facts, look_at, missed_images, size_bins
-from retinanet.data_check.text import anchor_text, count_table, positives_table, size_table
+from retinanet.data_check.text import (
+    anchor_text,
+    count_table,
+    positives_table,
+    size_table,
+    tile_advice,
+)
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig
 from retinanet.runtime.console import say
@@ -207,7 +213,7 @@ def anchors_of(checked: Checked) -> str:
 
 def tell(checked: Checked, args: argparse.Namespace) -> None:
     """Print everything as text."""
-    first, _, found = checked.first
+    first, train, found = checked.first
     for part, dataset in checked.data.items():
         tell_notes(f"{part.capitalize()} data", dataset)
     sizes = f"{args.min_side} to {args.max_side} px"
@@ -215,6 +221,8 @@ def tell(checked: Checked, args: argparse.Namespace) -> None:
     say(f"\n{first.capitalize()} boxes at {sizes}, by the side of a square of equal area:")
     say(size_table(found))
     say(f"\n{anchors_of(checked)}")
+    for line in tile_advice(train, found, args.min_side):
+        say(line)
     kinds = {"decoded": not args.no_decode, "compared": not args.no_near_duplicates}
     say(f"\n{problem_text(checked.findings, **kinds)}")
 

@@ -15,12 +15,11 @@ from retinanet.cli.flags import (
     add_device_flags,
     check_one_source,
 )
-from retinanet.cli.from_flags import open_set, predict_as_told, tell_notes
+from retinanet.cli.from_flags import open_set, predict_as_told, sample_transform, tell_notes
 from retinanet.cli.labelled_sets import open_for_model
 from retinanet.cli.parser import Parser
 from retinanet.cli.script import script
 from retinanet.data.datasets import Data
-from retinanet.data.transforms import evaluation_transform
 from retinanet.errors import DataError, printable, reason
 from retinanet.evaluation.comparison import Difference, differences, mistakes, most_different
 from retinanet.evaluation.measure import Evaluation, measure
@@ -131,7 +130,7 @@ def evaluate(
     if checkpoint is None:
         detections = read_detections(file, dataset)
     else:
-        dataset.transform = evaluation_transform(checkpoint.min_side, checkpoint.max_side)
+        dataset.transform = sample_transform(checkpoint)
         detections = predict_as_told(checkpoint, dataset, args, runtime)
         detections = by_names(detections, checkpoint, dataset, file)
     limits = {"score_threshold": args.score_threshold, "max_detections": args.max_detections}

@@ -39,6 +39,10 @@ class Checkpoint:
     """The epoch after which they were found."""
     matching: str = MATCHINGS[0]
     """Rule that gave boxes their anchors in training; nothing for detection."""
+    tile: int | None = None
+    """Side of the tiles that larger pictures are cut into, pixels; None: they are not cut."""
+    tile_overlap: float = 0.2
+    """Part of its side that a tile shares with the next one, at least."""
 
     @property
     def score_threshold(self) -> float | tuple[float, ...]:
@@ -257,7 +261,8 @@ def _checkpoint_of(content: dict[str, Any], path: Path) -> Checkpoint:
     try:
         config = ModelConfig(**content["config"])
         known = {item.name for item in fields(Checkpoint)} - {"config"}
-        new = {"thresholds", "thresholds_epoch", "matching"}  # since version 1.0
+        # Since version 1.0:
+        new = {"thresholds", "thresholds_epoch", "matching", "tile", "tile_overlap"}
         absent = new - content.keys()
         checkpoint = Checkpoint(config, **{name: content[name] for name in known - absent})
         _check_fields(checkpoint)
@@ -275,6 +280,9 @@ def _check_fields(checkpoint: Checkpoint) -> None:
     sides = (checkpoint.min_side, checkpoint.max_side)
     if not all(isinstance(side, int) for side in sides) or not 0 < sides[0] <= sides[1] < 1e5:
         raise ValueError(f"images of {shown(sides)} pixels")
+    tile, overlap = checkpoint.tile, checkpoint.tile_overlap
+    if not (tile is None or (isinstance(tile, int) and tile > 0)) or not 0 <= overlap < 1:
+        raise ValueError(f"tiles of {shown(tile)} pixels that share {shown(overlap)}")
     thresholds = checkpoint.thresholds
     if len(thresholds) not in (0, K) or not all(0 <= value < 1 for value in thresholds):
         raise ValueError(f"score thresholds {shown(thresholds)}")

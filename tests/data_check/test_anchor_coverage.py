@@ -263,6 +263,24 @@ def test_digest_where_all_is_well(tmp_path: Path) -> None:
     assert text.endswith("of the same area). Anchors reach all of them.")
 
 
+def test_digest_proposes_tiles_of_large_pictures_with_small_boxes(tmp_path: Path) -> None:
+    # Twenty boxes of 20 px in 1600 x 2400: 7.6 px at 608 px, and as they are in tiles of 608 px.
+    rows = "".join(f"a.png,{70 * k},{70 * k},{70 * k + 20},{70 * k + 20},cat\n" for k in range(20))
+    data = dataset(tmp_path, rows, a=(1600, 2400))
+    line = (
+        "Most boxes are under 16 px, the pictures over 2,000: --tile 608 trains on tiles of them."
+    )
+    assert line in digest(data, 608, 1024, CONFIG).split("\n")
+    config = ModelConfig(2, anchor_sizes=(16, 32, 64, 128, 256))
+    assert digest(data, 608, 1024, config, tile=608) == (
+        "At 608 to 1024 px the boxes are 20 to 20 px large, half of them below 20 (side of a square"
+        " of the same area). Anchors reach all of them."
+    )
+    # 16 px and more after resizing: 43 px of 1600.
+    larger = dataset(tmp_path, "a.png,0,0,43,43,cat\n", a=(1600, 2400))
+    assert "--tile" not in digest(larger, 608, 1024, CONFIG)
+
+
 def test_digest_without_boxes(tmp_path: Path) -> None:
     data = dataset(tmp_path, "a.png,,,,,\n", a=(20, 20))
     assert digest(data, 32, 32, CONFIG).startswith(
