@@ -11,7 +11,8 @@ from itertools import takewhile
 
 NAMES = (
     *("step", "convolutions", "memory", "loss", "sample", "detection", "evaluation"),
-    *("annotations", "coco_open", "records", "startup", "endurance", "precision", "profile"),
+    *("annotations", "coco_open", "formats", "records", "startup", "endurance"),
+    *("precision", "profile"),
 )
 
 

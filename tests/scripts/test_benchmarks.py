@@ -18,6 +18,7 @@ from benchmarks import (
     convolutions,
     detection,
     evaluation,
+    formats,
     loss,
     measure,
     memory,
@@ -180,6 +181,17 @@ def test_so_many_candidates_pass() -> None:
     assert 95 <= (output(x).sigmoid() > 0.05).sum() <= 100
 
 
+@pytest.mark.parametrize("name", formats.KINDS)
+def test_boxes_of_both_sides_are_equal_in_every_format(tmp_path, name) -> None:
+    root = formats.write(tmp_path / name, name, 4)
+    opened, plainly = formats.ours(root, name), formats.plainly(root, name)
+    found = [row.tolist() for k in range(4) for row in opened.load_annotations(k)]
+    expected = [row for _, rows in formats.images(4) for row in rows]
+    np.testing.assert_allclose(found, expected, atol=1e-3)  # YOLO's numbers have six digits
+    parts = plainly[0] if name == "coco" else [box for file in plainly for box in file]
+    assert len(parts) == len(found) == 4 * 10
+
+
 def test_annotations_of_both_sides_are_equal(tmp_path) -> None:
     path = annotations.write_rows(tmp_path / "rows.csv", 50)
     found, table = annotations.ours(path), annotations.theirs(path)
@@ -272,13 +284,14 @@ def run_here(make, *args):
         (memory, []),
         (annotations, ["--rows", "50", "--images", "4", "--boxes", "50"]),
         (records, ["--records", "50"]),
+        (formats, ["--images", "3"]),
         pytest.param(coco_open, ["--images", "30", "--boxes", "90"], marks=pytest.mark.slow),
         pytest.param(startup, [], marks=pytest.mark.slow),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_benchmark_prints_its_table(benchmark, flags, capsys, monkeypatch) -> None:
-    for module in (annotations, coco_open, loss, memory, records):
+    for module in (annotations, coco_open, formats, loss, memory, records):
         monkeypatch.setattr(module, "peak_memory", run_here)
     benchmark.main(TINY + flags)
     printed = capsys.readouterr().out
