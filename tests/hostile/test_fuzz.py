@@ -37,7 +37,10 @@ share = settings(derandomize=True, max_examples=60)
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize(
     ("target", "count"),
-    [("csv", 400), ("classes", 2000), ("coco", 400), ("image", 1000), ("checkpoint", 300)],
+    [
+        *(("csv", 400), ("classes", 2000), ("coco", 400), ("image", 1000), ("checkpoint", 300)),
+        *(("yolo", 300), ("yaml", 150), ("voc", 300), ("labelme", 300)),
+    ],
 )
 def test_changed_files_give_a_result_or_a_data_error(
     tmp_path: Path, target: str, count: int
@@ -55,7 +58,7 @@ def test_an_input_depends_on_its_number_alone() -> None:
     assert len({*some.values(), *dict(inputs("csv", 4, range(5, 9))).values()}) == 8
 
 
-@pytest.mark.parametrize("target", ["csv", "classes", "coco", "image", "model"])
+@pytest.mark.parametrize("target", [*"csv classes coco yolo yaml voc labelme image model".split()])
 def test_the_unchanged_samples_are_read(tmp_path: Path, target: str) -> None:
     """Else the changed ones would all fail for one reason; the other targets' are no models."""
     for sample in TARGETS[target].samples():

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from retinanet.data.datasets import CocoDataset, CSVDataset
+from retinanet.data.datasets import CocoDataset, CSVDataset, Data
 from retinanet.data.formats.class_list import read_classes
 from retinanet.data.images import image_size, read_image
 from retinanet.errors import DataError, printable
@@ -24,6 +24,7 @@ from retinanet.evaluation.coco import score_coco
 from retinanet.model import ModelConfig, RetinaNet
 from retinanet.postprocess import Detections
 from retinanet.weights.checkpoint import Checkpoint, load_checkpoint, load_foreign, read_weights
+from tests.support import fuzz_formats
 from tests.support.data_sets import coco_content
 from tests.support.zips import saved
 
@@ -146,7 +147,7 @@ def read_csv(path: Path) -> None:
     check_data_set(lambda strict: CSVDataset(path, CLASSES, images_dir=path.parent, strict=strict))
 
 
-def check_data_set(read: Callable[[bool], CSVDataset | CocoDataset]) -> None:
+def check_data_set(read: Callable[[bool], Data]) -> None:
     """Read a data set, and look whether it is right, and what a strict reading makes of it."""
     try:
         data = read(False)
@@ -369,10 +370,36 @@ def model_samples() -> list[bytes]:
     return [saved({"version": 1, **settings}), saved(weights)]
 
 
+def of_folder(open_input: Callable[[Path], fuzz_formats.Read]) -> Callable[[Path], None]:
+    """Checks a labelled folder that holds the input."""
+    return lambda path: check_data_set(open_input(path))
+
+
 TARGETS = {
     "csv": Target("rows.csv", csv_samples, CSV_WORDS, read_csv),
     "classes": Target("classes.csv", class_samples, CSV_WORDS, read_class_file),
     "coco": Target("instances.json", coco_samples, JSON_WORDS, read_coco_set),
+    "yolo": Target(
+        "picture.txt",
+        fuzz_formats.yolo_label_samples,
+        fuzz_formats.NUMBER_WORDS,
+        of_folder(fuzz_formats.yolo_labels),
+    ),
+    "yaml": Target(
+        "data.yaml",
+        fuzz_formats.yaml_samples,
+        fuzz_formats.YAML_WORDS,
+        of_folder(fuzz_formats.yolo_yaml),
+    ),
+    "voc": Target(
+        "picture.xml", fuzz_formats.voc_samples, fuzz_formats.XML_WORDS, of_folder(fuzz_formats.voc)
+    ),
+    "labelme": Target(
+        "picture.json",
+        fuzz_formats.labelme_samples,
+        JSON_WORDS + fuzz_formats.NUMBER_WORDS,
+        of_folder(fuzz_formats.labelme),
+    ),
     "image": Target("picture.jpg", image_samples, IMAGE_WORDS, read_any_image),
     "checkpoint": Target(
         "small.pt", checkpoint_samples, PICKLE_WORDS, read_checkpoint, changed_checkpoint

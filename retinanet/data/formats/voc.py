@@ -30,7 +30,7 @@ from retinanet.data.formats.labels import (
     sets_by_folder,
 )
 from retinanet.data.problems import Problems
-from retinanet.errors import printable, shown
+from retinanet.errors import DataError, printable, shown
 
 LISTS = Path("ImageSets", "Main")  # train.txt, val.txt ...: a name a line, without an ending
 LISTED = ("train", "val", "test", "trainval")
@@ -171,7 +171,7 @@ def parse_xml(file: Path) -> Element:
     parser.buffer_text = True
 
     def refuse(*_: object) -> None:
-        raise ValueError("a DOCTYPE; expected none, as it may declare entities; remove it")
+        raise DataError("a DOCTYPE; expected none, as it may declare entities; remove it")
 
     parser.StartDoctypeDeclHandler = refuse
     parser.StartElementHandler = builder.start
@@ -180,5 +180,7 @@ def parse_xml(file: Path) -> Element:
     try:
         parser.Parse(file.read_bytes(), True)
         return builder.close()
-    except (expat.ExpatError, LookupError) as error:
+    except DataError:
+        raise
+    except (expat.ExpatError, LookupError, ValueError) as error:  # the last two of encodings
         raise ValueError(f"not XML ({error}); correct or remove it") from error

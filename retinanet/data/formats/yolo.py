@@ -238,9 +238,16 @@ def _text_files(folder: str) -> dict[str, bool]:
     """The names in a folder that end in `.txt`, and whether each is a file."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name: entry.is_file() for entry in entries if entry.name.endswith(".txt")}
+            return {entry.name: _is_file(entry) for entry in entries if entry.name.endswith(".txt")}
     except OSError:
         return {}
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False
 
 
 def _has_labels(file: str) -> bool:
