@@ -45,7 +45,7 @@ def write_rows(path: Path, count: int) -> Path:
 def ours(path: Path) -> Annotations:
     """All that is done with the rows; finding the images and their sizes is not."""
     problems = Problems(path)
-    data = read_annotations(path, CLASSES, problems)
+    _, data = read_annotations(path, CLASSES, problems)
     count = len(data.names)
     check_boxes(data, [path] * count, [(HEIGHT, WIDTH)] * count, CSV_READINGS, problems)
     problems.raise_if_any()

@@ -50,7 +50,7 @@ def open_labelled(
     source = sets[name]
     said = f"{root}: {format_.title}, the set {name} of {', '.join(sets)}"
     if isinstance(source, SetFile):
-        said += f": {printable(path_below(source.path, source.root))}"
+        said += f": {printable(path_below(source.path, source.places.below))}"
     say(said)
     return format_.open(
         root,

@@ -28,14 +28,14 @@ from retinanet.data.box_checks import COCO_READINGS, CSV_READINGS, Reading, chec
 from retinanet.data.formats.class_list import read_classes
 from retinanet.data.formats.coco import (
     CocoFile,
-    annotation_file,
+    named_set,
     pycocotools_object,
     read_coco,
 )
 from retinanet.data.formats.coco_entries import Id
-from retinanet.data.formats.csv_rows import read_annotations
+from retinanet.data.formats.csv_rows import named_file, read_annotations
 from retinanet.data.formats.labels import Reader, SetFile, relative_name
-from retinanet.data.image_finder import Found, Places, find_images
+from retinanet.data.image_finder import Found, find_images
 from retinanet.data.image_sizes import check_sizes, read_sizes
 from retinanet.data.images import UNKNOWN, Size, read_image
 from retinanet.data.problems import Array, Problems
@@ -205,9 +205,18 @@ class ImageDataset(Dataset[Sample]):
 
     def name_by_place(self, root: Path) -> None:
         """Name the images by their places below a folder, and put them in order of their names."""
-        names = [Path(path_below(self.image_path(k), root)).as_posix() for k in range(len(self))]
+        top = path_below(self.images_root, root)
+        names = [
+            os.path.normpath(
+                path_below(Path(file), root) if os.path.isabs(file) else os.path.join(top, file)
+            ).replace(os.sep, "/")
+            for file in self._files
+        ]
         self._data = replace(self._data, names=tuple(names))
-        self.keep(sorted(range(len(self)), key=names.__getitem__))
+        self.image_names = names
+        order = sorted(range(len(self)), key=names.__getitem__)
+        if order != list(range(len(self))):
+            self.keep(order)
 
     def _keep_readable(self) -> list[int]:
         """Leave out the images that the checks have found to be missing or unreadable."""
@@ -227,42 +236,49 @@ class CSVDataset(ImageDataset):
     """Boxes from `path,x1,y1,x2,y2,class` lines, classes from `name,id` lines.
 
     Args:
-        train_file: the boxes.
-        class_list: the file of the classes, or their ids by name.
+        train_file: the boxes; or the file of a set, as `find_csv` finds it.
+        class_list: the file of the classes, or their ids by name; else those of the boxes, by name.
         transform: what each sample goes through.
         images_dir: where relative paths start; else beside `train_file`, else in the working
             directory: whichever holds all images.
+        class_names: by label, of the data that a model was trained on; else the file's own.
         strict: what would be put right (a header, duplicates, boxes partly outside) is an error.
         skip_unreadable: images that are missing or cannot be read are left out, up to 100.
     """
 
     def __init__(
         self,
-        train_file: str | Path,
-        class_list: str | Path | Mapping[str, int],
+        train_file: str | Path | SetFile,
+        class_list: str | Path | Mapping[str, int] | None,
         transform: Transform | None = None,
         images_dir: str | Path | None = None,
         *,
+        class_names: Sequence[str] | None = None,
         strict: bool = False,
         skip_unreadable: bool = False,
     ) -> None:
         self.skip_unreadable = skip_unreadable
-        self.train_file = Path(train_file)
+        file = train_file
+        if not isinstance(file, SetFile):
+            file = named_file(Path(file), images_dir)
+        self.train_file = file.path
         self.transform = transform
         class_notes: list[str] = []
         classes = class_list
-        if not isinstance(classes, Mapping):
+        if isinstance(classes, str | Path):
             class_problems = Problems(classes, strict)
             classes = read_classes(classes, class_problems)
             class_notes = class_problems.notes()
-        self.class_names = tuple(sorted(classes, key=lambda name: classes[name]))
-        problems = Problems(train_file, strict, skip_images=skip_unreadable)
-        data = read_annotations(train_file, classes, problems)
-        roots = [Path(images_dir)] if images_dir else [self.train_file.parent, Path()]
-        advice = "correct the path, or name the folder with --csv_images_dir"
-        found = find_images(data, Places(roots, roots[0], True, advice), problems)
+        problems = Problems(file.path, strict, skip_images=skip_unreadable)
+        problems.remarks.extend(file.notes)
+        names, data = read_annotations(file.path, classes, problems)
+        self.class_names = tuple(class_names or names)
+        data = data.relabelled(names, self.class_names, problems)
+        found = find_images(data, file.places, problems)
         self._check(data, found, CSV_READINGS, problems)
         self.notes = class_notes + self.notes
+        if file is train_file:
+            self.name_by_place(file.places.below)
 
     @property
     def image_data(self) -> dict[str, list[dict[str, Any]]]:
@@ -311,7 +327,7 @@ class CocoDataset(ImageDataset):
         self.root_dir = root = Path(root_dir)
         self.set_name = set_name
         self.transform = transform
-        file = _coco_set(root, set_name) if isinstance(set_name, str) else set_name
+        file = named_set(root, set_name) if isinstance(set_name, str) else set_name
         self.path = file.path
         problems = Problems(self.path, strict, skip_images=skip_unreadable)
         problems.remarks.extend(file.notes)
@@ -321,9 +337,7 @@ class CocoDataset(ImageDataset):
         self.coco_labels: dict[int, Id] = dict(enumerate(content.category_ids))
         self.coco_labels_inverse: dict[Id, int] = content.labels
         data = content.annotations(problems)
-        advice = "correct the file or add the image"
-        places = Places(file.folders, file.root, False, advice)
-        found = find_images(data, places, problems)
+        found = find_images(data, file.places, problems)
         kept = self._check(data, found, COCO_READINGS, problems, content.claimed_sizes)
         self.image_ids: list[Id] = [content.image_ids[k] for k in kept]
         first = first_of_file(found.files)
@@ -331,7 +345,7 @@ class CocoDataset(ImageDataset):
         self._objects: Objects | None = content.objects.of_images(self._image_of)
         self._coco: COCO | None = None
         if file is set_name:
-            self.name_by_place(file.root)
+            self.name_by_place(file.places.below)
 
     def _read(self, problems: Problems) -> CocoFile:
         drop_parents = isinstance(self.set_name, SetFile)
@@ -378,13 +392,6 @@ class CocoDataset(ImageDataset):
     def coco_label_to_label(self, coco_label: Id) -> int:
         """The label of COCO's category id."""
         return self.coco_labels_inverse[coco_label]
-
-
-def _coco_set(root: Path, name: str) -> SetFile:
-    """The file of a set, and the folders of its images, where COCO and other tools have them."""
-    file = annotation_file(root, name)
-    folders = [root / "images" / name, root / name, root / "images", root]
-    return SetFile(file, root, folders + [file.parent] * (file.parent not in folders))
 
 
 class LabelledImages(ImageDataset):

@@ -35,6 +35,7 @@ class Problems:
         self.skip_images = skip_images
         self.repaired: dict[str, int] = {}  # what was put right, and how often
         self.remarks: list[str] = []  # what a user should know besides
+        self.read_as = ""  # the meaning that was found for the file's columns; ends an error too
         self._is_folder = Path(path).is_dir()
         self._counts: Counter[str] = Counter()
         self._first: list[tuple[int, str]] = []
@@ -89,7 +90,8 @@ class Problems:
     def notes(self) -> list[str]:
         """Lines on what was put right and remarked."""
         repaired = f"{self.path}: repaired ({listed(self.repaired)}); --strict shows where"
-        return [repaired] * bool(self.repaired) + self.remarks
+        read_as = [f"{self.path}: read as {self.read_as}"] * bool(self.read_as)
+        return [repaired] * bool(self.repaired) + read_as + self.remarks
 
     def raise_if_any(self) -> None:
         """Raise a DataError that lists the first problems and counts the others."""
@@ -100,6 +102,8 @@ class Problems:
         if total > len(texts):
             more = f"{total - len(texts):,} more problems in {self.path}"
             texts.append(f"... and {more} (in all {listed(self._counts)})")
+        if self.read_as:
+            texts.append(f"{self.path} was read as {self.read_as}")
         raise DataError("\n".join(texts))
 
     def _place(self, line: int) -> str:

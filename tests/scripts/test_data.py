@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -10,8 +11,8 @@ import train
 import validate
 import visualize
 from retinanet.data.shapes import SampleData
-from retinanet.tools import check_data
-from tests.data.formats.exports import text, voc_xml, yolo_line
+from retinanet.tools import check_data, compare
+from tests.data.formats.exports import coco_json, text, voc_xml, yolo_line
 from tests.support.helpers import SMALL, files
 from tests.support.narrow import narrow_network
 
@@ -47,6 +48,24 @@ def data_flags(root: Path, out: Path) -> list[str]:
     return ["--data", str(root), "--weights", "none", "--output_dir", str(out), *SMALL]
 
 
+def with_labels(voc: Path, root: Path, kind: str, by_image: dict[str, Any]) -> Path:
+    """The same images with their labels in one file."""
+    root.mkdir()
+    for image in voc.glob("*.jpg"):
+        (root / image.name).write_bytes(image.read_bytes())
+    if kind == "coco":
+        text(root / "result.json", coco_json(by_image, NAMES))
+    else:
+        rows = [(name, *box) for name, own in by_image.items() for box in own]
+        rows += [(name, "", "", "", "", "") for name, own in by_image.items() if not own]
+        text(root / "a.csv", "file,x1,y1,x2,y2,label", *(",".join(map(str, row)) for row in rows))
+    return root
+
+
+def first_losses(said: str) -> str:
+    return next(line for line in said.splitlines() if "Iteration: 1 " in line).split("| Running")[0]
+
+
 @pytest.fixture(scope="module")
 def voc_run(voc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("voc_run")
@@ -64,6 +83,32 @@ def test_training_says_the_format_the_cut_and_its_settings(
     assert "No validation set is there: 1 of 6 images become one" in said
     assert "Settings that suit the data: --lr 0.0006 --schedule cosine" in said
     assert json.loads((tmp_path / "config.json").read_text())["flags"]["data"] == str(voc)
+
+
+@pytest.mark.parametrize("kind", ["coco", "csv"])
+def test_the_same_images_have_the_same_first_losses_in_any_format(
+    voc: Path,
+    sample: SampleData,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+) -> None:
+    root = with_labels(voc, tmp_path / "data", kind, boxes_of(sample, "train"))
+    said = []
+    for folder in (voc, root):
+        assert train.main(data_flags(folder, tmp_path / f"out{len(said)}")) == 0
+        said.append(first_losses(capsys.readouterr().out))
+    assert said[0] == said[1]
+    model = str(tmp_path / "out1" / "model_final.pt")
+    assert validate.main([model, "--data", str(root), "--workers", "0"]) == 0
+    assert "set aside" in capsys.readouterr().out
+    flags = [model, "--data", str(root), "--ground_truth", "--output_dir", str(tmp_path / "drawn")]
+    assert visualize.main([*flags, "--workers", "0"]) == 0
+    assert len(files(tmp_path / "drawn")) == 1
+    flags = ["--data", str(root), "--min_side", "64", "--max_side", "96"]
+    assert check_data.main([*flags, "--no_decode"]) in (0, 1)
+    flags = [model, model, "--data", str(root), "--workers", "0"]
+    assert compare.main(flags) == 0
 
 
 def test_the_images_set_aside_are_listed_and_used_again(

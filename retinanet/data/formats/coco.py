@@ -27,11 +27,13 @@ from retinanet.data.formats.coco_entries import (
 from retinanet.data.formats.json_stream import Take, read_json, stream_lists
 from retinanet.data.formats.labels import (
     FileSets,
+    SetFile,
     files_below,
     images_below,
     set_of_file,
     sets_of_files,
 )
+from retinanet.data.image_finder import Places
 from retinanet.data.problems import Array, Problems
 from retinanet.errors import DataError, shown
 
@@ -181,27 +183,33 @@ def _rank(file: Path) -> int:
     return 0 if "instances" in name else 2 if any(word in name for word in ASIDE) else 1
 
 
-def annotation_file(root: Path, set_name: str) -> Path:
-    """The annotations of a set: where COCO has them, else where other tools write them.
+def named_set(root: Path, name: str) -> SetFile:
+    """A set, its file and images where COCO has them, else where other tools write them.
 
     Raises:
         DataError: there are none; with those that are there.
     """
-    places = [root / "annotations" / f"instances_{set_name}.json"]
+    places = [root / "annotations" / f"instances_{name}.json"]
     places += [
-        root / set_name / "_annotations.coco.json",
-        root / "annotations" / f"{set_name}.json",
+        root / name / "_annotations.coco.json",
+        root / "annotations" / f"{name}.json",
     ]
-    places += [root / f"{set_name}.json", root / set_name / "annotations.json"]
+    places += [root / f"{name}.json", root / name / "annotations.json"]
     for path in places:
         if path.is_file():
-            return path
+            return _with_images(root, path, name)
     if os.path.lexists(places[0]):
-        return places[0]  # and reading it says what is wrong
+        return _with_images(root, places[0], name)  # and reading it says what is wrong
     found = [*root.glob("annotations/*.json"), *root.glob("*/_annotations.coco.json")]
     known = [path.relative_to(root).as_posix() for path in sorted(found)[:MOST_NAMED]]
     there = f"; there is {', '.join(known)}" if known else ""
     raise DataError(f"{places[0]}: No such file or directory{there}; {ADVICE}")
+
+
+def _with_images(root: Path, file: Path, name: str) -> SetFile:
+    folders = [root / "images" / name, root / name, root / "images", root]
+    folders += [file.parent] * (file.parent not in folders)
+    return SetFile(file, Places(folders, root, False, "correct the file or add the image"))
 
 
 def read_coco(path: Path, problems: Problems, *, drop_parents: bool = False) -> CocoFile:

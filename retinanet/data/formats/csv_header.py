@@ -11,9 +11,10 @@ COLUMNS = ("path", "x1", "y1", "x2", "y2", "class")
 # Names of columns, without letter case and signs, the likelier first.
 _PATHS = (
     *("path", "filename", "filepath", "file", "image", "imagepath", "imagename", "imagefile"),
-    *("img", "imgpath", "imgname", "imageid", "img_id", "photo", "picture", "imgid"),
+    *("img", "imgpath", "imgname", "imageid", "photo", "picture", "imgid", "imagefilename"),
+    *("imageurl", "imageuri", "url", "uri", "filenames", "images", "name"),
 )
-_CLASSES = (
+CLASS_NAMES = (
     *("class", "classname", "label", "labelname", "category", "categoryname", "name", "object"),
     *("objectclass", "tag", "species", "type", "classid", "categoryid", "labelid", "labels"),
 )
@@ -22,12 +23,18 @@ _ORDERS: dict[str, tuple[tuple[str, ...], ...]] = {
         *(("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("x0", "y0", "x1", "y1")),
         *(("left", "top", "right", "bottom"), ("xtl", "ytl", "xbr", "ybr")),
         *(("minx", "miny", "maxx", "maxy"), ("bboxx1", "bboxy1", "bboxx2", "bboxy2")),
-        ("bboxxmin", "bboxymin", "bboxxmax", "bboxymax"),
+        *(("bboxxmin", "bboxymin", "bboxxmax", "bboxymax"), ("startx", "starty", "endx", "endy")),
+        *(("bboxleft", "bboxtop", "bboxright", "bboxbottom"), ("xstart", "ystart", "xend", "yend")),
+        *(
+            ("topleftx", "toplefty", "bottomrightx", "bottomrighty"),
+            ("xtopleft", "ytopleft", "xbottomright", "ybottomright"),
+        ),
     ),
     "sizes": (
         *(("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height")),
         *(("colx", "rowy", "width", "height"), ("xmin", "ymin", "width", "height")),
         *(("bboxx", "bboxy", "bboxwidth", "bboxheight"), ("bboxx", "bboxy", "bboxw", "bboxh")),
+        *(("bboxleft", "bboxtop", "bboxwidth", "bboxheight"), ("left", "top", "w", "h")),
         *(("xmin", "ymin", "w", "h"), ("x1", "y1", "w", "h"), ("x1", "y1", "width", "height")),
     ),
     "centres": (
@@ -63,8 +70,8 @@ def is_header(fields: Sequence[str], classes: Mapping[str, int]) -> bool:
     words = [field[:1].isalpha() and field.lower() not in _ABSENT for field in fields]
     if len(fields) == len(COLUMNS) and all(words[1:5]) and fields[-1] not in classes:
         return True
-    known = {*_PATHS, *_CLASSES, *(name for order in _names() for name in order)}
-    plain = [_plain(field) for field in fields]
+    known = {*_PATHS, *CLASS_NAMES, *(name for order in _names() for name in order)}
+    plain = [plain_name(field) for field in fields]
     digits = any(re.fullmatch(r"[-+]?[0-9.]+", field) for field in fields)
     return len(fields) > 3 and not digits and sum(name in known for name in plain) >= 3
 
@@ -77,9 +84,10 @@ def read_header(fields: Sequence[str], place: str) -> Layout:
     """
     position: dict[str, int] = {}
     for k, field in enumerate(fields):
-        position.setdefault(_plain(field), k)
-    path = next((position[name] for name in _PATHS if name in position), None)
-    label = next((position[name] for name in _CLASSES if name in position), None)
+        position.setdefault(plain_name(field), k)
+    label = next((position[name] for name in CLASS_NAMES if name in position), None)
+    paths = [position[name] for name in _PATHS if name in position]
+    path = next((place for place in paths if place != label), None)
     for kind, orders in _ORDERS.items():
         for order in orders:
             if path is not None and label is not None and all(name in position for name in order):
@@ -96,5 +104,6 @@ def _names() -> list[tuple[str, ...]]:
     return [order for orders in _ORDERS.values() for order in orders]
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A column's name without letter case and signs."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,10 @@ BLOCK = 2**18  # bytes looked at together: they stay in the processor's cache
 # What is put right, and what is said of it where nothing may be.
 _REPAIRS = {
     "byte order mark": "a byte order mark; expected plain UTF-8; save the file without it",
+    "UTF-16 text": "UTF-16 text; expected UTF-8; save the file as UTF-8",
+    "fields separated by other signs": (
+        "fields separated by semicolons or tabs; expected commas; save the file so"
+    ),
     "line end with CR": "a line that ends in CR; expected LF; save the file with Unix line ends",
     "columns by the header": (
         "a header that names the columns; expected rows of path,x1,y1,x2,y2,class alone; write them"
@@ -26,6 +31,8 @@ _REPAIRS = {
     "commas too many or too few": "empty fields; expected 6 fields; write path,,,,, without a box",
     "row of no box": "a row of no box; expected path,,,,,; write it so",
     "header row": "a header row; expected data from the first line on; remove it",
+    "class name without an id": "a name alone; expected name,id; add the ids, from 0",
+    "id before the name": "id,name; expected name,id; exchange the two",
     "blank line": "a blank line; expected data on every line; remove it",
     "spaces around fields": "spaces around a field; expected none; remove them",
     "comma in quotes": "a comma in quotes; expected none within a field; rename what holds it",
@@ -39,7 +46,11 @@ def repair(problems: Problems, kind: str, lines: Sequence[int] | Array) -> None:
 
 
 def read_text(path: str | Path, problems: Problems) -> bytes:
-    """The bytes of a file, checked to be UTF-8 without NUL; no byte order mark; lines end in LF."""
+    """The text of a CSV file, as `plain_text` gives it.
+
+    Raises:
+        DataError: it cannot be read, or is no text.
+    """
     if not Path(path).exists():
         raise DataError(f"{path}: no such file; expected a CSV file; correct the path")
     if not Path(path).is_file():
@@ -48,8 +59,19 @@ def read_text(path: str | Path, problems: Problems) -> bytes:
         data = Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; expected a readable CSV file") from error
+    return plain_text(data, path, problems)
+
+
+def plain_text(data: bytes, path: str | Path, problems: Problems) -> bytes:
+    """UTF-8 without NUL and byte order mark; lines end in LF, commas separate fields.
+
+    Raises:
+        DataError: it is no such text.
+    """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path}: UTF-16 text; expected UTF-8; save the file as UTF-8")
+        repair(problems, "UTF-16 text", [1])
+        with contextlib.suppress(UnicodeDecodeError):  # else its bytes are told below
+            data = data.decode("utf-16").encode()
     if data.startswith(b"\xef\xbb\xbf"):
         repair(problems, "byte order mark", [1])
         data = data[3:]
@@ -65,7 +87,27 @@ def read_text(path: str | Path, problems: Problems) -> bytes:
     if bad >= 0:
         line = data.count(b"\n", 0, bad) + 1
         raise DataError(f"{path}:{line}: byte 0x{data[bad]:02x}; expected UTF-8 text; save it so")
-    return data
+    return _with_commas(data, problems)
+
+
+def _with_commas(data: bytes, problems: Problems) -> bytes:
+    """The same lines with commas between the fields, where semicolons or tabs are."""
+    first = data.lstrip(b" \n").partition(b"\n")[0]
+    separator = max(b";\t", key=first.count)
+    if first.count(separator) <= first.count(b","):
+        return data
+    repair(problems, "fields separated by other signs", [1])
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    for line in data.decode().removesuffix("\n").split("\n"):
+        try:
+            fields = next(csv.reader([line], delimiter=chr(separator)), [])
+        except csv.Error:  # a field without end
+            fields = [line]
+        # Where semicolons separate, a comma is often the decimal point.
+        numbers = (re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", field.strip()) for field in fields)
+        writer.writerow(numbers if any(fields) else [])
+    return out.getvalue().encode()
 
 
 def split_line(line: str) -> list[str] | None:

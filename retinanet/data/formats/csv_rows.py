@@ -6,7 +6,7 @@ checked by the data set.
 
 import io
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,24 @@ from numpy.typing import NDArray
 
 from retinanet.data.annotations import Annotations, group_by_image
 from retinanet.data.box_checks import fractions_text
-from retinanet.data.formats.csv_header import CLASSIC, COLUMNS, Layout, is_header, read_header
-from retinanet.data.formats.csv_lines import Lines, read_text, repair, split_line
+from retinanet.data.formats.csv_header import (
+    CLASSIC,
+    COLUMNS,
+    Layout,
+    is_header,
+    plain_name,
+    read_header,
+)
+from retinanet.data.formats.csv_lines import Lines, plain_text, read_text, repair, split_line
+from retinanet.data.formats.csv_via import as_boxes, is_via
+from retinanet.data.formats.labels import (
+    FileSets,
+    SetFile,
+    files_below,
+    set_of_file,
+    sets_of_files,
+)
+from retinanet.data.image_finder import Places
 from retinanet.data.problems import Array, Problems
 from retinanet.errors import DataError, shown
 
@@ -31,16 +47,86 @@ _ROW = ",".join(COLUMNS)
 EXTRA = 3  # empty fields that a row may have behind the others
 
 
+SNIFFED = 2**16  # bytes of a file in which its kind shows
+SNIFFED_ROWS = 20
+# Names of files that list classes, without signs.
+CLASS_FILES = (
+    *("classes", "class", "classlist", "classnames", "classmap", "labels", "labelnames"),
+    *("labellist", "labelmap", "names", "objnames", "obj", "categories"),
+)
+
+
 _NO_NUMBER = {"nan", "none", "null", "na", "n/a"}
-_NO_CLASS = {"", "background", "no object", *_NO_NUMBER}
+_NO_CLASS = {"", "background", "no object", "no finding", "negative", *_NO_NUMBER}
 
 
 _MISSING, _UNKNOWN = -1, -2  # labels of an empty class field, and of a class not in the list
 
 
+def find_csv(path: Path) -> FileSets:
+    """The sets of a folder with CSV files of boxes, or of a file; none where there are none.
+
+    Raises:
+        DataError: several files of a set, which nothing tells apart.
+    """
+    if path.is_dir():
+        files = [*files_below(path, ".csv"), *files_below(path, ".tsv")]
+        sets = sets_of_files(path, filter(has_boxes, files), lambda _: 0, "CSV")
+    elif path.suffix.lower() in (".csv", ".tsv") or (path.suffix == ".txt" and has_boxes(path)):
+        sets = set_of_file(path)
+    else:
+        return {}
+    return {name: found._replace(classes=_class_file(found, path)) for name, found in sets.items()}
+
+
+def named_file(file: Path, images_dir: str | Path | None) -> SetFile:
+    """A file of boxes whose images are relative to a folder, to itself, or to where one works."""
+    folders = [Path(images_dir)] if images_dir else [file.parent, Path()]
+    advice = "correct the path, or name the folder with --csv_images_dir"
+    return SetFile(file, Places(folders, folders[0], True, advice))
+
+
+def has_boxes(file: Path) -> bool:
+    """Whether a file's first lines are a header that names a box, or rows with one."""
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(SNIFFED)
+        if len(data) == SNIFFED and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            data = data.rpartition(b"\n")[0]  # a line that is cut off is none
+        text = plain_text(data, file, Problems(file)).decode()
+        rows = [split_line(line) or [] for line in text.split("\n") if line.strip()]
+        if not rows or is_via(rows[0]):
+            return bool(rows)
+        if is_header(rows[0], {}):
+            return bool(read_header(rows[0], str(file)))
+    except (OSError, DataError):
+        return False
+    return any(_is_row(row) for row in rows[:SNIFFED_ROWS])
+
+
+def _is_row(fields: Sequence[str]) -> bool:
+    """Whether a row is path, four numbers, class."""
+    if len(fields) < len(COLUMNS) or not all(fields[: len(COLUMNS)]):
+        return False
+    numbers = pd.to_numeric(pd.Series(fields[:5]), errors="coerce").notna().tolist()
+    return all(numbers[1:]) and not numbers[0]
+
+
+def _class_file(found: SetFile, path: Path) -> Path | None:
+    """The file that lists the classes, beside the boxes or at the top of the folder."""
+    top = path if path.is_dir() else found.places.below
+    for folder in dict.fromkeys((found.path.parent, top)):
+        for file in sorted(folder.iterdir()):
+            name = plain_name(file.name.partition(".")[0])
+            is_text = file.suffix.lower() in (".csv", ".tsv", ".txt", ".names")
+            if name in CLASS_FILES and is_text and file.is_file() and not has_boxes(file):
+                return file
+    return None
+
+
 def read_annotations(
-    path: str | Path, classes: Mapping[str, int], problems: Problems
-) -> Annotations:
+    path: str | Path, classes: Mapping[str, int] | None, problems: Problems
+) -> tuple[tuple[str, ...], Annotations]:
     """Read a whole annotation file and check all that can be told without the images.
 
     A header row, blank lines, a byte order mark, any line ends, spaces around fields, quotes,
@@ -48,17 +134,21 @@ def read_annotations(
 
     Args:
         path: the file.
-        classes: name to label.
+        classes: name to label; else those of the boxes, by name.
         problems: of this file; takes in what is wrong and what was put right.
 
     Returns:
-        The rows that are right as far as can be told. Their corners may yet be exchanged.
+        The class names by label, and the rows that are right as far as can be told. Their corners
+        may yet be exchanged.
 
     Raises:
         DataError: the file cannot be read at all, or holds no image.
     """
-    lines = Lines(read_text(path, problems))
-    layout, good = _good_lines(lines, classes, problems)
+    data = read_text(path, problems)
+    if is_via(_first_fields(data)):
+        data = as_boxes(data, problems)
+    lines = Lines(data)
+    layout, good = _good_lines(lines, classes or {}, problems)
     numbers = np.flatnonzero(good) + 1
     if not len(numbers):
         problems.raise_if_any()
@@ -74,19 +164,34 @@ def read_annotations(
     first_lines[owners[named]] = numbers[named]  # of several the last written stays: the first line
     columns = np.empty((len(COLUMNS) - 1, len(frame)))
     columns[:4] = _coordinates(frame)
-    columns[4] = _labels(frame["class"], classes)
+    if classes is None:
+        classes = _own_classes(frame["class"], columns[:4])
+    columns[4] = _labels(frame["class"], classes, problems)
     _clear_rows_of_no_box(frame, columns, numbers, problems)
     rows = np.flatnonzero(_check_rows(frame, owners, columns, numbers, classes, problems))
     columns = _as_corners(columns[:, rows], layout.kind)
-    data = group_by_image(names, first_lines, owners[rows], columns, numbers[rows], problems)
-    if layout is CLASSIC or not fractions_text(columns[:4].T) or columns[:4].max() > 1:
-        return data
-    problems.repair(
-        "box in fractions of the image",
-        data.lines,
-        lambda _: "fractions of the image; expected pixels; multiply by its width and height",
-    )
-    return replace(data, in_fractions=True)
+    found = group_by_image(names, first_lines, owners[rows], columns, numbers[rows], problems)
+    if layout is not CLASSIC and fractions_text(columns[:4].T) and columns[:4].max() <= 1:
+        text = "fractions of the image; expected pixels; multiply by its width and height"
+        problems.repair("box in fractions of the image", found.lines, lambda _: text)
+        found = replace(found, in_fractions=True)
+    return tuple(sorted(classes, key=classes.__getitem__)), found
+
+
+def _first_fields(data: bytes) -> list[str]:
+    """The fields of the first line that is not blank."""
+    first = data.lstrip(b" \t\n").partition(b"\n")[0]
+    return split_line(first.decode()) or []
+
+
+def _own_classes(column: pd.Series, boxes: NDArray[np.float64]) -> dict[str, int]:
+    """The classes of rows with a box, by name; numbers by their value."""
+    has_box = np.isfinite(boxes).all(axis=0) & ~((boxes == 0) | (boxes == -1)).all(axis=0)
+    codes, texts = _stripped(column)
+    names = {texts[code] for code in np.unique(codes[has_box]) if code != _MISSING}
+    if all(name.isascii() and name.isdigit() for name in names):
+        return {name: k for k, name in enumerate(sorted(names, key=int))}
+    return {name: k for k, name in enumerate(sorted(names))}
 
 
 def _as_corners(columns: NDArray[np.float64], kind: str) -> NDArray[np.float64]:
@@ -103,13 +208,15 @@ def _clear_rows_of_no_box(
 ) -> None:
     """Empty the rows that mean an image without boxes: numbers of nothing, zeros, -1."""
     box, label = columns[:4], columns[4]
-    marks = np.isinf(box).all(axis=0) | (box == 0).all(axis=0) | (box == -1).all(axis=0)
+    no_numbers = np.all(~np.isfinite(box), axis=0)
+    nothing = no_numbers & ((label != _MISSING) | np.isinf(box).any(axis=0))
+    marks = nothing | (box == 0).all(axis=0) | (box == -1).all(axis=0)
     cleared = []
     for row in np.flatnonzero(marks).tolist():
         texts = [str(frame[name].iat[row]).strip().lower() for name in _COORDINATES]
         name: Any = frame["class"].iat[row]
         is_named = label[row] >= 0 or not (pd.isna(name) or str(name).strip().lower() in _NO_CLASS)
-        if not (np.isinf(box[:, row]).all() and (is_named or not set(texts) <= _NO_NUMBER)):
+        if not (no_numbers[row] and (is_named or not set(texts) <= _NO_NUMBER)):
             cleared.append(row)
     box[:, cleared] = np.nan
     label[cleared] = _MISSING
@@ -125,9 +232,9 @@ def _good_lines(
     fields = split_line(lines.text(first)) or []
     has_header = not blank[first] and is_header(fields, classes)
     layout = read_header(fields, f"{problems.path}:{first + 1}") if has_header else CLASSIC
-    if layout != CLASSIC and not problems.strict:
+    if layout != CLASSIC:
         named = ", ".join(shown(fields[place]) for place in layout.places)
-        problems.remarks.append(f"{problems.path}: path, {layout.kind} and class from {named}")
+        problems.read_as = f"path, {layout.kind} and class from {named}"
     wrong = ~blank & (lines.fields != layout.fields)
     if b'"' in lines.data:  # a comma or a quote in quotes is no separator: look again, one by one
         quotes = lines.quotes()
@@ -219,9 +326,13 @@ def _stripped(column: pd.Series) -> tuple[Array, list[str]]:
     return np.array([*(code_of.get(text, _MISSING) for text in stripped), _MISSING])[codes], names
 
 
-def _labels(column: pd.Series, classes: Mapping[str, int]) -> Array:
+def _labels(column: pd.Series, classes: Mapping[str, int], problems: Problems) -> Array:
     """[rows] the label of each row's class, `_MISSING` or `_UNKNOWN`."""
     codes, names = _stripped(column)
+    ids = {str(label): label for label in classes.values()}
+    if names and set(names) <= ids.keys() - classes.keys():
+        problems.remarks.append(f"{problems.path}: classes by their numbers in the class file")
+        classes = ids
     return np.array([*(classes.get(name, _UNKNOWN) for name in names), _MISSING])[codes]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from retinanet.data.annotations import Annotations, group_by_image
 from retinanet.data.decoding.formats import SUFFIXES
+from retinanet.data.image_finder import Places
 from retinanet.data.problems import Problems
 from retinanet.errors import DataError, first_few, printable, shown
 
@@ -50,10 +51,7 @@ class SetFile(NamedTuple):
     """One file with all boxes of a set, and where its images may lie."""
 
     path: Path
-    root: Path
-    """The folder of the data: images that are in none of `folders` are looked for below it."""
-    folders: Sequence[Path]
-    """The images' folders, the likeliest first."""
+    places: Places
     classes: Path | None = None
     """The file that lists the classes, of a format that has none of its own."""
     notes: tuple[str, ...] = ()
@@ -186,8 +184,7 @@ def sets_of_files(
             )
         others = [relative_name(file, root) for file in mine if file != best[0]]
         notes = (f"not read: {first_few(others)}",) if others else ()
-        folders = image_folders(best[0], root, name)
-        sets[name] = SetFile(best[0], root, folders, notes=notes)
+        sets[name] = SetFile(best[0], image_places(best[0], root, name), notes=notes)
     return sets
 
 
@@ -201,8 +198,7 @@ def set_of_file(file: Path) -> FileSets:
     by_folder = name == "all" and any(folder in words for words in SET_WORDS.values())
     if by_folder:
         name = set_of(folder)
-    root = data_root(file)
-    sets = {name: SetFile(file, root, image_folders(file, root, name))}
+    sets = {name: SetFile(file, image_places(file, data_root(file), name))}
     if name != "train":
         return sets
     if by_folder:
@@ -213,8 +209,7 @@ def set_of_file(file: Path) -> FileSets:
         found = set_of(other.parent.name if by_folder else other.name)
         alike = by_folder or _without_set(other) == _without_set(file)
         if found in ("val", "test") and alike:
-            root = data_root(other)
-            sets.setdefault(found, SetFile(other, root, image_folders(other, root, found)))
+            sets.setdefault(found, SetFile(other, image_places(other, data_root(other), found)))
     return sets
 
 
@@ -232,7 +227,7 @@ def data_root(file: Path) -> Path:
     return file.parent
 
 
-def image_folders(file: Path, root: Path, name: str) -> list[Path]:
+def image_places(file: Path, root: Path, name: str) -> Places:
     """The folders in which the images of a set's file may lie, the likeliest first.
 
     Those called like the file or its set, such as `images/train2017`; then those of all images.
@@ -250,7 +245,8 @@ def image_folders(file: Path, root: Path, name: str) -> list[Path]:
     inner = [folder for top in (*plain, *tops) for folder in _folders_in(top)]
     exact = [folder for folder in inner if folder.name.lower() in words]
     alike = [folder for folder in inner if name != "all" and set_of(folder.name) == name]
-    return list(dict.fromkeys((*exact, *alike, file.parent, *plain, root)))
+    folders = list(dict.fromkeys((*exact, *alike, file.parent, *plain, root)))
+    return Places(folders, root, False, "add the images to the folder of the data")
 
 
 def _folders_in(folder: Path) -> list[Path]:

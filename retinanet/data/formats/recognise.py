@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retinanet.data.datasets import CocoDataset, Data, LabelledImages
+from retinanet.data.datasets import CocoDataset, CSVDataset, Data, LabelledImages
 from retinanet.data.formats.coco import find_coco
+from retinanet.data.formats.csv_rows import find_csv
 from retinanet.data.formats.labelme import find_labelme
 from retinanet.data.formats.labels import FileSets, Sets
 from retinanet.data.formats.voc import find_voc
@@ -33,6 +34,12 @@ FORMATS = {
     "labelme": Format("LabelMe", find_labelme, LabelledImages, "a .json an image"),
     "coco": Format(
         "COCO", find_coco, CocoDataset, "a .json with images, annotations and categories"
+    ),
+    "csv": Format(
+        "CSV",
+        find_csv,
+        lambda _, file, *rest, **more: CSVDataset(file, file.classes, *rest, **more),
+        "a .csv whose header names path, box and class, or of path,x1,y1,x2,y2,class",
     ),
 }
 

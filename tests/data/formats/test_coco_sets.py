@@ -176,7 +176,7 @@ def test_a_file_has_the_set_to_validate_on_beside_it(
     assert format_.title == "COCO"
     assert {k: v.path.relative_to(tmp_path).as_posix() for k, v in found.items()} == sets
     for source in found.values():
-        assert len(CocoDataset(source.root, source)) == 1
+        assert len(CocoDataset(source.places.below, source)) == 1
 
 
 def test_a_relative_path_leads_to_the_folder_above(
@@ -185,7 +185,7 @@ def test_a_relative_path_leads_to_the_folder_above(
     cvat(tmp_path)
     monkeypatch.chdir(tmp_path / "annotations")
     source = find_coco(Path("instances_default.json"))["all"]
-    assert CocoDataset(source.root, source).image_names == ["images/a.jpg"]
+    assert CocoDataset(source.places.below, source).image_names == ["images/a.jpg"]
 
 
 def test_labelme_and_coco_are_told_apart(tmp_path: Path) -> None:

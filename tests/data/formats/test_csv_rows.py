@@ -23,7 +23,7 @@ CAT = "a.jpg,1,2,30,40,cat\n"
 def read_whole(path: Path, strict: bool = False) -> tuple[Annotations, Problems]:
     """The annotations of a file without problems, and what was put right."""
     problems = Problems(path, strict)
-    found = read_annotations(path, CLASSES, problems)
+    _, found = read_annotations(path, CLASSES, problems)
     problems.raise_if_any()
     return found, problems
 
@@ -57,6 +57,14 @@ def classes(folder: Path, text: str, strict: bool = False) -> tuple[dict[str, in
         ("name,id\r\ncat,0\r\ndog,1", {"header row": 1, "line end with CR": 2}),
         ("\n cat , 0\n\ndog,1\n", {"blank line": 2, "spaces around fields": 1}),
         ('"cat",0\r"dog","1"\r', {"line end with CR": 2}),  # quotes, the line ends of old Macs
+        ("cat\ndog\n", {"class name without an id": 2}),  # labels.txt, obj.names
+        ("name\n\ncat\ndog\n", {"header row": 1, "blank line": 1, "class name without an id": 2}),
+        ("cat,\ndog,\n", {"class name without an id": 2}),
+        ("1,dog\n0,cat\n", {"id before the name": 2}),
+        ("class_id,Class Name\n0,cat\n1,dog\n", {"header row": 1, "id before the name": 2}),
+        ("class,name\n0,cat\n1,dog\n", {"header row": 1, "id before the name": 2}),
+        ("cat;0\ndog;1\n", {"fields separated by other signs": 1}),
+        ("cat\t0\ndog\t1\n", {"fields separated by other signs": 1}),
     ],
 )
 def test_classes(tmp_path: Path, text: str, repairs: dict[str, int]) -> None:
@@ -79,6 +87,8 @@ def test_class_names_may_hold_commas_and_umlauts(tmp_path: Path) -> None:
         ("class,id\ncat,0\n", r":1: a header row; expected data from the first line on; remove it"),
         ("cat,0\n\n", r":2: a blank line; expected data on every line; remove it"),
         ("cat, 0\n", r":1: spaces around a field; expected none; remove them"),
+        ("cat\n", r":1: a name alone; expected name,id; add the ids, from 0"),
+        ("0,cat\n", r":1: id,name; expected name,id; exchange the two"),
         ('"a,b",0\n', r":1: a comma in quotes; expected none within a field; rename what holds it"),
     ],
 )
@@ -91,10 +101,7 @@ def test_strict_classes(tmp_path: Path, text: str, message: str) -> None:
     ("text", "message"),
     [
         ("", r"classes\.csv: no classes; expected lines of name,id; add at least one"),
-        (
-            "cat\n",
-            r"classes\.csv:1: 1 fields; expected 2: name,id; quote a name that holds a comma",
-        ),
+        ("cat,0\ndog\n", r"classes\.csv:2: 1 fields; expected 2: name,id; quote a name that hol"),
         ("cat,0\nbig, bad wolf,1\n", r"classes\.csv:2: 3 fields; expected 2"),
         ("cat,zero\n", r"classes\.csv:1: id 'zero'; expected a whole number from 0; correct it"),
         ("cat,-1\n", r"classes\.csv:1: id '-1'; expected a whole number"),
@@ -364,7 +371,7 @@ def test_all_problems_are_collected_the_first_20_shown(tmp_path: Path) -> None:
     [
         (b"", r"train\.csv: no images; expected lines of path,x1,y1,x2,y2,class; add some"),
         (b"path,x1,y1,x2,y2,class\n\n", "no images"),
-        (CAT.encode("utf-16"), r"train\.csv: UTF-16 text; expected UTF-8; save the file as UTF-8"),
+        (CAT.encode("utf-16")[:-1], r"train\.csv:1: byte 0xff; expected UTF-8 text; save it so"),
         (b"a\nK\xe4fer.jpg,,,,,\n", r"train\.csv:2: byte 0xe4; expected UTF-8 text; save it so"),
         (b"a.jpg,,,,,\n\n\0\n", r"train\.csv:3: byte 0x00; expected UTF-8 text"),
         # quotes in pairs, but across two lines

@@ -8,14 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from retinanet.data.datasets import CSVDataset, LabelledImages
-from retinanet.data.formats.recognise import recognise
+from retinanet.data.datasets import CSVDataset, Data
+from retinanet.data.formats.recognise import FORMATS, recognise
 from retinanet.data.transforms import evaluation_transform
 from retinanet.errors import DataError
 from retinanet.evaluation.confusion import confusion_matrix
 from retinanet.evaluation.measure import measure
 from retinanet.postprocess import Detections
-from tests.data.formats.exports import labelme_json, picture, text, voc_xml, yolo_line
+from tests.data.formats.exports import coco_json, labelme_json, picture, text, voc_xml, yolo_line
 from tests.support.paths import SHARED
 
 BLOOD_CELLS = SHARED / "data" / "blood_cells"
@@ -32,27 +32,40 @@ def write_labels(
         text(root / "labels" / f"{stem}.txt", *(yolo_line(box, names, size) for box in boxes))
     elif kind == "voc":
         text(root / "annotations" / f"{stem}.xml", voc_xml(image.name, boxes))
-    else:
+    elif kind == "labelme":
         text(root / "images" / f"{stem}.json", labelme_json(image.name, boxes))
+
+
+def write_whole(root: Path, kind: str, by_image: dict[str, Any], names: Sequence[str]) -> None:
+    """The file of all labels and their classes, of a format that has one."""
+    if kind == "yolo":
+        text(root / "classes.txt", *names)
+    elif kind == "coco":
+        text(root / "annotations" / "instances_default.json", coco_json(by_image, names))
+    elif kind == "csv":
+        # In another order than the images' names.
+        rows = [(image, *box) for image, own in reversed(by_image.items()) for box in own]
+        header = "filename,class,xmin,xmax,ymin,ymax"
+        lines = [f"{i},{name},{x1},{x2},{y1},{y2}" for i, x1, y1, x2, y2, name in rows]
+        text(root / "labels.csv", header, *lines)
 
 
 def export(root: Path, kind: str) -> Path:
     """The same two images and three boxes in a format."""
     for name, boxes in BOXES.items():
         write_labels(picture(root / "images" / f"{name}.png"), kind, boxes, NAMES)
-    if kind == "yolo":
-        text(root / "classes.txt", *NAMES)
+    write_whole(root, kind, {f"{name}.png": boxes for name, boxes in BOXES.items()}, NAMES)
     return root
 
 
-def opened(root: Path, **more: object) -> LabelledImages:
+def opened(root: Path, **more: object) -> Data:
     """The undivided set of a folder."""
-    _, sets = recognise(root)
-    return LabelledImages(root, sets["all"], evaluation_transform(64, 96), **more)  # type: ignore[arg-type]
+    format_, sets = recognise(root)
+    return format_.open(root, sets["all"], evaluation_transform(64, 96), **more)
 
 
 def test_the_same_labels_in_any_format_give_the_same_samples(tmp_path: Path) -> None:
-    sets = [opened(export(tmp_path / kind, kind)) for kind in ("yolo", "voc", "labelme")]
+    sets = [opened(export(tmp_path / kind, kind)) for kind in FORMATS]
     first = sets[0]
     assert first.class_names == NAMES
     for other in sets[1:]:
@@ -73,8 +86,8 @@ def test_difficult_boxes_count_in_cocos_ap_and_not_in_vocs(tmp_path: Path) -> No
     cows = [(0, 0, 20, 20, "cow"), (40, 0, 60, 20, "cow"), (0, 40, 20, 60, "cow")]
     picture(tmp_path / "a.jpg")
     text(tmp_path / "a.xml", voc_xml("a.jpg", cows, difficult={1: 1}))
-    _, sets = recognise(tmp_path)
-    data = LabelledImages(tmp_path, sets["all"])
+    format_, sets = recognise(tmp_path)
+    data = format_.open(tmp_path, sets["all"])
     boxes = torch.tensor([[0, 0, 20, 20], [40, 0, 60, 20], [40, 0, 60, 19]]).double()
     found = [Detections(torch.tensor([0.9, 0.8, 0.7]), torch.zeros(3).long(), boxes)]
     scores = measure(data, found)
@@ -159,7 +172,7 @@ def test_some_of_the_images_can_be_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not BLOOD_CELLS.exists(), reason="../shared/data/blood_cells is absent")
-@pytest.mark.parametrize("kind", ["yolo", "voc", "labelme"])
+@pytest.mark.parametrize("kind", FORMATS)
 def test_real_photographs_in_any_format_give_the_samples_of_their_csv(
     tmp_path: Path, kind: str
 ) -> None:
@@ -170,18 +183,20 @@ def test_real_photographs_in_any_format_give_the_samples_of_their_csv(
     chosen = dict(list(by_image.items())[:20])
     names = sorted({str(box[4]) for boxes in by_image.values() for box in boxes})
     text(tmp_path / "some.csv", *(line for line in lines if line.split(",")[0] in chosen))
-    text(tmp_path / kind / "classes.txt", *names)
+    by_name = {Path(name).name: boxes for name, boxes in chosen.items()}
+    write_whole(tmp_path / kind, kind, by_name, names)
     for name, boxes in chosen.items():
         image = tmp_path / kind / "images" / Path(name).name
-        image.parent.mkdir(exist_ok=True)
+        image.parent.mkdir(exist_ok=True, parents=True)
         image.symlink_to(BLOOD_CELLS / name)
         with Image.open(image) as opened:
             write_labels(image, kind, boxes, names, opened.size)
     classes = {name: label for label, name in enumerate(names)}
     transform = evaluation_transform(64, 96)
     plain = CSVDataset(tmp_path / "some.csv", classes, transform, BLOOD_CELLS)
-    _, sets = recognise(tmp_path / kind, kind)
-    data = LabelledImages(tmp_path / kind, sets["all"], transform)
+    format_, sets = recognise(tmp_path / kind, kind)
+    data = format_.open(tmp_path / kind, sets["all"], transform)
+    assert data.class_names == tuple(names)
     order = {Path(name).name: k for k, name in enumerate(plain.image_names)}
     assert len(data) == len(plain) == 20
     for k, name in enumerate(data.image_names):
