@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder) -> None:
         start = start_weights(args.weights, args.depth)
     classes, network = train.num_classes(), network_settings(args)
     config = start_config(start, num_classes=classes, depth=args.depth, settings=network)
-    say(digest(train, args.min_side, args.max_side, config, args.tile))
+    say(digest(train, args.min_side, args.max_side, config, args.matching, args.tile))
     settings = deciding_settings(args, config, train, runtime)
     if resumed:
         resumed.check(settings)

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.measure import machine, markdown
+from retinanet.model import MATCHINGS
 from retinanet.weights.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -81,6 +82,9 @@ def flags(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         metavar="PX",
         help="what train.py proposes, of all but original",
+    )
+    parser.add_argument(
+        "--matching", choices=MATCHINGS, help="of train.py, in all its runs but original"
     )
     parser.add_argument("--depth", type=int, default=50)
     parser.add_argument("--min_side", type=int, default=304)
@@ -158,6 +162,8 @@ def command(contender: Contender, seed: int, args: argparse.Namespace, folder: P
     words += [f"@recipes/{name}.args" for name in recipes]
     if args.anchor_sizes and not contender.original:
         words += ["--anchor_sizes", *args.anchor_sizes]
+    if args.matching and contender.program == "train.py" and not contender.original:
+        words += ["--matching", args.matching]
     return words + [word for name, value in values.items() for word in (f"--{name}", str(value))]
 
 

@@ -4,7 +4,7 @@ Nothing here waits for the device: every shape follows from the shapes of the ar
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -26,6 +26,10 @@ MIN_PROBABILITY = 1e-4
 # The loss of a negative at these two, without alpha: p^2 * -log(1 - p).
 MIN_LOSS = MIN_PROBABILITY**2 * -math.log1p(-MIN_PROBABILITY)
 MAX_LOSS = (1 - MIN_PROBABILITY) ** 2 * -math.log(MIN_PROBABILITY)
+
+# From anchors [N, 4] and annotations [B, M, 5] to labels [B, N] and boxes [B, N, 4]: that of
+# `match_anchors` or `atss.match_atss`.
+Matcher = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 NEGATIVE = -1  # the label of an anchor that is background
 IGNORED = -2  # the label of an anchor that is neither
@@ -156,6 +160,7 @@ class FocalLoss(nn.Module):
         deltas: Tensor,
         anchors: Tensor,
         annotations: Tensor,
+        match: Matcher = match_anchors,
     ) -> tuple[Tensor, Tensor]:
         """Compare predictions with annotations, in float32 whatever autocast says.
 
@@ -169,6 +174,7 @@ class FocalLoss(nn.Module):
             deltas: [B, N, 4] as `boxes.encode_boxes` gives them.
             anchors: [N, 4] or [1, N, 4] xyxy.
             annotations: [B, M, 5] x1, y1, x2, y2, label; rows of -1 are padding.
+            match: gives each anchor a label and a box, as `match_anchors`.
 
         Returns:
             The classification loss [1] and the regression loss [1].
@@ -176,7 +182,7 @@ class FocalLoss(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             anchors = anchors.reshape(-1, 4)
             annotations = annotations.to(anchors)
-            labels, boxes = match_anchors(anchors, annotations)
+            labels, boxes = match(anchors, annotations)
             positive = labels >= 0
             weights = (positive.sum(dim=1).clamp_(min=1) * len(labels)).reciprocal()  # [B]
             classification = _FocalLoss.apply(logits, labels, weights)

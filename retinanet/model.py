@@ -7,15 +7,17 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retinanet.anchors import GRIDS, RATIOS, SCALES, SIZES, Anchors, level_shapes
+from retinanet.atss import match_atss
 from retinanet.backbone import LAYERS, WIDTH, conv_bn, imagenet_weights, make_layers
 from retinanet.boxes import LOG_RATIO_LIMITS
-from retinanet.losses import FocalLoss
+from retinanet.losses import FocalLoss, Matcher, match_anchors
 from retinanet.postprocess import (
     DEFAULT_LIMITS,
     DetectionLimits,
@@ -27,6 +29,7 @@ from retinanet.runtime.device import memory_format
 
 PRIOR = 0.01  # what an untrained model thinks of every anchor and class (paper, section 3.3)
 GROUPS = 32  # of group norm
+MATCHINGS = ("iou", "atss")  # the original's, by thresholds of IoU; and `atss.match_atss`
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,7 @@ class RetinaNet(nn.Module):
         # Of the network in training. Opened inside forward, because the threads of DataParallel do
         # not inherit autocast's dtype. None leaves it to the caller.
         self.autocast: torch.dtype | None = None
+        self.matching = MATCHINGS[0]  # of anchors with boxes, in training
         self.conv1 = nn.Conv2d(3, WIDTH, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTH)
         stages, (_, C3, C4, C5) = make_layers(config.depth, config.stride_in_1x1)
@@ -298,7 +302,8 @@ class RetinaNet(nn.Module):
             )
             with precision:
                 logits, deltas = self.head_outputs(images)
-            return self.loss(logits, deltas, self.anchors(images), annotations)
+            match = self._matcher(*images.shape[-2:])
+            return self.loss(logits, deltas, self.anchors(images), annotations, match)
         if not isinstance(inputs, Tensor) or len(inputs) != 1:
             raise ValueError(
                 f"model(images) takes one image [1, 3, H, W] in evaluation mode, got {len(inputs)};"
@@ -308,6 +313,12 @@ class RetinaNet(nn.Module):
         everything = DetectionLimits(candidates_per_level=None, max_detections=None)
         (found,) = self.detect(inputs, [(H, W)], everything)
         return [column.to(inputs.device) for column in found]
+
+    def _matcher(self, height: int, width: int) -> Matcher:
+        """Matching of anchors with boxes in images of this size."""
+        if self.matching == "iou":
+            return match_anchors
+        return partial(match_atss, shapes=level_shapes(height, width))
 
     def detect(
         self,

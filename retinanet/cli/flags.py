@@ -16,7 +16,7 @@ from retinanet.cli.parser import (
 )
 from retinanet.data.formats.recognise import FORMATS
 from retinanet.data.transforms import AUGMENTATIONS
-from retinanet.model import ModelConfig
+from retinanet.model import MATCHINGS, ModelConfig
 from retinanet.postprocess import DEFAULT_LIMITS, SCORE_THRESHOLD, DetectionLimits
 from retinanet.runtime.device import PRECISIONS
 from retinanet.training.optim import BATCH_NORMS, OPTIMIZERS, SCHEDULES, OptimConfig
@@ -165,6 +165,7 @@ def add_learning_flags(group: argparse._ArgumentGroup) -> None:
         metavar="KIND",
         help="frozen, or trained: for --weights none",
     )
+    add_matching_flag(group)
     group.add_argument(
         "--trainable_layers",
         type=int,
@@ -172,6 +173,17 @@ def add_learning_flags(group: argparse._ArgumentGroup) -> None:
         default=OptimConfig.trainable_layers,
         metavar="N",
         help="how many of the ResNet's 5 parts are trained, from its end",
+    )
+
+
+def add_matching_flag(group: argparse._ArgumentGroup) -> None:
+    """--matching."""
+    group.add_argument(
+        "--matching",
+        choices=MATCHINGS,
+        default=OptimConfig.matching,
+        metavar="KIND",
+        help="rule that gives boxes their anchors: iou, atss",
     )
 
 

@@ -109,6 +109,7 @@ def make_training(
         max_side=args.max_side,
         tile=args.tile,
         tile_overlap=args.tile_overlap,
+        matching=args.matching,
     )
     return Training(model, runtime, optim, losses, checkpoint)
 

@@ -9,10 +9,12 @@ from retinanet.data_check.anchor_coverage import (
     Bools,
     Boxes,
     Floats,
+    Ints,
     all_boxes,
     best_ious,
     resized,
 )
+from retinanet.data_check.positives import count_positives
 from retinanet.errors import printable
 from retinanet.losses import POSITIVE_IOU
 from retinanet.model import ModelConfig
@@ -26,7 +28,7 @@ class ClassFacts:
     name: str
     boxes: int
     images: int
-    missed: Boxes  # which no anchor fits well enough to train on
+    missed: Boxes  # which no anchor is trained on
 
     @property
     def unreached(self) -> int:
@@ -42,8 +44,9 @@ class Facts:
     empty: int  # images without boxes
     boxes: Boxes
     shapes: Floats  # [M, 2] width, height of each box, pixels of the network's input
-    reached: Bools  # [M] whether some anchor fits well enough to train on
+    reached: Bools  # [M] whether some anchor is trained on it
     classes: tuple[ClassFacts, ...]  # by label
+    positives: Ints | None = None  # [M] number of these anchors; counted for atss alone
 
     @property
     def lengths(self) -> Floats:
@@ -61,20 +64,27 @@ def look_at(
     min_side: int,
     max_side: int,
     config: ModelConfig,
+    matching: str = "iou",
     tile: int | None = None,
 ) -> Facts:
-    """Count a data set's boxes and images, and find those that no anchor reaches.
+    """Count a data set's boxes and images, and find those that no anchor is trained on.
 
     Args:
         dataset: to look at.
         min_side: at which the network is trained.
         max_side: at which the network is trained.
         config: of the anchors.
+        matching: of anchors with boxes, one of `model.MATCHINGS`.
         tile: side of the tiles that larger images are cut into; None: they are not cut.
     """
     boxes = all_boxes(dataset, tile)
     corners, inputs = resized(boxes, min_side, max_side)
-    fits = best_ious(corners, inputs, config) >= POSITIVE_IOU
+    positives = None
+    if matching == "atss":
+        positives = count_positives(boxes, min_side, max_side, config)
+        fits = positives > 0
+    else:
+        fits = best_ious(corners, inputs, config) >= POSITIVE_IOU
     shapes = corners[:, 2:] - corners[:, :2]
     rows = boxes.of_classes(dataset.num_classes())
     return Facts(
@@ -89,6 +99,7 @@ def look_at(
             )
             for name, own in zip(dataset.class_names, rows, strict=True)
         ),
+        positives=positives,
     )
 
 

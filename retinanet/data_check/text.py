@@ -13,12 +13,19 @@ from retinanet.data_check.anchor_coverage import (
     better_anchors,
     better_sides,
 )
+from retinanet.data_check.positives import (
+    ClassPositives,
+    class_positives,
+    count_positives,
+    some_images,
+)
 from retinanet.data_check.summary import Facts, look_at, missed_images, size_bins
 from retinanet.errors import printable
 from retinanet.losses import POSITIVE_IOU
 from retinanet.model import ModelConfig
 
 NAMED = 3  # classes that the digest names
+COUNTED = 200  # images in which the digest counts positive anchors
 SMALL = 16  # pixels after resizing: of boxes that are better looked at in tiles
 LARGE = 2000  # pixels of the longer side of a picture that is worth cutting
 
@@ -28,6 +35,7 @@ def digest(
     min_side: int,
     max_side: int,
     config: ModelConfig,
+    matching: str = "iou",
     tile: int | None = None,
 ) -> str:
     """Sizes of the boxes as training sees them; a warning and advice in lines of their own.
@@ -40,6 +48,7 @@ def digest(
         min_side: at which the network is trained.
         max_side: at which the network is trained.
         config: of the anchors.
+        matching: of anchors with boxes, one of `model.MATCHINGS`.
         tile: side of the tiles that larger images are cut into; None: they are not cut.
     """
     facts = look_at(dataset, min_side, max_side, config, tile=tile)
@@ -52,6 +61,12 @@ def digest(
         f" them below {half:.0f} (side of a square of the same area)."
     )
     cut = [] if tile else tile_advice(dataset, facts, min_side)
+    if matching == "atss":
+        some = some_images(facts.boxes, len(facts.classes), COUNTED)
+        rows = class_positives(
+            some, count_positives(some, min_side, max_side, config), dataset.class_names
+        )
+        return "\n".join([f"{text} {positives_sentence(rows)}", *positives_warning(rows), *cut])
     if not facts.unreached:
         return "\n".join([f"{text} Anchors reach all of them.", *cut])
     share = percent(facts.unreached, total)
@@ -74,6 +89,36 @@ def digest(
             "python -m retinanet.tools.check_data shows them all.",
         ]
     )
+
+
+def positives_sentence(rows: Sequence[ClassPositives]) -> str:
+    """Positive anchors of the classes, of many classes those with the fewest."""
+    shown = ", ".join(f"{printable(row.name)} {row.median:g}" for row in rows[:NAMED])
+    few = f"the fewest of {len(rows)}: " if len(rows) > NAMED else ""
+    return f"Positive anchors of a box by ATSS, median of its class: {few}{shown}."
+
+
+def positives_warning(rows: Sequence[ClassPositives]) -> list[str]:
+    """Lines on the classes of which more than `MANY` of the boxes have no positive anchor."""
+    worst = [row for row in rows if row.without > MANY * row.boxes]
+    if not worst:
+        return []
+    worst = sorted(worst, key=lambda row: row.without, reverse=True)[:NAMED]
+    return [
+        f"Warning: of these classes more than {percent(MANY, 1)} of the boxes have no anchor",
+        *(f"  {printable(row.name)}: {row.without:,} of {row.boxes:,}" for row in worst),
+        NO_CENTRE,
+    ]
+
+
+def positives_table(rows: Sequence[ClassPositives]) -> str:
+    """Positive anchors of the boxes of each class, the fewest first."""
+    table = [["class", "boxes", "least", "median", "none"]]
+    for row in rows:
+        numbers = (f"{row.boxes:,}", f"{row.least}", f"{row.median:g}", f"{row.without:,}")
+        table.append([printable(row.name), *numbers])
+    lines = ["Positive anchors of a box by ATSS:", aligned(table)]
+    return "\n".join([*lines, NO_CENTRE] if any(row.without for row in rows) else lines)
 
 
 def tile_advice(dataset: Data, facts: Facts, min_side: int) -> list[str]:
@@ -118,6 +163,12 @@ BAR = 40  # letters
 
 
 NAMES = 3  # images that are named; check.json has them all
+
+
+NO_CENTRE = (
+    "Boxes without an anchor never train. They are smaller than the 8 px from one to the next, or"
+    " others overlap theirs more; a larger --min_side gives them some."
+)
 
 
 # ---- text ----

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torchvision.transforms import Compose
 from retinanet.cli.flags import (
     add_anchor_flags,
     add_augment_flag,
+    add_matching_flag,
     add_size_flags,
     add_training_data_flags,
     check_training_flags,
@@ -30,11 +31,13 @@ from retinanet.data_check.anchor_coverage import (
 )
 from retinanet.data_check.findings import Findings, Place, find_problems
 from retinanet.data_check.pictures import augmented_sheet, sample_sheet, size_chart
+from retinanet.data_check.positives import class_positives
 from retinanet.data_check.problem_text import problem_text
 from retinanet.data_check.summary import Facts, look_at, missed_images, size_bins
 from retinanet.data_check.text import (
     anchor_text,
     count_table,
+    positives_table,
     size_table,
     tile_advice,
 )
@@ -51,6 +54,7 @@ def parser() -> Parser:
     group = result.add_argument_group("network")
     add_size_flags(group)
     add_anchor_flags(group)
+    add_matching_flag(group)
     add_augment_flag(group)
     group = result.add_argument_group("results")
     group.add_argument(
@@ -103,7 +107,7 @@ def open_data(args: argparse.Namespace) -> dict[str, Data]:
 
 def as_json(dataset: Data, facts: Facts, sides: Sequence[Side | None]) -> dict[str, Any]:
     """Findings about one of the data sets, as plain values."""
-    classes = [
+    classes: list[dict[str, Any]] = [
         {
             "name": row.name,
             "boxes": row.boxes,
@@ -118,6 +122,11 @@ def as_json(dataset: Data, facts: Facts, sides: Sequence[Side | None]) -> dict[s
         {"from": low, "to": high, "boxes": boxes, "without_anchor": missed}
         for low, high, boxes, missed in size_bins(facts)
     ]
+    if facts.positives is not None:
+        rows = class_positives(facts.boxes, facts.positives, dataset.class_names)
+        counts = {row.name: {"least": row.least, "median": row.median} for row in rows}
+        for found in classes:
+            found["positive_anchors"] = counts.get(found["name"])
     return {
         "images": facts.images,
         "images_without_boxes": facts.empty,
@@ -145,7 +154,7 @@ class Checked:
     data: Mapping[str, Data]
     facts: Mapping[str, Facts]
     sides: Mapping[str, list[Side | None]]
-    """By data set: better sizes for its classes."""
+    """By data set: better sizes for its classes, if any."""
     together: Side | None
     """A better size for all boxes of the first data set."""
     anchors: AnchorSizes | None
@@ -160,7 +169,7 @@ class Checked:
 
 
 def check(data: Mapping[str, Data], args: argparse.Namespace) -> Checked:
-    """Count boxes, try other sizes and anchors, look at every image."""
+    """Count boxes and their anchors, look at every image."""
     config = ModelConfig(
         next(iter(data.values())).num_classes(),
         anchor_sizes=tuple(args.anchor_sizes),
@@ -168,19 +177,38 @@ def check(data: Mapping[str, Data], args: argparse.Namespace) -> Checked:
         anchor_scales=tuple(args.anchor_scales),
     )
     size = args.min_side, args.max_side
-    facts = {part: look_at(dataset, *size, config) for part, dataset in data.items()}
-    found = next(iter(facts.values()))
-    return Checked(
+    facts = {part: look_at(found, *size, config, args.matching) for part, found in data.items()}
+    checked = Checked(
         data,
         facts,
-        {
-            part: better_sides([row.missed for row in own.classes], *size, config)
-            for part, own in facts.items()
-        },
-        better_sides([found.boxes.only(~found.reached)], *size, config)[0],
-        better_anchors(found.boxes, *size, config),
+        {part: [None] * len(own.classes) for part, own in facts.items()},
+        None,
+        None,
         find_problems(data, facts, decode=not args.no_decode, compare=not args.no_near_duplicates),
     )
+    return with_advice(checked, size, config) if args.matching == "iou" else checked
+
+
+def with_advice(checked: Checked, size: tuple[int, int], config: ModelConfig) -> Checked:
+    """Try other sizes and anchors for the boxes that no anchor reaches."""
+    found = checked.first[2]
+    return replace(
+        checked,
+        sides={
+            part: better_sides([row.missed for row in own.classes], *size, config)
+            for part, own in checked.facts.items()
+        },
+        together=better_sides([found.boxes.only(~found.reached)], *size, config)[0],
+        anchors=better_anchors(found.boxes, *size, config),
+    )
+
+
+def anchors_of(checked: Checked) -> str:
+    """Text on the boxes that have no anchor, or with atss on how many they have."""
+    first, dataset, found = checked.first
+    if found.positives is not None:
+        return positives_table(class_positives(found.boxes, found.positives, dataset.class_names))
+    return anchor_text(dataset, found, checked.sides[first], checked.together, checked.anchors)
 
 
 def tell(checked: Checked, args: argparse.Namespace) -> None:
@@ -192,8 +220,7 @@ def tell(checked: Checked, args: argparse.Namespace) -> None:
     say(f"\n{count_table(checked.facts)}")
     say(f"\n{first.capitalize()} boxes at {sizes}, by the side of a square of equal area:")
     say(size_table(found))
-    sides = checked.sides[first]
-    say(f"\n{anchor_text(train, found, sides, checked.together, checked.anchors)}")
+    say(f"\n{anchors_of(checked)}")
     for line in tile_advice(train, found, args.min_side):
         say(line)
     kinds = {"decoded": not args.no_decode, "compared": not args.no_near_duplicates}
@@ -202,7 +229,10 @@ def tell(checked: Checked, args: argparse.Namespace) -> None:
 
 def content(checked: Checked, args: argparse.Namespace) -> dict[str, Any]:
     """Everything as plain values: check.json."""
-    settings = ("min_side", "max_side", "anchor_sizes", "anchor_ratios", "anchor_scales")
+    settings = (
+        *("min_side", "max_side", "anchor_sizes", "anchor_ratios", "anchor_scales"),
+        "matching",
+    )
     found = checked.findings
     return {
         **{name: vars(args)[name] for name in settings},

@@ -45,6 +45,8 @@ class OptimConfig:
     """Norm of the gradient over all parameters above which it is clipped."""
     batch_norm: str = "frozen"
     """frozen: its statistics stay as they are; trained: those of each batch, and a running mean."""
+    matching: str = "iou"
+    """Rule that gives boxes their anchors: iou, the paper's thresholds; atss, each box's own."""
     trainable_layers: int = 5
     """Parts of the ResNet that are trained, of five, counted from its end; 0: none."""
     steps: int = 0

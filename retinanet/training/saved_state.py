@@ -21,7 +21,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 
 
 # Settings that states of version 1.0 do not name, and what they were there.
-BEFORE = {"--augment": "none", "--fpn_channels": 256, "--head_convs": 4}
+BEFORE = {"--matching": "iou", "--augment": "none", "--fpn_channels": 256, "--head_convs": 4}
 
 
 @dataclass(frozen=True)

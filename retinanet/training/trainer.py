@@ -107,7 +107,7 @@ class Training:
     ) -> None:
         self.model, self.runtime, self.optim, self.log = model, runtime, optim, log
         self.clock = log.run.clock
-        model.autocast = runtime.autocast
+        model.autocast, model.matching = runtime.autocast, optim.matching
         model.train_layers(optim.trainable_layers)
         self.wrapper = parallel(model, runtime)
         self.optimizer = optim.make_optimizer(model.parameters())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from retinanet.backbone import LAYERS
 from retinanet.errors import DataError, printable, reason, shown
-from retinanet.model import ModelConfig, RetinaNet, empty_weights
+from retinanet.model import MATCHINGS, ModelConfig, RetinaNet, empty_weights
 from retinanet.runtime.device import memory_format
 from retinanet.runtime.files import whole_file
 from retinanet.weights import conversion
@@ -37,6 +37,8 @@ class Checkpoint:
     """Scores where F1 was best on the validation data, by label; empty where not known."""
     thresholds_epoch: int | None = None
     """The epoch after which they were found."""
+    matching: str = MATCHINGS[0]
+    """Rule that gave boxes their anchors in training; nothing for detection."""
     tile: int | None = None
     """Side of the tiles that larger pictures are cut into, pixels; None: they are not cut."""
     tile_overlap: float = 0.2
@@ -260,7 +262,7 @@ def _checkpoint_of(content: dict[str, Any], path: Path) -> Checkpoint:
         config = ModelConfig(**content["config"])
         known = {item.name for item in fields(Checkpoint)} - {"config"}
         # Since version 1.0:
-        new = {"thresholds", "thresholds_epoch", "tile", "tile_overlap"}
+        new = {"thresholds", "thresholds_epoch", "matching", "tile", "tile_overlap"}
         absent = new - content.keys()
         checkpoint = Checkpoint(config, **{name: content[name] for name in known - absent})
         _check_fields(checkpoint)
@@ -284,6 +286,8 @@ def _check_fields(checkpoint: Checkpoint) -> None:
     thresholds = checkpoint.thresholds
     if len(thresholds) not in (0, K) or not all(0 <= value < 1 for value in thresholds):
         raise ValueError(f"score thresholds {shown(thresholds)}")
+    if checkpoint.matching not in MATCHINGS:
+        raise ValueError(f"anchors matched by {shown(checkpoint.matching)}")
     if not isinstance(checkpoint.weights, dict):
         raise ValueError(f"weights in a {type(checkpoint.weights).__name__}")
     if not all(isinstance(name, str) for name in checkpoint.weights):

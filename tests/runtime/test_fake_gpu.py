@@ -75,8 +75,12 @@ def network() -> RetinaNet:
 
 
 @pytest.mark.parametrize("autocast", PRECISIONS)
-@pytest.mark.parametrize(("optimizer", "batch_norm"), [("adam", "frozen"), ("sgd", "trained")])
+@pytest.mark.parametrize(
+    ("matching", "optimizer", "batch_norm"),
+    [("iou", "adam", "frozen"), ("atss", "sgd", "trained")],
+)
 def test_a_training_step_is_the_gpus_alone(
+    matching: str,
     optimizer: str,
     batch_norm: str,
     autocast: torch.dtype | None,
@@ -84,6 +88,7 @@ def test_a_training_step_is_the_gpus_alone(
 ) -> None:
     """All but torch's own backward pass, which asks the driver; the gradients are made up."""
     model = network()
+    model.matching = matching
     log = LossLog(RunLog(), lambda index: Path(), skips_overflow=False)
     optim = OptimConfig(optimizer=optimizer, batch_norm=batch_norm, weight_decay=0.1)
     training = trainer.Training(model, Runtime(GPU, autocast), optim, log)

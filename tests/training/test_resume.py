@@ -192,6 +192,7 @@ def test_a_schedule_goes_on_where_it_was(
     [
         (["--lr", "0.5"], "--lr is 0.5, was 0.001"),
         (["--seed", "7"], "--seed is 7, was 0"),
+        (["--matching", "atss"], "--matching is atss, was iou"),
         (["--batch_size", "1"], "--batch_size (of all processes) is 1, was 2"),
         (["--depth", "34"], "--depth is 34, was 18"),
         (["--augment", "mild"], "--augment is mild, was none"),
@@ -212,7 +213,7 @@ def test_other_settings_are_refused_by_name(
 
 def test_a_state_of_version_1_is_one_of_the_originals_settings() -> None:
     old = SavedState(Path("training_state.pt"), {"settings": {"--lr": 0.1}})
-    old.check({"--lr": 0.1, "--augment": "none"})
+    old.check({"--lr": 0.1, "--matching": "iou", "--augment": "none"})
     with pytest.raises(DataError, match="--augment is mild, was none"):
         old.check({"--augment": "mild"})
 

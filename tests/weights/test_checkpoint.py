@@ -50,6 +50,7 @@ def test_checkpoint_comes_back_as_it_was(tmp_path: Path, model: RetinaNet) -> No
         metrics={"AP": 0.25},
         thresholds=(0.3, 0.4, 0.5),
         thresholds_epoch=3,
+        matching="atss",
     )
     save_checkpoint(tmp_path / "a.pt", saved)
     loaded = load_checkpoint(tmp_path / "a.pt")
@@ -63,9 +64,10 @@ def test_checkpoint_comes_back_as_it_was(tmp_path: Path, model: RetinaNet) -> No
 def test_a_checkpoint_of_version_1_0_has_no_thresholds(tmp_path: Path, model: RetinaNet) -> None:
     save_checkpoint(tmp_path / "a.pt", Checkpoint(model.config, model.state_dict()))
     content = torch.load(tmp_path / "a.pt", weights_only=True)
-    del content["thresholds"], content["thresholds_epoch"]
+    del content["thresholds"], content["thresholds_epoch"], content["matching"]
     torch.save(content, tmp_path / "old.pt")
     old = load_checkpoint(tmp_path / "old.pt")
+    assert old.matching == "iou"
     assert (old.thresholds, old.thresholds_epoch, old.score_threshold) == ((), None, 0.5)
     assert old.threshold_note == "Score threshold 0.5: the model's file has none of its own"
 
@@ -76,6 +78,7 @@ def test_a_checkpoint_of_version_1_0_has_no_thresholds(tmp_path: Path, model: Re
         {"thresholds": (0.5,)},
         {"thresholds": (0.5, 0.5, 1.5)},
         {"thresholds": (0.5, 0.5, "a")},
+        {"matching": "all"},
     ],
 )
 def test_values_that_cannot_be(tmp_path: Path, model: RetinaNet, values: dict[str, Any]) -> None:
