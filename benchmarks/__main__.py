@@ -11,7 +11,7 @@ from itertools import takewhile
 
 NAMES = (
     *("step", "convolutions", "memory", "loss", "sample", "detection", "evaluation"),
-    *("annotations", "coco_open", "formats", "records", "startup", "endurance"),
+    *("annotations", "coco_open", "formats", "records", "growth", "startup", "endurance"),
     *("precision", "profile"),
 )
 

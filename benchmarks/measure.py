@@ -134,12 +134,12 @@ def _rise(make: Callable[..., Function], args: Sequence[object]) -> int:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # freed memory that the allocator kept would serve again
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    before = _status("VmRSS")
+    before = process_memory("VmRSS")
     function()
-    return _status("VmHWM") - before
+    return process_memory("VmHWM") - before
 
 
-def _status(field: str) -> int:
+def process_memory(field: str) -> int:
     """A size from the kernel's account of this process, bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools.coco import COCO
 from skimage import data
 from torchvision.transforms import Compose
 
@@ -133,6 +134,8 @@ def test_supervision_in_one_line(detector, photo) -> None:
     np.testing.assert_array_equal(detections["class_name"], result.names)
     sure = detections[detections.confidence > np.median(result.scores)]
     assert len(sure) == len(result) // 2
+    boxes = [record["bbox"] for record in result.to_coco(image_id=1)]
+    np.testing.assert_allclose(boxes, supervision.xyxy_to_xywh(detections.xyxy), rtol=1e-6)
     labels = [str(name) for name in detections["class_name"]]
     drawn = supervision.LabelAnnotator().annotate(data.chelsea().copy(), detections, labels=labels)
     assert (drawn != data.chelsea()).any()
@@ -150,6 +153,11 @@ def test_coco_results_in_one_line(detector, photo) -> None:
         "score": result.scores[0].item(),
     }
     assert json.loads(json.dumps(records)) == records
+    truth = COCO()
+    truth.dataset = {"info": {}, "images": [{"id": 7}], "categories": [], "annotations": []}
+    truth.createIndex()
+    loaded = truth.loadRes(records).loadAnns(range(1, len(records) + 1))
+    assert [found["bbox"] for found in loaded] == [record["bbox"] for record in records]
     ids = {"cat": 17, "dog": 18, "emu": 90}
     found = {record["category_id"] for record in result.to_coco(7, ids)}
     assert found == {ids[name] for name in result.names}

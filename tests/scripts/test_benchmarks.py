@@ -19,6 +19,7 @@ from benchmarks import (
     detection,
     evaluation,
     formats,
+    growth,
     loss,
     measure,
     memory,
@@ -299,6 +300,17 @@ def test_a_benchmark_prints_its_table(benchmark, flags, capsys, monkeypatch) -> 
     assert "cores, torch" in printed
     if benchmark is evaluation:
         assert "on the same pixels: at most 0.000000 apart" in printed
+
+
+@pytest.mark.slow  # a process for each row
+def test_growth_prints_a_row_for_each_size(capsys) -> None:
+    growth.main([*TINY, *"--photographs 1 2 --megapixels 1 --boxes 3".split()])
+    rows = capsys.readouterr().out.splitlines()[2:7]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [row[1] for row in cells] == ["1", "2", "1", "1", "3"]
+    assert [row[2] for row in cells[:2]] == ["10", "20"]
+    assert cells[4][2] == "3"
+    assert all(float(row[3]) > 0 and float(row[4]) > 0 for row in cells)
 
 
 def test_profile_prints_its_groups(capsys) -> None:

@@ -1,0 +1,109 @@
+"""CPU time and memory of visualize.py, by the number of photographs, their size and their boxes."""
+
+import io
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import visualize
+from benchmarks.measure import arguments, machine, markdown, process_memory
+from retinanet.model import ModelConfig, RetinaNet
+from retinanet.weights.checkpoint import Checkpoint, save_checkpoint
+
+PHOTOGRAPH = 0.3  # megapixels
+FEW = 10  # boxes on a photograph
+Case = tuple[str, int, list[str]]  # what grows, how large it is, flags
+
+
+def save_model(path: Path, depth: int, side: int) -> None:
+    """Write an untrained model of a narrow pyramid, whose scores are spread out."""
+    torch.manual_seed(0)
+    model = RetinaNet(ModelConfig(3, depth, channels=16, head_convs=1))
+    torch.nn.init.normal_(model.classificationModel.output.weight, std=0.02)
+    names, longer = ("a", "b", "c"), side * 4 // 3
+    save_checkpoint(
+        path, Checkpoint(model.config, model.state_dict(), names, min_side=side, max_side=longer)
+    )
+
+
+def save_photograph(path: Path, megapixels: float) -> str:
+    """Write a JPEG of clouds, 4:3, and return its path."""
+    height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
+    small = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(small).resize((height * 4 // 3, height)).save(path, quality=85)
+    return str(path)
+
+
+def boxes_flags(count: int) -> list[str]:
+    """Flags by which an image has so many detections."""
+    most = ["--max_detections", str(count), "--candidates_per_level", "5000"]
+    return [*most, "--score_threshold", "0.0001", "--nms_threshold", "0.95"]
+
+
+def run(flags: Sequence[str]) -> tuple[float, int, int]:
+    """CPU-seconds and peak bytes of a process that ran visualize.py, and boxes that it told."""
+    said = io.StringIO()
+    with redirect_stdout(said), redirect_stderr(io.StringIO()):
+        code = visualize.main(flags)
+    if code:
+        raise RuntimeError(f"visualize.py {' '.join(flags)} ended with {code}")
+    told = sum(line.endswith(")") and ".jpg: " in line for line in said.getvalue().splitlines())
+    return time.process_time(), process_memory("VmHWM"), told
+
+
+def cases(
+    folder: Path, photographs: Sequence[int], megapixels: Sequence[int], boxes: Sequence[int]
+) -> Iterator[Case]:
+    """What is measured; the images are made as it comes."""
+    one = save_photograph(folder / "one.jpg", PHOTOGRAPH)
+    for count in photographs:
+        many = folder / f"photographs{count}"
+        many.mkdir()
+        for k in range(count):
+            os.link(one, many / f"{k}.jpg")
+        yield "photographs", count, [str(many), *boxes_flags(FEW)]
+    for tiles in ([], ["--tile", "512"]):
+        for size in megapixels:
+            large = save_photograph(folder / f"{size}.jpg", size)
+            what = "megapixels of a picture" + (", in tiles of 512 px" if tiles else "")
+            yield what, size, [large, *boxes_flags(FEW), *tiles]
+    for count in boxes:
+        yield "boxes of a photograph", count, [one, *boxes_flags(count)]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print; `--repeats` is unused."""
+    parser = arguments(__doc__, repeats=1)
+    parser.set_defaults(side=128, depth=18)
+    for name, sizes in (
+        ("photographs", (1, 10, 100, 1000)),
+        ("megapixels", (1, 10, 50, 100)),
+        ("boxes", (1, 10, 100, 1000)),
+    ):
+        parser.add_argument(f"--{name}", nargs="+", type=int, default=sizes, metavar="N")
+    args = parser.parse_args(argv)
+    print(markdown(("what grows", "to", "boxes drawn", "CPU-seconds", "peak MB"), []), flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_model(folder / "model.pt", args.depth, args.side)
+        sizes = (args.photographs, args.megapixels, args.boxes)
+        for number, (what, size, flags) in enumerate(cases(folder, *sizes)):
+            own = [str(folder / "model.pt"), "--output_dir", str(folder / f"out{number}")]
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                seconds, memory, told = process.submit(run, [*own, "--images", *flags]).result()
+            cells = (what, f"{size:,}", f"{told:,}", f"{seconds:.2f}", f"{memory / 1e6:.0f}")
+            print(f"| {' | '.join(cells)} |", flush=True)
+    print(f"\nResNet-{args.depth}, 16 channels, {args.side} px, on {machine()}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
