@@ -1,5 +1,6 @@
 """One image file to a normalised padded tensor, on one thread, against skimage on floats."""
 
+import itertools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,13 @@ from benchmarks.measure import Function, Row, arguments, markdown, medians, show
 from benchmarks.plain_detection import read_sample
 from retinanet.data.datasets import CSVDataset
 from retinanet.data.images import read_image
-from retinanet.data.transforms import Normalizer, Resizer, evaluation_transform
+from retinanet.data.transforms import (
+    AUGMENTATIONS,
+    Distorter,
+    Normalizer,
+    Resizer,
+    evaluation_transform,
+)
 
 SIZE = (640, 480)  # width, height
 
@@ -32,11 +39,19 @@ def stages(path: Path, side: int, longest: int) -> dict[str, Function]:
     picture.load()
     pixels = torch.from_numpy(read_image(path))
     resizer, normalizer = Resizer(side, longest), Normalizer()
-    resized = resizer({"img": pixels, "annot": torch.zeros(0, 5)})
+    boxes = torch.tensor([[10.0, 10, 200, 200, 0]]).repeat(8, 1)
+    resized = resizer({"img": pixels, "annot": boxes})
+    indices = itertools.count()
+
+    def distorted(augment: str) -> Function:
+        distort = Distorter(augment, 0, side, longest)
+        return lambda: distort({"img": pixels, "annot": boxes, "index": next(indices), "epoch": 0})
+
     return {
         "Pillow decodes": lambda: Image.open(path).load(),
         "its pixels as an array": lambda: np.array(picture),
-        "torch resizes": lambda: resizer({"img": pixels, "annot": torch.zeros(0, 5)}),
+        "torch resizes": lambda: resizer({"img": pixels, "annot": boxes}),
+        **{f"or --augment {name}": distorted(name) for name in AUGMENTATIONS[1:]},
         "normalised, as floats": lambda: normalizer(resized),
         "only writing that many floats": lambda: torch.ones(resized["img"].shape),
     }
