@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,8 @@ def open_data(args: argparse.Namespace) -> dict[str, Data]:
     found: dict[str, Data] = {}
     problems = []
     for name, part in (("training", "train"), ("validation", "val")):
-        first = found.get("training")
         try:
-            dataset = open_set(args, part, classes=first.classes if first else None)
+            dataset = open_set(args, part)  # with its own classes: some may be missing in training
         except DataError as error:
             problems.append(str(error))
         else:
@@ -269,7 +269,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     if args.output_dir:
         check_output_dir(args.output_dir)
-    checked = check(open_data(args), args)
+    with redirect_stdout(sys.stderr) if args.json else nullcontext():  # stdout is the JSON alone
+        checked = check(open_data(args), args)
     report = json.dumps(content(checked, args), indent=1)
     if args.json:
         say(report)
