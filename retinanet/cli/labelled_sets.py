@@ -52,7 +52,7 @@ def open_labelled(
     if isinstance(source, SetFile):
         said += f": {printable(path_below(source.path, source.places.below))}"
     say(said)
-    return format_.open(
+    dataset = format_.open(
         root,
         source,
         transform,
@@ -60,6 +60,9 @@ def open_labelled(
         strict=args.strict,
         skip_unreadable=skip_unreadable,
     )
+    if not dataset.num_classes():
+        raise DataError(f"{root}: no boxes in the set {name}; expected some; label the images")
+    return dataset
 
 
 def cut_validation_set(dataset: Data, share: float, *, near_duplicates: bool) -> Data:

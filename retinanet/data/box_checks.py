@@ -16,6 +16,12 @@ from retinanet.errors import printable, shown
 OVERHANG = 0.5  # pixels a box may lie outside its image before clipping it is worth a word
 
 
+FRACTION_OVERHANG = 0.1  # of an image's side that a box in fractions may lie outside
+
+
+LEAST_PERCENT = 10  # boxes, all within 100 pixels, that are taken for percent of larger images
+
+
 SUSPICIOUS = 0.05  # of all boxes do not fit their images: perhaps their numbers mean something else
 
 
@@ -73,7 +79,7 @@ def check_boxes(
 
     Returns:
         The boxes, in pixels and inside their images but for those that are problems; and notes on
-        clipped boxes that would fit otherwise.
+        boxes that may be meant otherwise.
     """
     if data.in_fractions:
         data = _in_pixels(data, sizes)
@@ -98,7 +104,7 @@ def check_boxes(
         lines[clipped],
         lambda k: check.beyond(clipped[k], "reaches outside"),
     )
-    notes = check.notes(problems.path) if len(clipped) else []
+    notes = check.notes(problems.path)
     boxes = data.boxes.copy(order="K")
     for corner, limit in zip(boxes.T[:4], (*check.limits, *check.limits), strict=True):
         np.clip(corner, 0, limit, out=corner)
@@ -107,9 +113,9 @@ def check_boxes(
 
 def fractions_text(boxes: Array) -> str:
     """Message about [M, 4] boxes most of which are fractions of their images; "" for pixels."""
-    small = ((boxes >= 0) & (boxes <= 1)).all(axis=1) & (boxes != np.rint(boxes)).any(axis=1)
+    small = ((boxes >= -FRACTION_OVERHANG) & (boxes <= 1 + FRACTION_OVERHANG)).all(axis=1)
     count = np.count_nonzero(small)
-    if not count or count <= len(boxes) / 2:
+    if count <= len(boxes) / 2 or (boxes[small] == np.rint(boxes[small])).all():
         return ""
     first = ",".join(f"{value:g}" for value in boxes[int(np.argmax(small))])
     return (
@@ -184,6 +190,15 @@ class _BoxCheck:
         meanings = "; or as ".join(f"{reading.name}: {reading.advice}" for reading in likely)
         return f"{count - min(left):,} of {count:,} boxes fit as {meanings}"
 
+    def _look_like_percent(self) -> bool:
+        """Whether all boxes lie within 100 pixels of images twice as large, some in fractions."""
+        corners = self.corners
+        return (
+            len(self.owners) >= LEAST_PERCENT
+            and bool((corners >= 0).all() and (corners <= 100).all() and (self.limits >= 200).all())
+            and bool((corners[2:] > 50).any() and (corners != np.rint(corners)).any())
+        )
+
     def no_size(self, row: int) -> str:
         """Message about a box whose second corner is not beyond its first one."""
         x1, y1, x2, y2 = self.corners[:, row]
@@ -213,8 +228,13 @@ class _BoxCheck:
         return "correct or remove the box"
 
     def notes(self, path: str | Path) -> list[str]:
-        """Notes on boxes that are clipped."""
+        """Notes on boxes that may be meant otherwise."""
         notes = []
+        if self._look_like_percent():
+            notes.append(
+                f"{path}: all {len(self.owners):,} boxes lie in 0..100 of larger images, in"
+                " fractions; if they are percent, multiply by the image's width and height / 100"
+            )
         if self.likely_text:
             notes.append(
                 f"{path}: {len(self.misfits):,} boxes reach outside their images;"

@@ -57,6 +57,26 @@ def test_good_boxes_stay_as_they_are() -> None:
     assert checked(GOOD[:4], strict=True) == (GOOD[:4], {}, [])
 
 
+def test_percent_is_guessed_and_said() -> None:
+    # Ten boxes within 100 pixels of 400 x 300 pictures, some with a fraction.
+    percent = [[k, 2.5, 60 + k, 90] for k in range(10)]
+    _, repaired, notes = checked(percent, sizes=[(300, 400)])
+    assert not repaired
+    assert notes == [
+        "f.csv: all 10 boxes lie in 0..100 of larger images, in fractions; if they are percent,"
+        " multiply by the image's width and height / 100"
+    ]
+    whole = [[k, 2, 60 + k, 90] for k in range(10)]
+    for boxes, size in ((percent[:9], 300), (percent, 150), (whole, 300)):
+        assert checked(boxes, sizes=[(size, 400)])[2] == []
+
+
+@pytest.mark.parametrize("last", [[0.2, 0.2, 0.5, 0.9], [0, 0, 1, 1], [-0.05, 0.2, 1.05, 0.9]])
+def test_fractions_are_told_even_where_some_reach_outside(last: list[float]) -> None:
+    with pytest.raises(DataError, match=r"f.csv:1: 2 of 3 boxes lie in 0..1, as fractions of the"):
+        checked([[0.1, 0.2, 0.5, 0.9], last, [1, 2, 30, 20]])
+
+
 def test_boxes_partly_outside_are_clipped_and_counted() -> None:
     boxes, repaired, notes = checked([*GOOD[:4], [-5, 2, 60, 20], [0, 0, 40.2, 30]], strict=False)
     assert boxes[4:] == [[0, 2, 40, 20], [0, 0, 40, 30]]

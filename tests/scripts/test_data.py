@@ -139,6 +139,14 @@ def test_images_that_all_look_alike_leave_some_to_train_on(
     assert [len(names.splitlines()) - 1 for names in lists] == [count - aside, aside]
 
 
+def test_images_without_any_box_are_nothing_to_train_on(
+    voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = with_labels(voc, tmp_path / "data", "csv", {"0001.jpg": []})
+    assert train.main(data_flags(root, tmp_path / "out")) == 1
+    assert f"{root}: no boxes in the set all; expected some" in capsys.readouterr().err
+
+
 def test_a_run_on_a_folder_goes_on(
     voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

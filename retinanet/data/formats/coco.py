@@ -169,9 +169,9 @@ def _is_coco(file: Path) -> bool:
     try:
         with file.open("rb") as stream:
             while wanted and (block := stream.read(SNIFFED)):
-                text = end + block
+                text = end + (block.replace(b"\0", b"") if b"\0" in block else block)  # UTF-16
                 wanted = {key for key in wanted if key not in text}
-                end = block[-len(KEYS[-1]) :]
+                end = text[-len(KEYS[-1]) :]
     except OSError:
         return False
     return not wanted

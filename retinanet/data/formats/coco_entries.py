@@ -1,5 +1,6 @@
 """Entries of COCO's three lists, one by one: kept in columns, mended, or found to be wrong."""
 
+import re
 from array import array
 from collections.abc import Mapping, Sequence
 from math import isfinite, nan
@@ -243,7 +244,8 @@ class AnnotationEntries(Entries):
     def _odd_box(self, entry: dict[str, Any]) -> Sequence[float] | None:
         """A box of texts, or that of the polygon; None where there is none, which is said."""
         box = entry.get("bbox")
-        numbers = [number(value) for value in box] if isinstance(box, list) else []
+        parts = re.split(r"[\s,]+", box.strip("[]() ")) if isinstance(box, str) else box
+        numbers = [number(value) for value in parts] if isinstance(parts, list) else []
         if len(numbers) == 4 and None not in numbers:
             self.mend("number in quotes", f"bbox {shown(box)}; expected numbers without quotes")
             return [value for value in numbers if value is not None]
@@ -289,7 +291,10 @@ class AnnotationEntries(Entries):
             if name in entry:
                 self.mend("null area or iscrowd", f"{name} null; expected a number, or none at all")
             return nan
-        found = float(value) if isinstance(value, bool) else number(value)
+        is_word = isinstance(value, str) and value.lower() in ("true", "false")
+        found = float(value.lower() == "true") if is_word else number(value)
+        if isinstance(value, bool):
+            found = float(value)
         if found is None or not low < found < high:
             what = "0 or 1" if name == "iscrowd" else "a number of square pixels"
             self.wrong(f"{name} {shown(value)}; expected {what}; correct or remove it")

@@ -16,7 +16,7 @@ _PATHS = (
 )
 CLASS_NAMES = (
     *("class", "classname", "label", "labelname", "category", "categoryname", "name", "object"),
-    *("objectclass", "tag", "species", "type", "classid", "categoryid", "labelid", "labels"),
+    *("objectclass", "tag", "species", "type", "cls", "classid", "categoryid", "labelid", "labels"),
 )
 _ORDERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "corners": (

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from retinanet.data.annotations import Annotations, group_by_image
-from retinanet.data.box_checks import fractions_text
+from retinanet.data.box_checks import FRACTION_OVERHANG, fractions_text
 from retinanet.data.formats.csv_header import (
     CLASSIC,
     COLUMNS,
@@ -171,7 +171,9 @@ def read_annotations(
     rows = np.flatnonzero(_check_rows(frame, owners, columns, numbers, classes, problems))
     columns = _as_corners(columns[:, rows], layout.kind)
     found = group_by_image(names, first_lines, owners[rows], columns, numbers[rows], problems)
-    if layout is not CLASSIC and fractions_text(columns[:4].T) and columns[:4].max() <= 1:
+    largest = columns[:4].max(initial=0)
+    has_fractions = largest <= 1 + FRACTION_OVERHANG and fractions_text(columns[:4].T)
+    if layout is not CLASSIC and has_fractions:
         text = "fractions of the image; expected pixels; multiply by its width and height"
         problems.repair("box in fractions of the image", found.lines, lambda _: text)
         found = replace(found, in_fractions=True)

@@ -8,7 +8,7 @@ from retinanet.data.datasets import CocoDataset, CSVDataset, Data, LabelledImage
 from retinanet.data.formats.coco import find_coco
 from retinanet.data.formats.csv_rows import find_csv
 from retinanet.data.formats.labelme import find_labelme
-from retinanet.data.formats.labels import FileSets, Sets
+from retinanet.data.formats.labels import FileSets, Sets, files_below
 from retinanet.data.formats.voc import find_voc
 from retinanet.data.formats.yolo import find_yolo
 from retinanet.errors import DataError
@@ -64,6 +64,9 @@ def recognise(path: Path, name: str | None = None) -> tuple[Format, Mapping[str,
         raise DataError(f"{path}: labels of {titles}; expected one format; give {names}")
     if not found:
         signs = "; ".join(f"{format_.title}: {format_.sign}" for format_ in wanted.values())
-        raise DataError(f"{path}: no labels of a known format; expected one of {signs}")
+        others = [file for end in (".csv", ".json") for file in files_below(path, end)[:2]]
+        named = " or ".join(str(file) for file in others)
+        hint = f"; --data {named} says what is wrong with it" if named else ""
+        raise DataError(f"{path}: no labels of a known format; expected one of {signs}{hint}")
     ((key, sets),) = found.items()
     return FORMATS[key], sets

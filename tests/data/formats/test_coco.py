@@ -201,6 +201,16 @@ def test_coco_problems_are_collected(tmp_path: Path) -> None:
             r"annotations\[1\]: bbox \['20', 30, '10.0', 5\]; expected numbers without quotes",
         ),
         (
+            changed("annotations", 1, "bbox", to="[20, 30.0, 10, 5]"),
+            "number in quotes",
+            r"annotations\[1\]: bbox '\[20, 30.0, 10, 5\]'; expected numbers without quotes",
+        ),
+        (
+            changed("annotations", 1, "iscrowd", to="False"),
+            "number in quotes",
+            r"annotations\[1\]: iscrowd 'False'; expected no quotes",
+        ),
+        (
             changed("annotations", 1, "image_id", to="4"),
             "number in quotes",
             "ids in quotes where others are numbers; expected the ids of the entries meant",

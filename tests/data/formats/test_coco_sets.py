@@ -214,6 +214,13 @@ def test_images_are_named_below_the_folder_in_order_and_keep_their_objects(tmp_p
     assert np.array_equal(found.boxes, [[10, 20, 40, 40], [5, 8, 85, 62]])
 
 
+def test_a_file_in_utf_16_is_found(tmp_path: Path) -> None:
+    cvat(tmp_path)
+    path = tmp_path / "annotations" / "instances_default.json"
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-16")
+    assert CocoDataset(tmp_path, find_coco(tmp_path)["all"]).class_names == NAMES
+
+
 def test_a_file_named_by_the_user_is_read_whatever_it_holds(tmp_path: Path) -> None:
     source = find_coco(text(tmp_path / "a.json", '{"images": []}'))["all"]
     with pytest.raises(DataError, match=r"a.json: no list 'categories'"):

@@ -114,6 +114,9 @@ def test_nothing_there_and_nothing_known(tmp_path: Path) -> None:
         recognise(tmp_path)
     with pytest.raises(DataError, match=r"expected one of Pascal VOC: a \.xml an image$"):
         recognise(tmp_path, "voc")
+    text(tmp_path / "a.csv", "fichier,gauche")
+    with pytest.raises(DataError, match=r"; --data .*a\.csv says what is wrong with it$"):
+        recognise(tmp_path)
     with pytest.raises(DataError, match="no such file or folder"):
         recognise(tmp_path / "gone")
 
