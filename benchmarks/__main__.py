@@ -11,8 +11,8 @@ from itertools import takewhile
 
 NAMES = (
     *("step", "convolutions", "memory", "loss", "sample", "detection", "evaluation"),
-    *("annotations", "coco_open", "formats", "records", "growth", "startup", "endurance"),
-    *("precision", "profile"),
+    *("evaluators", "annotations", "coco_open", "formats", "records", "growth", "startup"),
+    *("endurance", "precision", "profile"),
 )
 
 

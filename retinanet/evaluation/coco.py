@@ -1,11 +1,12 @@
 """COCO's twelve numbers and the AP of every class, for COCO and CSV data alike.
 
 All calls of pycocotools are in `_run`, `_evaluator` and `_index`; what it knows of each match is
-read in `_class_matches`.
+read in `_entries` and `_joined`.
 """
 
-from collections.abc import Container, Mapping, Sequence
-from contextlib import redirect_stdout
+import gc
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import StringIO
@@ -113,6 +114,19 @@ class CocoScores:
         return "\n".join(lines)
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Pause the garbage collection, which 100,000 new entries would set off time after time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_no_collection()
 def score_coco(dataset: Data, detections: Sequence[Detections]) -> CocoScores:
     """Compare detections with annotations, crowds included.
 
@@ -148,14 +162,24 @@ def _class_matches(
     """The evaluation's matches of objects of any size, class by class."""
     order = sorted(range(len(dataset)), key=lambda index: _id_key(dataset.image_id(index)))
     by_class: dict[int, list[Mapping[str, Any]]] = {}
-    for entry in evaluation.evalImgs:
-        if entry is not None and tuple(entry["aRng"]) == ANY_AREA:
-            by_class.setdefault(int(entry["category_id"]) - 1, []).append(entry)
+    for entry in _entries(evaluation):
+        by_class.setdefault(int(entry["category_id"]) - 1, []).append(entry)
     return {
         name: _joined(by_class[label], order)
         for label, name in enumerate(dataset.class_names)
         if name in names
     }
+
+
+def _entries(evaluation: Any) -> list[Mapping[str, Any]]:
+    """The matches of objects of any size, a class of an image each."""
+    if not isinstance(evaluation, COCOeval):  # hotcoco, to which matching is nothing, but which
+        params = evaluation.params  # copies all matches that it has
+        params.areaRng, params.areaRngLbl = [list(ANY_AREA)], ["all"]
+        evaluation.params = params
+        evaluation.evaluate()
+    found = filter(None, evaluation.evalImgs)
+    return [entry for entry in found if tuple(entry["aRng"]) == ANY_AREA]
 
 
 def _joined(entries: Sequence[Mapping[str, Any]], order: Sequence[int]) -> ClassMatches:
