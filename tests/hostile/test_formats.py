@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -96,6 +97,13 @@ def test_what_is_no_file_is_left_alone(tmp_path: Path, name: str, kind: str) -> 
         assert "no labels of a known format" in refused(tmp_path)
     else:
         assert len(opened(tmp_path)) == 2
+
+
+def test_labels_that_cannot_be_listed_are_not_taken_for_missing(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    shutil.rmtree(tmp_path / "labels")
+    no_file(tmp_path / "labels", "loop")
+    assert refused(tmp_path).startswith(f"{tmp_path / 'labels'}: Too many levels of symbolic links")
 
 
 # ---- label files and lists

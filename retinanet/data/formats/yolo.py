@@ -214,7 +214,10 @@ class LabelFiles:
     def without_image(self, images: Iterable[Path]) -> Iterator[str]:
         """The label files, in the folders of the labels of these images, that have no image."""
         for folder in sorted({os.path.dirname(image) for image in images}):
-            parts = map(os.path.splitext, os.listdir(folder))
+            try:
+                parts = map(os.path.splitext, os.listdir(folder))
+            except OSError:  # its images can be opened all the same
+                continue
             stems = {stem for stem, suffix in parts if suffix.lower() in SUFFIXES}
             for place in self._label_folders(folder):
                 for name, is_file in sorted(self._text_files(place).items()):
@@ -235,12 +238,19 @@ def _label_folders(folder: str) -> tuple[str, ...]:
 
 
 def _text_files(folder: str) -> dict[str, bool]:
-    """The names in a folder that end in `.txt`, and whether each is a file."""
+    """The names in a folder that end in `.txt`, and whether each is a file.
+
+    Raises:
+        DataError: the folder cannot be read: its labels are not to be taken for missing.
+    """
     try:
         with os.scandir(folder) as entries:
             return {entry.name: _is_file(entry) for entry in entries if entry.name.endswith(".txt")}
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
+    except OSError as error:
+        text = "expected a folder of labels that can be read; correct it"
+        raise DataError(f"{printable(folder)}: {error.strerror}; {text}") from error
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
