@@ -215,6 +215,44 @@ def test_labelme(tmp_path: Path, content: str, expected: str) -> None:
     assert expected in message
 
 
+def coco(annotation: str = "", size: str = "100", image: str = "1") -> str:
+    """A COCO file of one image and one box, parts of it as they are given."""
+    box = annotation or '"bbox": [1, 2, 30, 40]'
+    return (
+        f'{{"images": [{{"id": {image}, "file_name": "a.jpg", "width": {size}, "height": 80}}],'
+        f' "annotations": [{{"id": 1, "image_id": 1, "category_id": 1, {box}}}],'
+        ' "categories": [{"id": 1, "name": "cow"}]}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (coco('"segmentation": ' + "[" * 100_000), "maximum recursion depth"),
+        (coco(image="9" * 1_000_000), "Exceeds the limit"),
+        (coco('"bbox": [1, 2, 3, 1e400]'), "annotations[0]: bbox [1, 2, 3, inf]; expected four"),
+        (coco('"bbox": [1, 2, 3, NaN]'), "annotations[0]: bbox [1, 2, 3, nan]; expected four"),
+        (coco(f'"bbox": [1, 2, 3, {"9" * 4000}]'), "expected four numbers"),
+        (coco(image="null"), "images[0]: id is None; expected id, file_name"),
+        (coco('"bbox": {}'), "annotations[0]: bbox {}; expected four numbers"),
+    ],
+)
+def test_coco(tmp_path: Path, content: str, expected: str) -> None:
+    picture(tmp_path / "a.jpg")
+    text(tmp_path / "all.json", content)
+    message = refused(tmp_path)
+    assert str(tmp_path / "all.json") in message
+    assert expected in message
+
+
+def test_a_size_of_a_thousand_million_pixels_is_not_believed(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    text(tmp_path / "all.json", coco(size="999999999"))
+    data = opened(tmp_path)
+    assert data.image_size(0) == (80, 100)
+    assert data.repaired == {"image size that is not the file's": 1}
+
+
 @pytest.mark.parametrize(
     "name", ["../secret.jpg", "/etc/hosts", "x" * 10_000, "\0", "a/../../secret.jpg", "..", ""]
 )
