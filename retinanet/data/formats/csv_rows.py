@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from retinanet.data.annotations import Annotations, group_by_image
 from retinanet.data.box_checks import FRACTION_OVERHANG, fractions_text
+from retinanet.data.formats.class_list import read_classes
 from retinanet.data.formats.csv_header import (
     CLASSIC,
     COLUMNS,
@@ -119,9 +120,19 @@ def _class_file(found: SetFile, path: Path) -> Path | None:
         for file in sorted(folder.iterdir()):
             name = plain_name(file.name.partition(".")[0])
             is_text = file.suffix.lower() in (".csv", ".tsv", ".txt", ".names")
-            if name in CLASS_FILES and is_text and file.is_file() and not has_boxes(file):
+            if name not in CLASS_FILES or not is_text or not file.is_file() or has_boxes(file):
+                continue
+            # What is called labels or names may be something else.
+            if name.startswith("class") or _lists_classes(file):
                 return file
     return None
+
+
+def _lists_classes(file: Path) -> bool:
+    try:
+        return bool(read_classes(file))
+    except DataError:
+        return False
 
 
 def read_annotations(

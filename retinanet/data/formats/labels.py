@@ -107,17 +107,21 @@ def images_below(folder: Path) -> list[Path]:
 
 
 def _walk_images(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
-                yield Path(parent, name)
+    for path in _walk(folder):
+        if os.path.splitext(path)[1].lower() in SUFFIXES:
+            yield Path(path)
 
 
 def files_below(folder: Path, suffix: str) -> list[Path]:
     """The files of one ending in a folder and its folders, in order of name; no hidden ones."""
-    found = (file for file in folder.rglob(f"*{suffix}") if file.is_file())
-    return sorted(file for file in found if not file.name.startswith("."))
+    return sorted(Path(path) for path in _walk(folder) if path.endswith(suffix))
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """The files in a folder and its folders; nothing hidden, such as Jupyter's copies."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (os.path.join(parent, name) for name in sorted(files) if name[0] != ".")
 
 
 def sets_by_folder(root: Path, files: Iterable[Path], read: FilesReader) -> Sets:

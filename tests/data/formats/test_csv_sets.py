@@ -138,6 +138,15 @@ def test_a_list_of_classes_is_no_set_and_gives_their_order(tmp_path: Path, name:
     assert opened(sets["all"]).class_names == ("dog", "cow", "cat")
 
 
+def test_labels_that_are_no_classes_and_hidden_copies_are_not_read(tmp_path: Path) -> None:
+    text(tmp_path / "labels.csv", "filename,kind", "a.jpg,field", "b.jpg,stable")
+    text(classic(tmp_path) / ".ipynb_checkpoints" / "annotations-checkpoint.csv",
+         "a.jpg,1,2,3,4,dog")  # fmt: skip
+    sets = find_csv(tmp_path)
+    assert sets["all"].path == tmp_path / "annotations.csv"
+    assert opened(sets["all"]).class_names == ("cat", "cow")
+
+
 def test_a_file_has_the_set_to_validate_on_beside_it(tmp_path: Path) -> None:
     found = find_csv(tutorial(tmp_path) / "images" / "train_labels.csv")
     assert {name: file.path.name for name, file in found.items()} == {
