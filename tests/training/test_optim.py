@@ -104,9 +104,10 @@ def test_the_defaults_are_the_originals_recipe() -> None:
 
 
 def test_the_samples_defaults_are_the_recipe_from_scratch() -> None:
+    """All but the matching: at the sample's size the thresholds of IoU reach its boxes."""
     data = ["--dataset", "csv", "--csv_train", "a.csv", "--csv_classes", "c.csv"]
     recipe = train.parse([*data, f"@{RECIPES[0].with_name('from-scratch.args')}"])
-    sample = train.parse(["--dataset", "shapes"])
+    sample = train.parse(["--dataset", "shapes", "--matching", "atss"])
     assert learning_settings(sample) == learning_settings(recipe)
     for name in ("weights", "depth", "batch_size"):
         assert vars(sample)[name] == vars(recipe)[name]
