@@ -1,4 +1,7 @@
-"""Focal loss with its gradient, against torchvision's on a dense target: time and memory."""
+"""Focal loss with its gradient, against torchvision's on a dense target: time and memory.
+
+And matching by atss, against that by thresholds of IoU.
+"""
 
 from collections.abc import Sequence
 
@@ -10,7 +13,9 @@ from torchvision.ops import sigmoid_focal_loss
 from benchmarks.cases import BATCH, CLASSES, annotations, image_size
 from benchmarks.measure import Function, Row, arguments, medians, peak_memory, show
 from retinanet import losses
-from retinanet.anchors import image_anchors
+from retinanet.anchors import image_anchors, level_shapes
+from retinanet.atss import match_atss
+from retinanet.model import MATCHINGS
 
 
 def logits_and_labels(side: int) -> tuple[Tensor, Tensor]:
@@ -58,6 +63,15 @@ def theirs(side: int, from_labels: bool = False) -> Function:
     return run
 
 
+def matching(side: int, rule: str, boxes: int) -> Function:
+    """Anchors matched with so many boxes an image, by a rule of --matching."""
+    size = image_size(side)
+    anchors, annotated = image_anchors(*size), annotations(side, boxes)
+    if rule == "iou":
+        return lambda: losses.match_anchors(anchors, annotated)
+    return lambda: match_atss(anchors, annotated, level_shapes(*size))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
     args = arguments(__doc__, repeats=7).parse_args(argv)
@@ -65,9 +79,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         "ours": ours(args.side),
         "theirs": theirs(args.side),
         "whole": theirs(args.side, from_labels=True),
+        **{rule: matching(args.side, rule, 100) for rule in MATCHINGS},
     }
     time = medians(functions, args.repeats)
     memory = peak_memory(ours, args.side), peak_memory(theirs, args.side)
+    crowded = [peak_memory(matching, args.side, rule, 1000) for rule in reversed(MATCHINGS)]
     N = logits_and_labels(args.side)[1].shape[1]
     what = f"focal loss + gradient, {N} anchors x {CLASSES} classes x {BATCH}"
     show(
@@ -79,6 +95,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 unit="ms",
             ),
             Row("its temporary memory: torchvision", *memory, within=0.25, unit="MB"),
+            Row(
+                f"matching by atss, 100 boxes x {BATCH}: iou", time["atss"], time["iou"], unit="ms"
+            ),
+            Row(f"its memory, 1000 boxes x {BATCH}: iou", *crowded, unit="MB"),
         ]
     )
     print(f"values: {functions['ours']():.6g} ours, {functions['theirs']():.6g} torchvision's\n")
