@@ -115,7 +115,7 @@ def _failures(evaluation: Evaluation) -> list[str]:
     names = evaluation.dataset.class_names
     matrix = confusion_matrix(images, len(names), curves.iou_threshold)
     found = [
-        f"- {_escaped(what)}: {count:,} times"
+        f"- {_escaped(what)}: {'once' if count == 1 else f'{count:,} times'}"
         for count, what in frequent_mistakes(matrix, names, _MISTAKES)
     ]
     sizes = ", ".join(

@@ -62,7 +62,7 @@ def test_the_card_says_what_was_measured(tmp_path: Path) -> None:
     # precision 1 and recall 1/2, and the threshold lies between 0.9 and 0.8.
     sure = model.evaluation.curves.intervals[0]
     assert f"| cat | 2 | 0.500 | {sure} | 0.850 | 1.000 | 0.500 |" in card
-    assert "- cat missed: 1 times" in card
+    assert "- cat missed: once" in card
     assert "- Never measured: emu" in card
     assert card.rstrip().endswith("retinanet 1.0, torch 2.6.")
     assert str(tmp_path) not in card
