@@ -258,7 +258,8 @@ class RetinaNet(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The pyramid P3 to P7 of images [B, 3, H, W]."""
-        x = images.contiguous(memory_format=memory_format(images.device))
+        lying = memory_format(images.device, training=self.training)
+        x = images.contiguous(memory_format=lying)
         x = F.relu_(conv_bn(x, self.conv1, self.bn1))
         x = self.layer1(F.max_pool2d(x, 3, stride=2, padding=1))
         C3 = self.layer2(x)

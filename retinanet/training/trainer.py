@@ -47,7 +47,8 @@ def prepare_model(
     model = RetinaNet(config)
     if start.weights is not None:
         say(f"Weights {start.source}: {take_weights(model, start.weights)}")
-    model.to(runtime.device, memory_format=memory_format(runtime.device))  # type: ignore[call-overload]
+    lying = memory_format(runtime.device, training=True)
+    model.to(runtime.device, memory_format=lying)  # type: ignore[call-overload]
     if compiled:
         say("--compile: takes minutes in the first steps and in the first evaluation")
         compile_network(model)

@@ -72,7 +72,8 @@ class Checkpoint:
         """The model, in evaluation mode."""
         model = RetinaNet(self.config)
         model.load_state_dict(self.weights)
-        return model.to(device, memory_format=memory_format(device)).eval()  # type: ignore[call-overload]
+        lying = memory_format(device, training=False)
+        return model.to(device, memory_format=lying).eval()  # type: ignore[call-overload]
 
 
 # ---- writing ----

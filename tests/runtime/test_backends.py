@@ -17,6 +17,7 @@ from retinanet.runtime.device import (
     Runtime,
     backend,
     copied_to_host,
+    cpu_backend,
     memory_format,
     start_runtime,
 )
@@ -69,9 +70,41 @@ def test_each_process_of_a_torchrun_takes_its_own(
 
 
 def test_an_unknown_backend_is_trusted_with_nothing() -> None:
-    assert backend(torch.device("hpu")) == Backend(False, False, False)
-    assert memory_format(torch.device("mps")) == torch.contiguous_format
-    assert memory_format(CPU) == torch.channels_last
+    assert backend(torch.device("hpu")) == Backend()
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "training", "expected"),
+    [
+        ("cpu", "AVX512", True, torch.channels_last),
+        ("cpu", "AVX2", True, torch.contiguous_format),
+        ("cpu", "AVX2", False, torch.channels_last),
+        ("cpu", "SVE256", True, torch.channels_last),
+        ("cuda", "AVX2", True, torch.channels_last),  # whose processor does not matter
+        ("mps", "AVX2", False, torch.contiguous_format),
+    ],
+)
+def test_channels_lie_last_where_that_is_fast(
+    device: str,
+    capability: str,
+    training: bool,
+    expected: torch.memory_format,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(BACKENDS, "cpu", cpu_backend(capability))
+    assert memory_format(torch.device(device), training=training) == expected
+
+
+@pytest.mark.parametrize(("training", "last"), [(True, False), (False, True)])
+def test_a_network_computes_in_that_format(
+    training: bool, last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BACKENDS, "cpu", cpu_backend("AVX2"))
+    model = RetinaNet(ModelConfig(2, depth=18, channels=32, head_convs=1)).train(training)
+    images = torch.zeros(1, 3, 64, 96).to(memory_format=torch.channels_last)
+    P3 = model.features(images)[0]
+    assert P3.is_contiguous(memory_format=torch.channels_last) is last
+    assert P3.is_contiguous() is not last
 
 
 # ---- precision ----
