@@ -62,7 +62,10 @@ def digest(
     )
     cut = [] if tile else tile_advice(dataset, facts, min_side)
     if matching == "atss":
-        some = some_images(facts.boxes, len(facts.classes), COUNTED)
+        boxes = facts.boxes
+        if tile:  # those of all tiles lie in one frame: each is counted by itself
+            boxes = boxes._replace(images=np.arange(total))
+        some = some_images(boxes, len(facts.classes), COUNTED)
         rows = class_positives(
             some, count_positives(some, min_side, max_side, config), dataset.class_names
         )

@@ -102,3 +102,12 @@ def test_check_data_counts_positives(
     assert cat["positive_anchors"] == {"least": counts.min(), "median": counts.mean()}
     assert (cat["without_anchor"], dog["without_anchor"]) == (0, 2)
     assert (dog["positive_anchors"], dog["better_size"]) == ({"least": 0, "median": 0}, None)
+
+
+def test_boxes_of_different_tiles_do_not_share_anchors(data: CSVDataset, tmp_path: Path) -> None:
+    """Two cats at the same place of two tiles, side by side."""
+    Image.new("RGB", (256, 128)).save(tmp_path / "a.png")
+    (tmp_path / "train.csv").write_text("a.png,20,20,60,60,cat\na.png,148,20,188,60,cat\n")
+    wide = CSVDataset(tmp_path / "train.csv", {"cat": 0, "dog": 1})
+    (line,) = digest(wide, 128, 128, CONFIG, "atss", tile=128).split("\n")
+    assert "median of its class: cat " in line
