@@ -128,10 +128,8 @@ def _corners(shape: Mapping[str, Any], kind: str) -> tuple[float, float, float, 
         elif kind in ("circle", "ellipse"):
             x, y = float(shape["cx"]), float(shape["cy"])
             rx, ry = (float(shape.get("r", shape.get(key))) for key in ("rx", "ry"))
-            cos, sin = (
-                math.cos(float(shape.get("theta", 0))),
-                math.sin(float(shape.get("theta", 0))),
-            )
+            theta = float(shape.get("theta", 0))
+            cos, sin = math.cos(theta), math.sin(theta)
             half_x, half_y = math.hypot(rx * cos, ry * sin), math.hypot(rx * sin, ry * cos)
             corners = (x - half_x, y - half_y, x + half_x, y + half_y)
         else:
