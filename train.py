@@ -83,7 +83,8 @@ def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder) -> None:
         folder.save_lists(train.image_names, val.image_names if val else ())
     training.log.run.open(training.epoch, training.step)
     report = RunReport(args, folder, training, train)
-    evaluation = run_epochs(training, batches, folder, evaluator, report, args)
+    with report.stopped_early():
+        evaluation = run_epochs(training, batches, folder, evaluator, report, args)
     folder.save_final(training.checkpoint)
     say(f"Written: {folder.path / 'model_final.pt'}")
     if evaluator and not evaluation and report.is_missing():

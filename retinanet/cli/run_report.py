@@ -2,6 +2,8 @@
 
 import argparse
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +14,7 @@ from retinanet.data.datasets import Data
 from retinanet.errors import DataError
 from retinanet.evaluation.measure import Evaluation
 from retinanet.report.facts import model_facts, training_facts
+from retinanet.report.html import REFRESH
 from retinanet.report.model_card import CARD_FILE, TrainedModel, model_card
 from retinanet.report.pictures import draw_sheet, save_picture
 from retinanet.report.report import report_title, write_report
@@ -19,7 +22,7 @@ from retinanet.runtime.console import say
 from retinanet.runtime.device import describe_machine
 from retinanet.runtime.distributed import from_main, is_main_process
 from retinanet.runtime.files import first_free, write_whole
-from retinanet.runtime.own_files import is_foreign
+from retinanet.runtime.own_files import is_foreign, is_own
 from retinanet.training.records import METRICS_FILE, read_records
 from retinanet.training.run_clock import duration
 from retinanet.training.run_folder import RunFolder
@@ -29,6 +32,8 @@ from retinanet.training.trainer import Training
 _BESIDE_THE_POINT = """
     output_dir resume overwrite workers tensorboard log_every save_every_minutes keep device compile
 """.split()
+RENEWS = "This page renews itself after evaluations."
+STOPPED = "The run was stopped; --resume goes on with it."
 SHARE = 0.03  # of the run's time, at most, is spent on reports while it trains
 
 
@@ -69,12 +74,25 @@ class RunReport:
         left = self.training.clock.left(done, 0)
         if left is not None:  # else the run was resumed at an epoch's end: no pace is known yet
             progress += f", about {duration(left)} left"
-        progress += ". This page renews itself after evaluations."
+        progress += f". {RENEWS}"
         try:
             self._write(evaluation, f", {far}", progress)
         except DataError as error:
             say(f"Warning: no report: {error}")
         self._spent += time.monotonic() - begin
+
+    @contextmanager
+    def stopped_early(self) -> Iterator[None]:
+        """Whatever ends the run: an open page no longer loads itself again, and says so."""
+        try:
+            yield
+        except BaseException:
+            path = self.folder.path / "report.html"
+            if is_main_process() and is_own(path):
+                page = path.read_text(encoding="utf-8").replace(REFRESH, "", 1)
+                with suppress(DataError):  # the run's own error counts
+                    write_whole(path, page.replace(RENEWS, STOPPED, 1).encode())
+            raise
 
     def is_missing(self) -> bool:
         """Whether a finished run was killed before its report; the same for all processes."""

@@ -106,12 +106,11 @@ def page(title: str, sections: Iterable[Html], *, renewed: bool = False, script:
 
     A browser asks no network for anything in it, and runs no script but this one.
     """
-    refresh = element("meta", http_equiv="refresh", content=str(RENEWED_EVERY))
     only = f"'sha256-{b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
     allowed = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {only}"
     content = joined(
         element("meta", http_equiv="Content-Security-Policy", content=allowed),
-        *([refresh] if renewed else []),
+        *([REFRESH] if renewed else []),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title),
         element("style", Html(_STYLE)),
@@ -133,6 +132,10 @@ def element(tag: str, *content: str, **attributes: str) -> Html:
 def joined(*content: str) -> Html:
     """Text and HTML, one after the other."""
     return Html("".join(part if isinstance(part, Html) else escape(part) for part in content))
+
+
+REFRESH = element("meta", http_equiv="refresh", content=str(RENEWED_EVERY))
+"""Makes a browser load the page again."""
 
 
 def section(title: str, *content: Html) -> Html:

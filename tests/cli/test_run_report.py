@@ -172,13 +172,15 @@ def test_a_stopped_run_has_the_report_of_its_last_evaluation(
     def stop_in_the_second_epoch(_: RunFolder) -> bool:
         if next(steps) == 2:
             assert "<title>run, 1 of 2 epochs</title>" in page.read_text()
+            assert '<meta http-equiv="refresh" content="60">' in page.read_text()
             os.kill(os.getpid(), signal.SIGTERM)
         return False
 
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "state_is_due", stop_in_the_second_epoch)
         assert train.main(flags) == 128 + signal.SIGTERM
-    assert '<meta http-equiv="refresh" content="60">' in page.read_text()
+    assert 'http-equiv="refresh"' not in page.read_text()  # the run no longer goes on
+    assert run_report.STOPPED in page.read_text()
     assert train.main([*flags, "--resume"]) == 0
     assert "<title>run: csv, epoch 1</title>" in page.read_text()
     assert 'http-equiv="refresh"' not in page.read_text()
