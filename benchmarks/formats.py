@@ -86,6 +86,12 @@ def parse_coco(data: bytes) -> Any:
     return [(entry["image_id"], entry["category_id"], entry["bbox"]) for entry in entries]
 
 
+def parse_csv(data: bytes) -> Any:
+    """Name, class and corners of every row but the header."""
+    rows = (line.split(",") for line in data.decode().splitlines()[1:])
+    return [(row[0], row[3], *map(float, row[4:])) for row in rows]
+
+
 class Kind(NamedTuple):
     """A format: its files, and the plain way to parse one."""
 
@@ -103,6 +109,7 @@ KINDS = {
     "voc": Kind("Pascal VOC", parse_voc, "annotations", ".xml", voc_text),
     "labelme": Kind("LabelMe", parse_labelme, "images", ".json", labelme_text),
     "coco": Kind("COCO", parse_coco, "", ".json"),
+    "csv": Kind("CSV", parse_csv, "", ".csv"),
 }
 
 
@@ -119,6 +126,8 @@ def write(root: Path, name: str, count: int) -> Path:
         (root / "classes.txt").write_text("\n".join(NAMES))
     if name == "coco":
         (root / "annotations.json").write_text(coco_text(count))
+    if name == "csv":
+        (root / "labels.csv").write_text(csv_text(count))
     return root
 
 
@@ -141,6 +150,15 @@ def coco_text(count: int) -> str:
             entries.append({**place, **box, "segmentation": []})
     categories = [{"id": label, "name": name} for name, label in CLASSES.items()]
     return json.dumps({"images": listed, "annotations": entries, "categories": categories})
+
+
+def csv_text(count: int) -> str:
+    """One file of all boxes, as the scripts that read VOC's files write it."""
+    lines = ["filename,width,height,class,xmin,ymin,xmax,ymax"]
+    for stem, rows in images(count):
+        for x1, y1, x2, y2, label in rows:
+            lines.append(f"{stem}.jpg,{WIDTH},{HEIGHT},{NAMES[label]},{x1},{y1},{x2},{y2}")
+    return "\n".join(lines) + "\n"
 
 
 def ours(root: Path, name: str) -> Data:

@@ -9,7 +9,7 @@ import numpy as np
 from torchvision.transforms import Compose
 
 from retinanet.data.datasets import Data
-from retinanet.data.formats.labels import SetFile
+from retinanet.data.formats.labels import SetFile, images_below, left_out
 from retinanet.data.formats.recognise import recognise
 from retinanet.data.near_duplicates import alike
 from retinanet.data.splits import VAL_LIST, choose_validation, read_list
@@ -62,6 +62,11 @@ def open_labelled(
     )
     if not dataset.num_classes():
         raise DataError(f"{root}: no boxes in the set {name}; expected some; label the images")
+    if isinstance(source, SetFile):
+        below = source.places.below
+        used = (below / image for image in dataset.image_names)
+        lack = f"an entry in {printable(source.path.name)}"
+        dataset.notes += left_out(below, name, images_below(below), used, lack)
     return dataset
 
 

@@ -17,7 +17,7 @@ CAT, COW, OWL = ((*corners, name) for corners, name in zip(
     ((10, 20, 50, 60), (10, 20, 50, 61), (30, 8, 90, 70)), NAMES, strict=True
 ))  # fmt: skip
 CLEAN = {"train/a": [CAT], "train/b": [COW], "train/c": [CAT, OWL], "val/d": [COW], "val/e": [CAT]}
-FORMATS = ("yolo", "voc", "labelme", "coco")
+FORMATS = ("yolo", "voc", "labelme", "coco", "csv")
 
 
 def picture(path: Path, seed: int) -> None:
@@ -29,11 +29,18 @@ def picture(path: Path, seed: int) -> None:
 
 def labels(root: Path, kind: str, sets: dict[str, Any]) -> None:
     """The labels of images called `SET/STEM` that lie in `SET/images`."""
-    if kind == "coco":
-        for part in ("train", "val"):
+    for part in ("train", "val") if kind in ("coco", "csv") else ():
+        if kind == "coco":
             coco(root / part / "_annotations.coco.json", part, sets)
-        return
-    for name, boxes in sets.items():
+        else:
+            rows = [
+                f"{name.split('/')[1]}.png,{','.join(map(str, box))}"
+                for name, boxes in sets.items()
+                for box in boxes
+                if name.startswith(part)
+            ]
+            text(root / part / "labels.csv", "filename,xmin,ymin,xmax,ymax,class", *rows)
+    for name, boxes in sets.items() if kind in ("yolo", "voc", "labelme") else ():
         part, stem = name.split("/")
         if kind == "yolo":
             text(root / part / "labels" / f"{stem}.txt", *(yolo_line(b, NAMES) for b in boxes))
@@ -117,9 +124,9 @@ def test_every_kind_of_problem(
     assert found["problems"] == 5
     notes = " ".join(found["training"]["notes"])
     assert ("1 images without a label: background" in notes) == (kind == "yolo")
-    assert ("1 images without an annotation file: left out" in notes) == (
-        kind in ("voc", "labelme")
-    )
+    files = {"coco": "an entry in _annotations.coco.json", "csv": "an entry in labels.csv"}
+    lack = files.get(kind, "an annotation file")
+    assert (f"1 images without {lack}: left out" in notes) == (kind != "yolo")
     fewer = checked(root, capsys, code=1, flags=("--no_near_duplicates", "--no_decode"))
     assert (fewer["near_duplicates"], fewer["one_colour"], fewer["problems"]) == (None, None, 3)
 

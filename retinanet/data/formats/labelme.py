@@ -15,6 +15,7 @@ from retinanet.data.formats.labels import (
     by_stem,
     described_image,
     files_below,
+    folder_set,
     images_below,
     joined,
     left_out,
@@ -52,7 +53,8 @@ def _read(root: Path, files: list[Path], problems: Problems) -> Labels:
     images = list(_images(root, files, by_stem(pictures), kinds, problems))
     names = tuple(sorted({box.name for image in images for box in image.boxes}))
     annotations, paths = joined(root, images, names, problems)
-    notes = left_out(root, files, pictures, paths)
+    name = folder_set(files[0], root)
+    notes = left_out(root, name, pictures, paths, "an annotation file")
     notes += [
         f"{count:,} shapes of type {kind} left out: they have no box"
         for kind, count in sorted(kinds.items())

@@ -141,19 +141,20 @@ def divided(root: Path, files: Iterable[Path]) -> dict[str, list[Path]]:
 
 
 def left_out(
-    root: Path, files: Sequence[Path], images: Iterable[Path], used: Iterable[Path]
+    root: Path, name: str, images: Iterable[Path], used: Iterable[Path], lack: str
 ) -> list[str]:
-    """Note on the images, in the folders of a set, that no annotation file describes.
+    """Note on the images, in the folders of a set, that have no labels.
 
     Args:
         root: the folder of the data.
-        files: the set's annotation files.
+        name: of the set.
         images: all images below it.
-        used: those that the files describe.
+        used: those that have some.
+        lack: what the others have not.
     """
-    mine = divided(root, images).get(folder_set(files[0], root), []) if files else []
+    mine = divided(root, images).get(name, [])
     count = len(set(mine).difference(used))
-    return [f"{count:,} images without an annotation file: left out"] if count else []
+    return [f"{count:,} images without {lack}: left out"] if count else []
 
 
 def sets_of_files(

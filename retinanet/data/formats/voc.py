@@ -23,6 +23,7 @@ from retinanet.data.formats.labels import (
     by_stem,
     described_image,
     files_below,
+    folder_set,
     images_below,
     joined,
     left_out,
@@ -98,7 +99,10 @@ def _read(
     images = list(_images(root, files, by_stem(pictures), problems))
     names = tuple(sorted({box.name for image in images for box in image.boxes}))
     annotations, paths = joined(root, images, names, problems)
-    notes = left_out(root, files, pictures, paths) if lost is None else []
+    notes = []
+    if files and lost is None:
+        name = folder_set(files[0], root)
+        notes = left_out(root, name, pictures, paths, "an annotation file")
     return Labels(names, annotations, paths, (*notes, *_notes(annotations)))
 
 
