@@ -28,7 +28,7 @@ figure { margin: 0; min-width: 0; }
 figcaption { margin-top: 6px; font-size: 13px; color: var(--soft); overflow-wrap: anywhere; }
 figcaption b, p b { color: var(--ink); font-weight: 600; unicode-bidi: isolate; }
 dl { display: grid; margin: 24px 0 0; }
-.numbers { grid-template-columns: repeat(auto-fit, minmax(min(45%, 170px), 1fr)); gap: 1px;
+.numbers { grid-template-columns: repeat(auto-fit, minmax(min(45%, 190px), 1fr)); gap: 1px;
   border: 1px solid var(--line); border-radius: 8px; overflow: hidden; }
 .numbers div { padding: 14px 16px; box-shadow: 0 0 0 1px var(--line); }
 .numbers dt { font-size: 13px; color: var(--soft); }

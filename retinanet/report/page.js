@@ -56,14 +56,15 @@
   }
 
   if (slider) {
-    // A page that renews itself comes back as its reader left it.
-    const key = 'threshold ' + location.pathname;
-    const kept = document.querySelector('meta[http-equiv=refresh]') && sessionStorage.getItem(key);
-    if (kept) slider.value = kept;
-    slider.addEventListener('input', () => {
-      show();
-      sessionStorage.setItem(key, slider.value);
-    });
+    slider.addEventListener('input', show);
     show();
+    // A page that renews itself comes back as its reader left it, where the browser keeps anything.
+    const key = 'threshold ' + location.pathname;
+    slider.addEventListener('input', () => sessionStorage.setItem(key, slider.value));
+    const kept = document.querySelector('meta[http-equiv=refresh]') && sessionStorage.getItem(key);
+    if (kept) {
+      slider.value = kept;
+      show();
+    }
   }
 }
