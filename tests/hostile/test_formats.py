@@ -86,7 +86,13 @@ def test_a_number_of_a_million_digits_is_a_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "loop"])
-@pytest.mark.parametrize("name", ["data.yaml", "classes.txt", "labels/b.txt", "labels/b.xml"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("data.yaml", "classes.txt", "labels/b.txt"),
+        *(f"labels/b.{kind}" for kind in ("xml", "json", "csv")),
+    ],
+)
 def test_what_is_no_file_is_left_alone(tmp_path: Path, name: str, kind: str) -> None:
     yolo(tmp_path)
     (tmp_path / name).unlink(missing_ok=True)

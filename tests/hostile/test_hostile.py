@@ -256,7 +256,7 @@ BAD_JSON: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     "objects for lists": ({"images": {"1": {}}}, "no list 'images'"),
     "lists for objects": ({"images.0": [1, "a.jpg"]}, r"images\[0\]: \[1, 'a.jpg'\]; expected"),
     "texts for numbers": ({"annotations.0.bbox": ["4", "x", "36", "36"]}, "expected four numbers"),
-    "a text for a box": ({"annotations.0.bbox": "4 4 36 36"}, "bbox '4 4 36 36'"),
+    "a text for a box": ({"annotations.0.bbox": "4 to 36"}, "bbox '4 to 36'"),
     "infinite": ({"annotations.0.bbox": [4, 4, float("inf"), 36]}, "expected four numbers"),
     "NaN": ({"annotations.0.bbox": [4, float("nan"), 36, 36]}, "expected four numbers"),
     "beyond floats": ({"annotations.0.bbox": [4, 4, 10**4000, 36]}, "expected four numbers"),

@@ -113,8 +113,12 @@ def _walk_images(folder: Path) -> Iterator[Path]:
 
 
 def files_below(folder: Path, suffix: str) -> list[Path]:
-    """The files of one ending in a folder and its folders, in order of name; no hidden ones."""
-    return sorted(Path(path) for path in _walk(folder) if path.endswith(suffix))
+    """The files of one ending in a folder and its folders, in order of name; no hidden ones.
+
+    Neither pipes, which would hang, nor devices, which never end.
+    """
+    paths = (path for path in _walk(folder) if path.endswith(suffix))
+    return sorted(Path(path) for path in paths if os.path.isfile(path))
 
 
 def _walk(folder: Path) -> Iterator[str]:
