@@ -51,11 +51,11 @@ def boxes_flags(count: int) -> list[str]:
 
 def run(flags: Sequence[str]) -> tuple[float, int, int]:
     """CPU-seconds and peak bytes of a process that ran visualize.py, and boxes that it told."""
-    said = io.StringIO()
-    with redirect_stdout(said), redirect_stderr(io.StringIO()):
+    said, wrong = io.StringIO(), io.StringIO()
+    with redirect_stdout(said), redirect_stderr(wrong):
         code = visualize.main(flags)
     if code:
-        raise RuntimeError(f"visualize.py {' '.join(flags)} ended with {code}")
+        raise RuntimeError(f"visualize.py {' '.join(flags)}: {wrong.getvalue()}")
     told = sum(line.endswith(")") and ".jpg: " in line for line in said.getvalue().splitlines())
     return time.process_time(), process_memory("VmHWM"), told
 
