@@ -141,10 +141,10 @@ def score_coco(dataset: Data, detections: Sequence[Detections]) -> CocoScores:
     evaluation = _run(truth, coco_results(dataset, detections))
     # [IoU, recall, class], of boxes of any size and 100 of them an image
     precision = evaluation.eval["precision"][..., 0, -1]
-    place = _numbers(truth["categories"])
+    numbers = _numbers(truth["categories"])
     per_class = {}
     for label, name in enumerate(dataset.class_names):
-        measured = precision[:, :, place[dataset.category_id(label)] - 1]
+        measured = precision[:, :, numbers[dataset.category_id(label)] - 1]
         if (measured > -1).any():
             per_class[name] = float(measured[measured > -1].mean())
     return CocoScores(
@@ -152,20 +152,28 @@ def score_coco(dataset: Data, detections: Sequence[Detections]) -> CocoScores:
         per_class=per_class,
         absent=tuple(name for name in dataset.class_names if name not in per_class),
         num_images=len(dataset),
-        matches=_class_matches(evaluation, dataset, per_class),
+        matches=_class_matches(evaluation, dataset, numbers, per_class),
     )
 
 
 def _class_matches(
-    evaluation: Any, dataset: Data, names: Container[str]
+    evaluation: Any, dataset: Data, numbers: Mapping[int | str, int], names: Container[str]
 ) -> dict[str, ClassMatches]:
-    """The evaluation's matches of objects of any size, class by class."""
+    """The evaluation's matches of objects of any size, class by class.
+
+    Args:
+        evaluation: of pycocotools or hotcoco.
+        dataset: the ground truth.
+        numbers: of the categories in the evaluation, by id: their order is that of the ids, not
+            that of the labels where classes are another file's, found by name.
+        names: of the classes wanted.
+    """
     order = sorted(range(len(dataset)), key=lambda index: _id_key(dataset.image_id(index)))
-    by_class: dict[int, list[Mapping[str, Any]]] = {}
+    by_number: dict[int, list[Mapping[str, Any]]] = {}
     for entry in _entries(evaluation):
-        by_class.setdefault(int(entry["category_id"]) - 1, []).append(entry)
+        by_number.setdefault(int(entry["category_id"]), []).append(entry)
     return {
-        name: _joined(by_class[label], order)
+        name: _joined(by_number[numbers[dataset.category_id(label)]], order)
         for label, name in enumerate(dataset.class_names)
         if name in names
     }

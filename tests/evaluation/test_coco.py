@@ -188,6 +188,30 @@ def test_ap_by_class(tmp_path) -> None:
     ]
 
 
+def test_classes_whose_ids_are_in_another_order_than_their_labels(tmp_path) -> None:
+    # The file numbers dogs before cats and has no emu, which gets a number behind them.
+    found = [detections(rows) for rows in FOUND]
+    content = coco_file()
+    expected = score_coco(coco_dataset(tmp_path / "same", content), found)
+    for entry in content["annotations"]:
+        entry["category_id"] = {1: 2, 2: 1}[entry["category_id"]]
+    content["categories"] = [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}]
+    coco_dataset(tmp_path / "other", content)
+    dataset = CocoDataset(tmp_path / "other", set_name="val", class_names=NAMES)
+    scores = score_coco(dataset, found)
+    assert scores == expected
+    assert scores.class_intervals == expected.class_intervals
+    for name in ("cat", "dog"):
+        for ours, theirs in zip(scores.matches[name], expected.matches[name], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    # Without cats in it, too: dogs are the second of the classes and the only one of the file.
+    content["annotations"] = [e for e in content["annotations"] if e["category_id"] == 1]
+    content["categories"] = content["categories"][:1]
+    coco_dataset(tmp_path / "fewer", content)
+    dataset = CocoDataset(tmp_path / "fewer", set_name="val", class_names=NAMES)
+    assert score_coco(dataset, found).absent == ("cat", "emu")
+
+
 def test_zero_detections(tmp_path) -> None:
     scores = score_coco(csv_dataset(tmp_path), [detections([])] * 3)
     assert list(scores.stats.values()) == [0] * 12
