@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
@@ -91,7 +92,11 @@ def open_data(args: argparse.Namespace) -> dict[str, Data]:
     """
     found: dict[str, Data] = {}
     problems = []
-    for name, part in (("training", "train"), ("validation", "val")):
+    parts = {"training": "train", "validation": "val"}
+    if names_one_set(args):  # compared with itself, every image of it would be there twice
+        del parts["validation"]
+        say("The validation data are the training data: their AP tells nothing about other images")
+    for name, part in parts.items():
         try:
             dataset = open_set(args, part)  # with its own classes: some may be missing in training
         except DataError as error:
@@ -103,6 +108,14 @@ def open_data(args: argparse.Namespace) -> dict[str, Data]:
     if not found:
         raise DataError(f"{args.data}: no set to train or to evaluate on; expected at least one")
     return found
+
+
+def names_one_set(args: argparse.Namespace) -> bool:
+    """Whether the flags name the same file for training and for validation."""
+    if args.dataset == "coco":
+        return bool(args.coco_train_set == args.coco_val_set)
+    files = [args.csv_train, args.csv_val] if args.dataset == "csv" else []
+    return all(files) and len(set(map(os.path.realpath, files))) == 1
 
 
 def as_json(dataset: Data, facts: Facts, sides: Sequence[Side | None]) -> dict[str, Any]:

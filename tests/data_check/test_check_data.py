@@ -128,6 +128,21 @@ def test_other_anchors_reach_other_boxes(
     assert missed("--anchor_scales", "2") > before
 
 
+def test_one_set_for_training_and_validation_is_looked_at_once(
+    sample: SampleData, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coco = ["--dataset", "coco", "--coco_path", str(sample.coco_root), "--coco_val_set=train2017"]
+    csv = csv_flags(sample)
+    beside = f"{Path(sample.csv_train).parent}/./{Path(sample.csv_train).name}"
+    for flags in (coco, [*csv, "--csv_val", beside]):
+        assert check_data.main([*flags, *SIZES, "--no_near_duplicates"]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith("The validation data are the training data:")
+        assert "Training data: 31 images" in said
+        assert "Validation data:" not in said
+        assert "No image is there twice." in said
+
+
 def test_images_that_are_there_twice(
     sample: SampleData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
