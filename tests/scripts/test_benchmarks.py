@@ -2,8 +2,10 @@
 
 import mmap
 import os
+import re
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,29 +13,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks import (
-    __main__,
-    annotations,
-    cases,
-    coco_open,
+from benchmarks import __main__
+from benchmarks.scale import annotations, coco_open, formats, growth, records
+from benchmarks.sides import cases, measure, plain, plain_detection
+from benchmarks.sides.measure import Row
+from benchmarks.speed import (
     convolutions,
     detection,
     evaluation,
     evaluators,
-    formats,
-    growth,
     loss,
-    measure,
     memory,
-    plain,
-    plain_detection,
     profile,
-    records,
     sample,
     startup,
     step,
 )
-from benchmarks.measure import Row
 from retinanet.anchors import image_anchors
 from retinanet.data.image_sizes import read_sizes
 from retinanet.data.problems import Problems
@@ -48,6 +43,7 @@ from retinanet.training.run_log import RunLog
 from retinanet.training.trainer import Training
 from tests.support.helpers import ruled_images, take_ruled_weights, worst_match
 from tests.support.narrow import narrow_network
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("narrow")
 TINY = ["--side", "64", "--depth", "18", "--repeats", "1"]
@@ -346,6 +342,16 @@ def test_all_are_listed(capsys) -> None:
     assert __main__.main(["--help"]) == 0
     printed = capsys.readouterr().out
     assert all(f"  {name} " in printed for name in __main__.NAMES)
+
+
+def test_every_documented_command_is_there() -> None:
+    """A command names no folder: `python -m benchmarks.step` is benchmarks/speed/step.py."""
+    pages = (ROOT / "benchmarks/README.md", ROOT / "README.md", *ROOT.glob("docs/*.md"))
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    named = set(re.findall(r"(?<![\w/])benchmarks\.([a-z_]+)", text))
+    assert {"step", "learning", "torchvision_run"} <= named
+    for name in named | set(__main__.NAMES):
+        assert find_spec(f"benchmarks.{name}"), name
 
 
 def test_unknown_name(capsys) -> None:

@@ -15,11 +15,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torchvision.models.detection.image_list import ImageList
 
 import train
-from benchmarks import (
-    learning,
-    torchvision_run,
-)
-from benchmarks.cases import torchvision_model
+from benchmarks.accuracy import learning, torchvision_run
+from benchmarks.sides.cases import torchvision_model
 from retinanet.anchors import SIZES
 from retinanet.data.datasets import CSVDataset
 from retinanet.data.shapes import write_shapes

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.cases import normalised, our_model, our_step, pictures
-from benchmarks.measure import Function, Row, arguments, medians, show
+from benchmarks.sides.cases import normalised, our_model, our_step, pictures
+from benchmarks.sides.measure import Function, Row, arguments, medians, show
 from retinanet.runtime.device import PRECISIONS, start_runtime
 
 

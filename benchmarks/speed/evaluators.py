@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measure import Row, arguments, medians, show
+from benchmarks.sides.measure import Row, arguments, medians, show
 from retinanet.data.annotations import Objects
 from retinanet.evaluation.coco import CocoScores, score_coco
 from retinanet.postprocess import Detections

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from benchmarks.cases import BATCH, CLASSES, annotations, image_size
-from benchmarks.measure import Function, Row, arguments, medians, peak_memory, show
+from benchmarks.sides.cases import BATCH, CLASSES, annotations, image_size
+from benchmarks.sides.measure import Function, Row, arguments, medians, peak_memory, show
 from retinanet import losses
 from retinanet.anchors import image_anchors, level_shapes
 from retinanet.atss import match_atss

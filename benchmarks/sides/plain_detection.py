@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from benchmarks.plain import BOX_STD, PlainRetinaNet
+from benchmarks.sides.plain import BOX_STD, PlainRetinaNet
 from retinanet.data.images import padded_size, resized_size
 from retinanet.data.transforms import MEAN, STD, Sample
 from retinanet.postprocess import Detections

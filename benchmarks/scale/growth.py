@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import visualize
-from benchmarks.measure import arguments, machine, markdown, process_memory
+from benchmarks.sides.measure import arguments, machine, markdown, process_memory
 from retinanet.model import ModelConfig, RetinaNet
 from retinanet.weights.checkpoint import Checkpoint, save_checkpoint
 

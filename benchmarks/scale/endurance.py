@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measure import arguments
+from benchmarks.sides.measure import arguments
 from retinanet.data.shapes import write_shapes
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 IMAGES, BATCH = 100, 2
 WARM_UP = 0.25  # of the run, in which caches fill
 

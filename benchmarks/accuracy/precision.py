@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measure import arguments, machine, markdown
+from benchmarks.sides.measure import arguments, machine, markdown
 from retinanet.weights.checkpoint import load_checkpoint
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PRECISIONS = ("bf16", "fp32")
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from benchmarks.cases import our_step, plain_step, torchvision_step
-from benchmarks.measure import Row, arguments, medians, show
+from benchmarks.sides.cases import our_step, plain_step, torchvision_step
+from benchmarks.sides.measure import Row, arguments, medians, show
 
 MANY = 300  # boxes of an image
 

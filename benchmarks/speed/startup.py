@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.measure import Function, Row, arguments, medians, show
+from benchmarks.sides.measure import Function, Row, arguments, medians, show
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LIBRARIES = "import torch, torchvision, pandas, pycocotools.coco"
 
 

@@ -17,11 +17,11 @@ from PIL import Image
 from pycocotools.coco import COCO
 from torch.utils.data import Dataset
 
-from benchmarks.measure import Function, Row, arguments, medians, peak_memory, show
+from benchmarks.sides.measure import Function, Row, arguments, medians, peak_memory, show
 from retinanet.data.datasets import CocoDataset
 from retinanet.data.loading import Loader
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SIZES = [(48, 64), (64, 48), (43, 64), (64, 64), (40, 60), (60, 40)]  # height, width
 POLYGON = 44  # numbers, so that the file is as large as train2017's: 450 MB
 CLASSES = 80

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from skimage import data
 
-from benchmarks.measure import Function, Row, arguments, markdown, medians, show
-from benchmarks.plain_detection import read_sample
+from benchmarks.sides.measure import Function, Row, arguments, markdown, medians, show
+from benchmarks.sides.plain_detection import read_sample
 from retinanet.data.datasets import CSVDataset
 from retinanet.data.images import read_image
 from retinanet.data.transforms import (

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.measure import Function, Row, arguments, medians, peak_memory, show
+from benchmarks.sides.measure import Function, Row, arguments, medians, peak_memory, show
 from retinanet.data.annotations import Annotations
 from retinanet.data.box_checks import CSV_READINGS, check_boxes
 from retinanet.data.formats.csv_rows import read_annotations

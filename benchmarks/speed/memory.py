@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from benchmarks.cases import BOXES, our_step, plain_step, torchvision_step
-from benchmarks.measure import Function, Row, arguments, peak_memory, show
+from benchmarks.sides.cases import BOXES, our_step, plain_step, torchvision_step
+from benchmarks.sides.measure import Function, Row, arguments, peak_memory, show
 
 
 def two_steps(make: Callable[..., Function], *args: object) -> Function:

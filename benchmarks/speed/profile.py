@@ -8,9 +8,9 @@ import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks.cases import our_step, plain_step
-from benchmarks.detection import our_detection
-from benchmarks.measure import Function, arguments, machine, markdown
+from benchmarks.sides.cases import our_step, plain_step
+from benchmarks.sides.measure import Function, arguments, machine, markdown
+from benchmarks.speed.detection import our_detection
 from retinanet.losses import FocalLoss
 from retinanet.runtime.device import PRECISIONS, start_runtime
 

@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.measure import machine, markdown
+from benchmarks.sides.measure import machine, markdown
 from retinanet.model import MATCHINGS
 from retinanet.weights.checkpoint import load_checkpoint
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 class Contender(NamedTuple):

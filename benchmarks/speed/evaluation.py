@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.cases import let_pass
-from benchmarks.measure import Function, Row, arguments, markdown, medians, show
-from benchmarks.plain import PlainRetinaNet
-from benchmarks.plain_detection import detect, read_sample
+from benchmarks.sides.cases import let_pass
+from benchmarks.sides.measure import Function, Row, arguments, markdown, medians, show
+from benchmarks.sides.plain import PlainRetinaNet
+from benchmarks.sides.plain_detection import detect, read_sample
 from retinanet.data.datasets import CSVDataset
 from retinanet.data.shapes import write_shapes
 from retinanet.data.transforms import Sample, evaluation_transform

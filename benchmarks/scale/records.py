@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.measure import Function, Row, arguments, medians, peak_memory, show
+from benchmarks.sides.measure import Function, Row, arguments, medians, peak_memory, show
 from retinanet.training.records import cut_records, read_records
 
 STEPS = 59_000  # of an epoch of COCO, in batches of 2

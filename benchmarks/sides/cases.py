@@ -15,8 +15,8 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from benchmarks import plain
-from benchmarks.measure import Function
+from benchmarks.sides import plain
+from benchmarks.sides.measure import Function
 from retinanet.data.batches import Batch
 from retinanet.data.transforms import MEAN, STD
 from retinanet.model import ModelConfig, RetinaNet

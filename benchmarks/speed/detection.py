@@ -7,8 +7,15 @@ from skimage import data
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.cases import image_size, let_pass, normalised, our_model, spread, torchvision_model
-from benchmarks.measure import Function, Row, arguments, medians, show
+from benchmarks.sides.cases import (
+    image_size,
+    let_pass,
+    normalised,
+    our_model,
+    spread,
+    torchvision_model,
+)
+from benchmarks.sides.measure import Function, Row, arguments, medians, show
 
 CANDIDATES = 3000  # pairs of anchor and class over the threshold
 

@@ -18,7 +18,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.transforms import Compose
 
-from benchmarks.cases import torchvision_model
+from benchmarks.sides.cases import torchvision_model
 from retinanet.anchors import RATIOS, SCALES, SIZES
 from retinanet.cli.flags import add_learning_flags, learning_settings
 from retinanet.cli.parser import Parser

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 from xml.etree import ElementTree
 
-from benchmarks.annotations import BOXES_PER_IMAGE, CLASSES, HEIGHT, WIDTH, boxes
-from benchmarks.measure import Function, Row, arguments, medians, peak_memory, show
+from benchmarks.scale.annotations import BOXES_PER_IMAGE, CLASSES, HEIGHT, WIDTH, boxes
+from benchmarks.sides.measure import Function, Row, arguments, medians, peak_memory, show
 from retinanet.data import datasets
 from retinanet.data.datasets import Data
 from retinanet.data.formats.recognise import recognise

@@ -1,0 +1,1 @@
+"""Time and memory that grow with the data: files, boxes, photographs, steps."""
