@@ -14,8 +14,10 @@ from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "retinanet"
 FOLDERS = sorted(file.parent for file in PACKAGE.rglob("__init__.py"))
+BENCHMARKS = sorted(file.parent for file in ROOT.glob("benchmarks/**/__init__.py"))
+TESTS = sorted({file.parent for file in ROOT.glob("tests/**/*.py")})
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *ROOT.glob("*.py")])
-ALL_SOURCES = sorted([*SOURCES, *ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/*.py")])
+ALL_SOURCES = sorted([*SOURCES, *ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/**/*.py")])
 # Words that a docstring must not begin with: the reader wants the noun or the verb first.
 NO_NOUN = ("What", "How", "Where", "Which", "Of", "Say", "Tell")
 
@@ -37,9 +39,13 @@ def body_lines(function: ast.FunctionDef) -> int:
     return lines
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=name)
-def test_a_folder_has_few_files_and_says_in_a_sentence_what_it_is_for(folder: Path) -> None:
+@pytest.mark.parametrize("folder", [*FOLDERS, *BENCHMARKS, *TESTS], ids=name)
+def test_a_folder_has_few_files(folder: Path) -> None:
     assert len(list(folder.glob("*.py"))) <= FILES_IN_A_FOLDER
+
+
+@pytest.mark.parametrize("folder", [*FOLDERS, *BENCHMARKS], ids=name)
+def test_a_folder_says_in_a_sentence_what_it_is_for(folder: Path) -> None:
     text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
     assert text
     if folder != PACKAGE:
