@@ -49,6 +49,15 @@ def test_the_first_folder_that_holds_all_counts(root: Path) -> None:
         assert problems.repaired == {}
 
 
+def test_where_none_holds_all_the_folder_that_lacks_fewest_counts(root: Path) -> None:
+    """Of `train/a.jpg` and `val/a.jpg` the first two folders have none, `images` has both."""
+    names = ["train/a.jpg", "val/a.jpg", "z.jpg"]
+    result, problems = found(root, *names)
+    assert result == (root / "images", names, [2])
+    with pytest.raises(DataError, match=r"^f\.csv:4: no image 'z\.jpg' in "):
+        problems.raise_if_any()
+
+
 @pytest.mark.parametrize(
     ("name", "file"),
     [
