@@ -99,8 +99,7 @@ def wanted_labels(wanted: Sequence[str] | None, names: Sequence[str]) -> list[in
 
 def only(found: Detections, labels: Sequence[int]) -> Detections:
     """The detections of some classes."""
-    of_interest = [label in labels for label in found.labels.tolist()]
-    return Detections(*(column[of_interest] for column in found))
+    return found.only([label in labels for label in found.labels.tolist()])
 
 
 @script

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -41,6 +41,10 @@ class Detections(NamedTuple):
     """[D] classes, int64."""
     boxes: Tensor
     """[D, 4] xyxy, pixels of the network's input, or of the file where a docstring says so."""
+
+    def only(self, which: Any) -> "Detections":
+        """Those of a mask, of positions or of a slice, in that order."""
+        return Detections(*(column[which] for column in self))
 
 
 def best_candidates(
@@ -125,4 +129,4 @@ def suppress(
     boxes = clip_boxes(candidates[above, 2:], *size)
     group = torch.zeros_like(label) if limits.class_agnostic_nms else label
     keep = batched_nms(boxes, scores, group, limits.nms_threshold)[: limits.max_detections]
-    return Detections(scores[keep], label[keep], boxes[keep])
+    return Detections(scores, label, boxes).only(keep)

@@ -82,7 +82,7 @@ def detect_plainly(model: PlainRetinaNet, samples: Iterable[Sample]) -> list[Det
         image = sample["img"].permute(2, 0, 1)[None].contiguous()
         found = to_original(detect(model, image, sample["size"]), sample)
         best = found.scores.argsort(descending=True)[: DEFAULT_LIMITS.max_detections]
-        results.append(Detections(*(tensor[best] for tensor in found)))
+        results.append(found.only(best))
     return results
 
 

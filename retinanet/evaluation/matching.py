@@ -35,14 +35,12 @@ class Matches(NamedTuple):
         """Matches among the detections whose score is above the threshold of their class."""
         floors = np.array(thresholds)[self.detections.labels.numpy()]
         kept = self.detections.scores.numpy() > floors
-        detections = Detections(*(column[kept] for column in self.detections))
-        return Matches(detections, self.annotations, self.found[kept])
+        return Matches(self.detections.only(kept), self.annotations, self.found[kept])
 
     def at(self, threshold: float) -> "Matches":
         """Matches among the detections whose score is at least `threshold`."""
-        count = int((self.detections.scores >= threshold).sum())
-        kept = Detections(*(column[:count] for column in self.detections))
-        return Matches(kept, self.annotations, self.found[:count])
+        best = slice(int((self.detections.scores >= threshold).sum()))
+        return Matches(self.detections.only(best), self.annotations, self.found[best])
 
 
 def best_detections(
@@ -51,7 +49,7 @@ def best_detections(
     """The detections above a score, at most `max_detections`, best first; equal ones keep order."""
     order = detections.scores.argsort(descending=True, stable=True)[:max_detections]
     order = order[detections.scores[order] > score_threshold]
-    return Detections(*(column[order] for column in detections))
+    return detections.only(order)
 
 
 def without_difficult(
@@ -72,7 +70,7 @@ def without_difficult(
     same_class = label_column(detections) == annotations[:, 4]
     iou = np.where(same_class, overlaps(detections, annotations), -1)
     counts = ~(difficult[iou.argmax(axis=1)] & (iou.max(axis=1) >= iou_threshold))
-    return Detections(*(column[counts] for column in detections)), annotations[~difficult]
+    return detections.only(counts), annotations[~difficult]
 
 
 def match(
@@ -93,7 +91,7 @@ def match(
     same_class = label_column(detections) == annotations[:, 4]
     found = claimed(np.where(same_class, overlaps(detections, annotations), -1), iou_threshold)
     kept = (found >= 0) | ~_on_crowds(detections, crowds, iou_threshold)
-    return Matches(Detections(*(column[kept] for column in detections)), annotations, found[kept])
+    return Matches(detections.only(kept), annotations, found[kept])
 
 
 def overlaps(detections: Detections, annotations: Floats) -> Floats:

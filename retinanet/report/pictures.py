@@ -91,7 +91,6 @@ def draw_sheet(
     """
     drawn = []
     for index, found in enumerate(detections[:pictures]):
-        sure = found.scores > score_threshold
-        kept = Detections(*(column[sure] for column in found))
-        drawn.append(draw_image(dataset, index, kept, dataset.class_names, ground_truth=True))
+        sure = found.only(found.scores > score_threshold)
+        drawn.append(draw_image(dataset, index, sure, dataset.class_names, ground_truth=True))
     return contact_sheet(drawn, columns=4)

@@ -171,7 +171,7 @@ def _false(findings: Findings, folder: Path, start: int) -> Html:
         score = float(image.detections.scores[detection])
         why = cause(image, detection, names, findings.voc.iou_threshold)
         caption = f" {name} {score:.2f}: {why}"
-        false = Detections(*(column[image.found < 0] for column in image.detections))
+        false = image.detections.only(image.found < 0)
         path = folder / f"false_{rank}.jpg"
         drawn.append(_photo(path, findings, index, false, image.annotations, caption, start))
     return _gallery(

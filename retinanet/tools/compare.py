@@ -163,8 +163,7 @@ def by_names(
     renamed = []
     for found in detections:
         own = labels[found.labels]
-        kept = own >= 0
-        renamed.append(Detections(found.scores[kept], own[kept], found.boxes[kept]))
+        renamed.append(found._replace(labels=own).only(own >= 0))
     return renamed
 
 
@@ -252,9 +251,8 @@ def draw_differences(
 
 def _drawn(dataset: Data, index: int, evaluation: Evaluation) -> Any:
     found = evaluation.detections[index]
-    kept = found.scores > torch.tensor(evaluation.thresholds)[found.labels]
-    found = Detections(*(column[kept] for column in found))
-    return draw_image(dataset, index, found, dataset.class_names, ground_truth=True)
+    sure = found.only(found.scores > torch.tensor(evaluation.thresholds)[found.labels])
+    return draw_image(dataset, index, sure, dataset.class_names, ground_truth=True)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ class Agreement:
     def add_detections(self, case: Case, found: Sequence[Tensor]) -> None:
         """Compare detections: scores [B, D], labels [B, D], boxes [B, D, 4]."""
         for theirs, *columns in zip(case.detections, *found, strict=True):
-            ours = Detections(*(column[columns[0] > 0] for column in columns))
+            ours = Detections(*columns).only(columns[0] > 0)
             self.detections += len(theirs.scores)
             self.unlike += max(count_unlike(ours, theirs), count_unlike(theirs, ours))
 

@@ -213,7 +213,7 @@ def clip(found: Detections, height: int, width: int) -> Detections:
 def clip_and_drop_empty(found: Detections, height: int, width: int) -> Detections:
     found = clip(found, height, width)
     whole = (found.boxes[:, 2:] > found.boxes[:, :2]).all(dim=1)
-    return Detections(*(column[whole] for column in found))
+    return found.only(whole)
 
 
 def clip_but_for_a_pixel(found: Detections, height: int, width: int) -> Detections:
@@ -245,7 +245,7 @@ def test_final_detections_of_the_source_but_for_boxes_at_the_border(converted, c
     before, after = BORDERS[converted.source]
     found = before(candidates(converted, case), *size)
     keep = batched_nms(found.boxes, found.scores, found.labels, 0.5)[:limit]
-    found = after(Detections(*(column[keep] for column in found)), *size)
+    found = after(found.only(keep), *size)
 
     expected = converted.group(f"{case}_final_")
     expected = (expected["scores"], converted.label(expected["labels"]), expected["boxes"])
