@@ -208,7 +208,7 @@ class ImageDataset(Dataset[Sample]):
         top = path_below(self.images_root, root)
         names = [
             os.path.normpath(
-                path_below(Path(file), root) if os.path.isabs(file) else os.path.join(top, file)
+                path_below(file, root) if os.path.isabs(file) else os.path.join(top, file)
             ).replace(os.sep, "/")
             for file in self._files
         ]

@@ -18,9 +18,10 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from retinanet.data.annotations import Annotations
-from retinanet.data.decoding.formats import SUFFIXES
+from retinanet.data.images import is_image_name
 from retinanet.data.problems import Problems
 from retinanet.errors import shown
+from retinanet.runtime.files import path_below
 
 NAMED = 3  # missing images that a message names
 MOST_FILES = 2_000_000  # that are looked through for images which lie elsewhere
@@ -65,7 +66,7 @@ def find_images(data: Annotations, places: Places, problems: Problems) -> Found:
     tree = _Tree(places, names)
     elsewhere = {k: path for k in lacking if (path := tree.find(names[k]))}
     for k, path in elsewhere.items():
-        files[k] = _relative(path, root)
+        files[k] = path_below(path, root)
     moved, absent = list(elsewhere), [k for k in lacking if k not in elsewhere]
     problems.repair(
         "image path that is another one here",
@@ -110,13 +111,6 @@ def _listing(folder: str) -> set[str]:
         return set(os.listdir(folder or "."))
     except (OSError, ValueError):
         return set()
-
-
-def _relative(path: str, root: Path) -> str:
-    try:
-        return os.path.relpath(path, root)
-    except ValueError:  # on another drive of Windows
-        return os.path.abspath(path)
 
 
 def _folded(text: str) -> str:
@@ -226,7 +220,7 @@ class _Tree:
         paths = self._candidates(parts)
         below = self.places.below
         if len(paths) > 1:
-            some = " and ".join(shown(_relative(path, below)) for path in paths[:2])
+            some = " and ".join(shown(path_below(path, below)) for path in paths[:2])
             return f" ({len(paths)} may be meant, such as {some})"
         reason = ""
         if is_foreign(name):
@@ -236,13 +230,13 @@ class _Tree:
             base = shown(parts[-1]) if parts else "so"
             reason += f", and no image below {below.absolute()} is called {base}"
         elif paths:
-            reason = f"there is {shown(_relative(paths[0], below))}, in another folder"
+            reason = f"there is {shown(path_below(paths[0], below))}, in another folder"
         elif parts and len(parts[-1]) < 200:
             known = list(islice(self._paths, MOST_COMPARED))
             stem = os.path.splitext(_folded(parts[-1]))[0]
             near = difflib.get_close_matches(stem, known, 1, 0.75)
             if near:
-                reason = f"the nearest is {shown(_relative(self._paths[near[0]][0], below))}"
+                reason = f"the nearest is {shown(path_below(self._paths[near[0]][0], below))}"
         return f" ({reason})" if reason else ""
 
 
@@ -251,5 +245,5 @@ def _images_below(tops: Sequence[Path]) -> Iterator[str]:
         for folder, folders, files in os.walk(top):
             folders.sort()
             for name in sorted(files):
-                if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
+                if is_image_name(name):
                     yield os.path.join(folder, name)

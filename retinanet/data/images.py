@@ -277,15 +277,15 @@ def image_files(path: str | Path) -> list[Path]:
         return [path]
     else:
         found = _matches(path)
-    images = sorted(file for file in found if is_image_name(file) and file.is_file())
+    images = sorted(file for file in found if is_image_name(file.name) and file.is_file())
     if not images:
         raise DataError(f"{printable(path)}: {_no_images(path)}")
     return images
 
 
-def is_image_name(path: Path) -> bool:
+def is_image_name(name: str) -> bool:
     """Whether a file is called as images are and not hidden, as macOS's `._` files beside them."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
 
 
 def _matches(pattern: Path) -> list[Path]:
@@ -301,7 +301,7 @@ def _no_images(path: Path) -> str:
     """Why a folder or a pattern gives no images, and what to do."""
     if not path.is_dir():
         return "no images fit this pattern; * is anything, ** any folders, [ab] a or b; correct it"
-    below = sum(map(is_image_name, islice(path.rglob("*"), MOST_LOOKED_AT)))
+    below = sum(is_image_name(file.name) for file in islice(path.rglob("*"), MOST_LOOKED_AT))
     if below:
         return f"no images in it, {below:,} in its folders; give '{printable(path / '**' / '*')}'"
     return f"no images in it; expected files named {' '.join(sorted(SUFFIXES))}; correct the path"

@@ -117,7 +117,7 @@ def _replacement(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def path_below(path: Path, folder: Path) -> str:
+def path_below(path: str | Path, folder: Path) -> str:
     """A path from a folder on; whole where they lie on two drives of Windows."""
     try:
         return os.path.relpath(path, folder)
