@@ -40,7 +40,6 @@ DEFAULTS = {
     "max_side": 1024,
 }
 
-
 # The sample's: those of recipes/from-scratch.args, its size, and a number of epochs.
 SHAPES_DEFAULTS = {
     "depth": 18,
@@ -53,7 +52,6 @@ SHAPES_DEFAULTS = {
     "min_side": 96,
     "max_side": 128,
 }
-
 
 # Flags that are settings of the network; None: as those of the initial weights.
 NETWORK_FLAGS = {

@@ -14,14 +14,8 @@ from retinanet.data.problems import Array, Problems
 from retinanet.errors import printable, shown
 
 OVERHANG = 0.5  # pixels a box may lie outside its image before clipping it is worth a word
-
-
 FRACTION_OVERHANG = 0.1  # of an image's side that a box in fractions may lie outside
-
-
 LEAST_PERCENT = 10  # boxes, all within 100 pixels, that are taken for percent of larger images
-
-
 SUSPICIOUS = 0.05  # of all boxes do not fit their images: perhaps their numbers mean something else
 
 
@@ -49,7 +43,6 @@ CSV_READINGS = (
         "exchange y1 and y2, and write height - y for both if y is counted from below",
     ),
 )
-
 
 COCO_READINGS = (
     Reading(

@@ -44,8 +44,6 @@ from retinanet.errors import DataError
 from retinanet.runtime.files import path_below
 
 BoxRows = NDArray[np.float64]  # [M, 5] x1, y1, x2, y2, label
-
-
 Transform = Callable[[Sample], Sample]
 
 

@@ -13,8 +13,6 @@ from retinanet.errors import DataError, printable, shown
 from retinanet.runtime.files import READING_THREADS
 
 HEADERS_AT_ONCE = 64  # sizes that a thread reads before it takes the next part
-
-
 NAMED = 3  # images that a note names
 
 

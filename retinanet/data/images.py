@@ -50,16 +50,10 @@ _TURNS = {  # EXIF orientation: how to turn the stored picture upright
     8: Image.Transpose.ROTATE_90,
 }
 
-
+_JPEGS = ("JPEG", "MPO")
 _SIDEWAYS = (5, 6, 7, 8)  # the orientations that exchange height and width
-
-
 Size = tuple[int, int]  # (height, width) of an upright picture
-
-
 MOST_LOOKED_AT = 100_000  # files of a tree, for a message
-
-
 UNKNOWN: Size = (0, 0)  # of one that is missing or cannot be read
 
 
@@ -164,9 +158,6 @@ def resized_size(
 def padded_size(height: int, width: int, multiple: int = 32) -> tuple[int, int]:
     """(height, width) rounded up to a multiple of `multiple` pixels."""
     return height + -height % multiple, width + -width % multiple
-
-
-_JPEGS = ("JPEG", "MPO")
 
 
 @contextmanager

@@ -10,11 +10,7 @@ from numpy.typing import NDArray
 from retinanet.errors import DataError, listed
 
 SHOWN = 20  # problems of a file shown in full; the rest is counted
-
-
 MOST_SKIPPED = 100  # images that may be left out, because they cannot be read
-
-
 Array = NDArray[Any]
 
 

@@ -23,40 +23,17 @@ from skimage import data, draw
 from retinanet.errors import DataError
 
 VERSION = 2  # of the rendering: raise it when the same seed is to give other files
-
-
 CLASS_NAMES = ("ring", "square", "star", "triangle")  # by label
-
-
 TRAIN_IMAGES, VAL_IMAGES = 460, 60
-
-
 LONG_SIDE, SHORT_SIDE = 320, 240  # of a picture, pixels
-
-
 PORTRAITS = 0.4  # of the pictures stand upright
-
-
 EMPTY_EVERY = 30  # the 30th, 60th, ... picture of a split holds no object
-
-
 MAX_SHAPES = 3  # in one picture
-
-
 DIAMETERS = (80, 220)  # of the circle around a shape, pixels; small ones are the more frequent
-
-
 MAX_TILT = math.radians(15)  # either way
-
-
 MAX_HIDDEN = 0.4  # of a box, by the boxes of later shapes together
-
-
 PLACEMENT_TRIES = 20  # a shape that finds no room by then is left out
-
-
 PHOTOGRAPHS = ("brick", "chelsea", "coffee", "grass", "gravel", "hubble_deep_field", "rocket")
-
 
 # Distance of each corner from the centre, around the circle from the top. A ring has none.
 CORNERS = {
@@ -65,16 +42,9 @@ CORNERS = {
     "triangle": (1.0,) * 3,
 }
 
-
 HOLE = 0.55  # of the ring's radius
-
-
 CELLS = 2  # along a pixel's side, for smooth edges
-
-
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2  # steps of this size keep the hues of a picture apart
-
-
 Box = tuple[int, int, int, int]  # xyxy, whole pixels; x2 and y2 lie behind the last pixel
 
 

@@ -18,6 +18,8 @@ from torchvision.tv_tensors import BoundingBoxes, Image
 
 from retinanet.data.images import padded_size, resized_size
 
+MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB of 0..1
+STD = (0.229, 0.224, 0.225)
 AUGMENTATIONS = ("none", "mild", "strong")
 LEAST_SHARE = 0.4  # of a box's area that must be left of it where a picture is cut
 
@@ -31,12 +33,6 @@ def training_transform(min_side: int, max_side: int, *, augment: str, seed: int)
 def evaluation_transform(min_side: int, max_side: int) -> Compose:
     """Transform of evaluation and prediction: resized and normalised."""
     return Compose([Resizer(min_side, max_side), Normalizer()])
-
-
-MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB of 0..1
-
-
-STD = (0.229, 0.224, 0.225)
 
 
 class Sample(TypedDict, total=False):

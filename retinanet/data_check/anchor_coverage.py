@@ -15,27 +15,15 @@ from retinanet.model import ModelConfig
 
 MANY = 0.05  # of a class's boxes without an anchor are worth a warning
 
-
 # Other sizes to train at: up to four times as large, then down to half.
 FACTORS = tuple(2 ** (step / 8) for step in (*range(1, 17), *range(-1, -9, -1)))
 
-
 # Other anchor sizes to try: small changes before large ones, smaller anchors before larger.
 ANCHOR_FACTORS = (3 / 4, 5 / 4, 5 / 8, 3 / 2, 1 / 2, 2, 3 / 8, 1 / 4)
-
-
 NEARLY = 0.95  # of the boxes that the best other size reaches: good enough
-
-
 SAMPLED = 500  # boxes of a class with which other sizes are tried
-
-
 Floats = NDArray[np.float64]
-
-
 Ints = NDArray[np.int64]
-
-
 Bools = NDArray[np.bool_]
 
 

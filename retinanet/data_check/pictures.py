@@ -20,11 +20,7 @@ from retinanet.report.pictures import as_jpeg
 from retinanet.runtime.own_files import MARK
 
 PICTURES, COLUMNS, TILE = 12, 4, 480  # of a contact sheet; longest side of a picture, pixels
-
-
 POINTS = 20_000  # boxes in the scatter plot
-
-
 REACHED, UNREACHED = "#8fb1dc", "#d1495b"
 
 

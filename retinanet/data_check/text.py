@@ -28,6 +28,13 @@ NAMED = 3  # classes that the digest names
 COUNTED = 200  # images in which the digest counts positive anchors
 SMALL = 16  # pixels after resizing: of boxes that are better looked at in tiles
 LARGE = 2000  # pixels of the longer side of a picture that is worth cutting
+BAR = 40  # letters
+NAMES = 3  # images that are named; check.json has them all
+
+NO_CENTRE = (
+    "Boxes without an anchor never train. They are smaller than the 8 px from one to the next, or"
+    " others overlap theirs more; a larger --min_side gives them some."
+)
 
 
 def digest(
@@ -160,21 +167,6 @@ def percent(part: float, whole: float) -> str:
     if 99 < share < 100:
         return "over 99 %"
     return f"{share:.0f} %" if share >= 10 else f"{share:.1f} %".replace(".0 ", " ")
-
-
-BAR = 40  # letters
-
-
-NAMES = 3  # images that are named; check.json has them all
-
-
-NO_CENTRE = (
-    "Boxes without an anchor never train. They are smaller than the 8 px from one to the next, or"
-    " others overlap theirs more; a larger --min_side gives them some."
-)
-
-
-# ---- text ----
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

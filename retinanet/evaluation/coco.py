@@ -49,7 +49,6 @@ _NUMBERS = {
     "AR_large": ("0.50:0.95", "large", 100),
 }
 
-
 STATS = tuple(_NUMBERS)
 THRESHOLDS = 10  # of IoU: 0.50, 0.55 ... 0.95
 ANY_AREA = (0, 1e10)  # pixels, as pycocotools bounds it

@@ -10,8 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 Floats: TypeAlias = npt.NDArray[np.float64]
-
-
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
 

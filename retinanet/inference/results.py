@@ -13,6 +13,7 @@ from retinanet.postprocess import Detections
 from retinanet.runtime.files import first_free, write_whole
 
 Images = Data | ImageFiles
+Records: TypeAlias = list[dict[str, Any]]  # of COCO
 
 
 def as_json(images: Images, detections: Mapping[int, Detections], names: Sequence[str]) -> str:
@@ -67,7 +68,6 @@ def rows(found: Detections) -> list[tuple[float, int, list[float]]]:
 
 Writer = Callable[[Images, Mapping[int, Detections], Sequence[str]], str]
 
-
 FORMATS: dict[str, tuple[str, Writer]] = {
     "json": ("predictions.json", as_json),
     "csv": ("predictions.csv", as_csv),
@@ -98,9 +98,6 @@ def save_predictions(
     path = first_free(folder / name, Path.exists)
     write_whole(path, writer(images, detections, names).encode(errors="surrogateescape"))
     return path
-
-
-Records: TypeAlias = list[dict[str, Any]]
 
 
 def coco_results(

@@ -21,57 +21,16 @@ from retinanet.report.drawing import class_color
 from retinanet.runtime.files import write_whole
 from retinanet.runtime.own_files import MARK
 
-Records: TypeAlias = Sequence[Mapping[str, Any]]
-
-
-POINTS = 300  # of a curve: more cannot be told apart on a screen
-
-
-def loss_curve(history: Records, name: str) -> tuple[Floats, Floats]:
-    """Epochs [T] and a loss [T] of the steps, or their means over equal stretches if many.
-
-    A loss that was not finite is None, and left out.
-    """
-    steps = [record for record in history if record["kind"] == "step"]
-    length = 1 + max((record["iteration"] for record in steps), default=0)  # of an epoch
-    points = [
-        (record["epoch"] + record["iteration"] / length, record[name])
-        for record in steps
-        if record[name] is not None
-    ]
-    table = np.array(points, dtype=float).reshape(-1, 2)
-    if len(table) > POINTS:
-        table = np.array([part.mean(axis=0) for part in np.array_split(table, POINTS)])
-    return table[:, 0], table[:, 1]
-
-
-def metric_curve(history: Records, name: str) -> tuple[Floats, Floats]:
-    """Epochs [T] and a metric [T] of those that have it; -1 is COCO's sign for none."""
-    points = [
-        (record["epoch"], record["metrics"][name])
-        for record in history
-        if record["kind"] == "epoch" and record["metrics"].get(name, -1) >= 0
-    ]
-    table = np.array(points, dtype=float).reshape(-1, 2)
-    return table[:, 0], table[:, 1]
-
-
 if TYPE_CHECKING:  # importing it takes a tenth of a script's start, so it waits for the first chart
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
+Records: TypeAlias = Sequence[Mapping[str, Any]]
+POINTS = 300  # of a curve: more cannot be told apart on a screen
 INK = "#1f2933"
-
-
 FAINT = "#8a959f"  # for what is there, but not the point
-
-
 COLORED_CLASSES = 8  # more colours cannot be told apart
-
-
 LONGEST_NAME = 18  # letters
-
 
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -101,7 +60,6 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "retinanet",  # the same chart gives the same file
 }
 
-
 _SVG_STYLE = (
     "<style>svg{color:#1f2933}text{font-family:system-ui,sans-serif!important}"
     "@media(prefers-color-scheme:dark){svg{color:#d9dfe5}}</style>"
@@ -130,6 +88,35 @@ class Line(NamedTuple):
     width: float = 1.3
     band: tuple[Floats, Floats] | None = None
     """[T] lower and upper ends of an interval, drawn behind the line."""
+
+
+def loss_curve(history: Records, name: str) -> tuple[Floats, Floats]:
+    """Epochs [T] and a loss [T] of the steps, or their means over equal stretches if many.
+
+    A loss that was not finite is None, and left out.
+    """
+    steps = [record for record in history if record["kind"] == "step"]
+    length = 1 + max((record["iteration"] for record in steps), default=0)  # of an epoch
+    points = [
+        (record["epoch"] + record["iteration"] / length, record[name])
+        for record in steps
+        if record[name] is not None
+    ]
+    table = np.array(points, dtype=float).reshape(-1, 2)
+    if len(table) > POINTS:
+        table = np.array([part.mean(axis=0) for part in np.array_split(table, POINTS)])
+    return table[:, 0], table[:, 1]
+
+
+def metric_curve(history: Records, name: str) -> tuple[Floats, Floats]:
+    """Epochs [T] and a metric [T] of those that have it; -1 is COCO's sign for none."""
+    points = [
+        (record["epoch"], record["metrics"][name])
+        for record in history
+        if record["kind"] == "epoch" and record["metrics"].get(name, -1) >= 0
+    ]
+    table = np.array(points, dtype=float).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
 
 
 def losses_chart(history: Records) -> Chart | None:

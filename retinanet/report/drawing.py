@@ -18,20 +18,10 @@ from torchvision.utils import draw_bounding_boxes
 from retinanet.errors import DataError
 
 Pixels = NDArray[np.uint8]  # [H, W, 3] RGB
-
-
 Color = tuple[int, int, int]
-
-
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
-
-
 GOLDEN_RATIO = 0.618034  # as a step around the circle of hues it keeps any number of them apart
-
-
 READABLE = 12  # pixels, least height of letters
-
-
 LEGIBLE = 6  # pixels, for a caption that is wider than the picture otherwise
 
 

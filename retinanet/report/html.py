@@ -91,12 +91,10 @@ i.bar i { display: block; height: 8px; border-radius: 2px; background: var(--bar
   h2 { margin-top: 40px; } th, td { padding: 5px 8px; } }
 """
 
-
 # How every page begins, and no other file.
 BEGINNING = b"""<!DOCTYPE html>
 <html lang="en"><meta charset="utf-8"><meta name="generator" content="retinanet">
 """
-
 
 RENEWED_EVERY = 60  # seconds, of a page in a browser whose file is written again and again
 

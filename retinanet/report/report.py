@@ -33,18 +33,15 @@ from retinanet.runtime.own_files import is_own, remove_own
 
 PICTURES = 6  # of each kind of mistake
 
-
 LEGEND = (
     "Dashed: annotations, with names those that were missed. In the colours of their classes:"
     " detections, with thick lines those that are false."
 )
 
-
 REPORT_PICTURES = (
     *(f"report/{name}" for name in FILES),
     *(f"report/{kind}_{k}.jpg" for kind in ("missed", "false") for k in range(1, PICTURES + 1)),
 )
-
 
 SUSPECTS = "report/suspects.csv"
 REPORT_FILES = ("report.html", SUSPECTS, *REPORT_PICTURES)

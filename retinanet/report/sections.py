@@ -31,14 +31,8 @@ from retinanet.report.interactive import KINDS, Counts
 from retinanet.runtime.files import write_whole
 
 CLASSES_IN_MATRIX = 20
-
-
 CLASSES_BESIDE_TEXT = 10  # a larger matrix gets the whole width
-
-
 MISTAKES = 10  # in the table of the most frequent ones
-
-
 FILES = ("losses.png", "scores.png", "precision_recall.png", "f1.png", "confusion.png")
 
 

@@ -12,8 +12,6 @@ from retinanet.errors import DataError, printable
 from retinanet.runtime.own_files import refuse_foreign
 
 READING_THREADS = min(16, 4 * (os.cpu_count() or 1))  # they mostly wait for the disk
-
-
 _TEMPORARY = ".retinanet-"  # how names of files begin that are not yet whole
 
 

@@ -35,13 +35,11 @@ from retinanet.weights.checkpoint import Checkpoint, load_checkpoint
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
-
 INPUT = (
     "images: uint8 [B, H, W, 3], RGB, upright; B, H and W are free. Resize a picture so that its"
     " shorter side is min_side pixels, or its longer side max_side where that makes it smaller"
     " (bilinear, antialiased). Nothing else: normalisation and padding are inside."
 )
-
 
 OUTPUT = {
     False: "anchor_scores [B, N, K]: probabilities; anchor_boxes [B, N, 4]: x1, y1, x2, y2 in"

@@ -18,10 +18,7 @@ from retinanet.weights.checkpoint import Checkpoint
 
 # How far the file may be from PyTorch: two ways to add up the same float32 numbers.
 SCORE_TOLERANCE = 1e-4
-
-
 BOX_TOLERANCE = 0.1  # pixels
-
 
 # Two boxes may overlap by so nearly the threshold that one side keeps both and the other does not.
 MOST_UNLIKE = 0.01  # of the detections

@@ -12,8 +12,6 @@ from retinanet.runtime.device import copied_to_host
 from retinanet.training.run_log import RunLog
 
 RUNNING_LOSSES = 500  # how many steps the running loss is the mean of
-
-
 MAX_OVERFLOWS = 20  # float16 steps in a row that the scaler may skip while it finds its scale
 
 

@@ -10,21 +10,12 @@ from torch import Tensor
 from retinanet.runtime.device import backend
 
 OPTIMIZERS = ("adam", "sgd")
-
-
 SCHEDULES = ("plateau", "cosine", "step")
-
-
 BATCH_NORMS = ("frozen", "trained")
-
-
 MOMENTUM = 0.9  # of SGD
-
 
 # The published 12-epoch schedule: a tenth of the rate after epoch 8, a tenth of that after 11.
 DROPS = (8 / 12, 11 / 12)
-
-
 MOST_WARMUP = 1 / 5  # of a run that keeps to a time, whatever the steps of its warm-up
 
 

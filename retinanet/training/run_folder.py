@@ -25,10 +25,7 @@ from retinanet.training.saved_state import STATE_FILE, STATE_VERSION, SavedState
 from retinanet.weights.checkpoint import Checkpoint, save_checkpoint, write_file
 
 CONFIG_FILE = "config.json"
-
-
 FINAL_FILE = "model_final.pt"
-
 
 # What another run may have left in the folder, beside the files that this one will replace; `.tmp`
 # is what a kill of version 1.0 left.

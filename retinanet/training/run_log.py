@@ -22,11 +22,7 @@ from retinanet.training.records import METRICS_FILE, cut_records
 from retinanet.training.run_clock import Course, RunClock, duration
 
 TENSORBOARD_FOLDER = "tensorboard"
-
-
 DATA_BOUND = 0.25  # share of the time spent waiting for images above which a hint is given
-
-
 BAR = "{desc} {percentage:3.0f}% {bar} {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 

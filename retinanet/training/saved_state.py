@@ -19,7 +19,6 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "since_best": int,
 }
 
-
 # Settings that states of version 1.0 do not name, and what they were there.
 BEFORE = {"--matching": "iou", "--augment": "none", "--fpn_channels": 256, "--head_convs": 4}
 

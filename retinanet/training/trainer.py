@@ -30,6 +30,8 @@ from retinanet.training.saved_state import SavedState
 from retinanet.weights.checkpoint import Checkpoint
 from retinanet.weights.pretrained import Start, take_weights
 
+MOST_GRAPHS = 64  # of a network; torch gives up after 8
+
 
 def prepare_model(
     config: ModelConfig, start: Start, runtime: Runtime, *, compiled: bool
@@ -53,9 +55,6 @@ def prepare_model(
         say("--compile: takes minutes in the first steps and in the first evaluation")
         compile_network(model)
     return model
-
-
-MOST_GRAPHS = 64  # of a network; torch gives up after 8
 
 
 def compile_network(model: RetinaNet, compiler: str | Callable[..., Any] = "inductor") -> None:

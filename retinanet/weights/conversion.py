@@ -25,23 +25,12 @@ from retinanet.weights.projects import BN_EPS, SOURCES, Source
 
 ODTK_ANCHORS = {"ratios": "1, 2, 0.5", "scales": "4, 5.04, 6.35"}  # as its files should have them
 
-
 # torchvision's classifier has a column for every COCO id; eleven of them never had a class.
 _CATEGORIES = RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
-
-
 COCO_IDS = [i for i, name in enumerate(_CATEGORIES) if name not in ("__background__", "N/A")]
-
-
 COCO_NAMES = tuple(_CATEGORIES[i] for i in COCO_IDS)
-
-
 _SILENT = -20.0  # the logit of a column without a class
-
-
 _DELTA_UNITS = torch.tensor([CENTER_STD, CENTER_STD, SIZE_STD, SIZE_STD], dtype=torch.float64)
-
-
 _INPUT_UNITS = 255 * torch.tensor(STD, dtype=torch.float64).view(3, 1, 1)
 
 

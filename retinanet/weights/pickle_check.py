@@ -27,8 +27,6 @@ _OPERATIONS = """
     GLOBAL STACK_GLOBAL NEWOBJ REDUCE BUILD BINPERSID
 """
 _COPYING = (pickle.REDUCE[0], pickle.BUILD[0])  # operations that may copy what they are given
-
-
 Stream: TypeAlias = io.BytesIO | mmap.mmap
 
 

@@ -85,7 +85,6 @@ _OURS = (
     "regressionModel.norm{1,2,3,4}",
 )
 
-
 _TORCHVISION = (
     "backbone.fpn.inner_blocks.{0,1,2}.0",
     "backbone.fpn.layer_blocks.{0,1,2}.0",
@@ -98,7 +97,6 @@ _TORCHVISION = (
     "head.regression_head.conv.{0,1,2,3}.1",
 )
 
-
 _DETECTRON2 = (
     "backbone.fpn_lateral{3,4,5}",
     "backbone.fpn_output{3,4,5}",
@@ -108,7 +106,6 @@ _DETECTRON2 = (
     "head.bbox_subnet.{0,2,4,6}",
     "head.bbox_pred",
 )
-
 
 _MMDETECTION = (
     "neck.lateral_convs.{0,1,2}.conv",
@@ -120,7 +117,6 @@ _MMDETECTION = (
     "bbox_head.retina_reg",
 )
 
-
 _ODTK = (
     "lateral{3,4,5}",
     "smooth{3,4,5}",
@@ -131,15 +127,12 @@ _ODTK = (
     "box_head.8",
 )
 
-
 _TORCHVISION_RENAMED = (
     (r"((?:inner|layer)_blocks\.\d)\.(?=weight|bias)", r"\1.0."),
     (r"_head\.conv\.(\d)\.(?=weight|bias)", _old_torchvision_tower),
 )
 
-
 _UPPER = LOG_RATIO_LIMITS[1]
-
 
 SOURCES = {
     "torchvision": Source(
