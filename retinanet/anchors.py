@@ -12,7 +12,7 @@ SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))  # three steps to an octave
 SIZES = (32.0, 64.0, 128.0, 256.0, 512.0)  # of level 3 to 7, before the scales
 
 # How anchors lie on the cells. The first is the original's; the others serve networks that were
-# trained with them (`foreign`).
+# trained with them (`weights.projects`).
 GRIDS = (
     "center",  # on the centres of the cells
     "corner",  # on their upper left corners: detectron2, mmdetection

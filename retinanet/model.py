@@ -37,7 +37,7 @@ class ModelConfig:
     """All that decides the shapes and the meaning of a model's weights; kept in its checkpoint.
 
     The defaults are the original's. The fields below the anchors are for weights that were trained
-    by other projects (`foreign`).
+    by other projects (`weights.projects`).
     """
 
     num_classes: int
@@ -258,8 +258,8 @@ class RetinaNet(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The pyramid P3 to P7 of images [B, 3, H, W]."""
-        lying = memory_format(images.device, training=self.training)
-        x = images.contiguous(memory_format=lying)
+        layout = memory_format(images.device, training=self.training)
+        x = images.contiguous(memory_format=layout)
         x = F.relu_(conv_bn(x, self.conv1, self.bn1))
         x = self.layer1(F.max_pool2d(x, 3, stride=2, padding=1))
         C3 = self.layer2(x)

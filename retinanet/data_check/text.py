@@ -24,12 +24,12 @@ from retinanet.errors import printable
 from retinanet.losses import POSITIVE_IOU
 from retinanet.model import ModelConfig
 
-NAMED = 3  # classes that the digest names
+CLASSES_NAMED = 3  # in the digest
 COUNTED = 200  # images in which the digest counts positive anchors
 SMALL = 16  # pixels after resizing: of boxes that are better looked at in tiles
 LARGE = 2000  # pixels of the longer side of a picture that is worth cutting
-BAR = 40  # letters
-NAMES = 3  # images that are named; check.json has them all
+BAR = 40  # letters of the longest bar
+IMAGES_NAMED = 3  # of a class; check.json has them all
 
 NO_CENTRE = (
     "Boxes without an anchor never train. They are smaller than the 8 px from one to the next, or"
@@ -82,7 +82,7 @@ def digest(
     share = percent(facts.unreached, total)
     text += f" No anchor reaches {facts.unreached:,} of {total:,} ({share}): these never train."
     worst = [row for row in facts.classes if row.unreached > MANY * row.boxes]
-    worst = sorted(worst, key=lambda row: row.unreached, reverse=True)[:NAMED]
+    worst = sorted(worst, key=lambda row: row.unreached, reverse=True)[:CLASSES_NAMED]
     if not worst:
         return "\n".join([text, *cut])
     sides = better_sides([row.missed for row in worst], min_side, max_side, config)
@@ -103,8 +103,8 @@ def digest(
 
 def positives_sentence(rows: Sequence[ClassPositives]) -> str:
     """Positive anchors of the classes, of many classes those with the fewest."""
-    shown = ", ".join(f"{printable(row.name)} {row.median:g}" for row in rows[:NAMED])
-    few = f"the fewest of {len(rows)}: " if len(rows) > NAMED else ""
+    shown = ", ".join(f"{printable(row.name)} {row.median:g}" for row in rows[:CLASSES_NAMED])
+    few = f"the fewest of {len(rows)}: " if len(rows) > CLASSES_NAMED else ""
     return f"Positive anchors of a box by ATSS, median of its class: {few}{shown}."
 
 
@@ -113,7 +113,7 @@ def positives_warning(rows: Sequence[ClassPositives]) -> list[str]:
     worst = [row for row in rows if row.without > MANY * row.boxes]
     if not worst:
         return []
-    worst = sorted(worst, key=lambda row: row.without, reverse=True)[:NAMED]
+    worst = sorted(worst, key=lambda row: row.without, reverse=True)[:CLASSES_NAMED]
     return [
         f"Warning: of these classes more than {percent(MANY, 1)} of the boxes have no anchor",
         *(f"  {printable(row.name)}: {row.without:,} of {row.boxes:,}" for row in worst),
@@ -218,7 +218,7 @@ def anchor_text(
     dataset: Data,
     facts: Facts,
     sides: Sequence[Side | None],
-    all_: Side | None,
+    together: Side | None,
     anchors: AnchorSizes | None,
 ) -> str:
     """The boxes that no anchor reaches: how many of each class, what would help, and where.
@@ -227,7 +227,7 @@ def anchor_text(
         dataset: the images.
         facts: what was found in them.
         sides: better sizes for the classes, by label.
-        all_: the same for all boxes together.
+        together: the same for all boxes.
         anchors: better ones.
     """
     total = len(facts.reached)
@@ -241,13 +241,13 @@ def anchor_text(
         share = percent(row.unreached, row.boxes)
         table.append([printable(row.name), f"{row.unreached:,}", f"{row.boxes:,}", share, *better])
     head, *lines = aligned(table).split("\n")
-    named = [listed(missed_images(dataset, row)) for row, _ in rows]
+    named = [image_list(missed_images(dataset, row)) for row, _ in rows]
     width = max(map(len, lines))
     return "\n".join(
         [
             f"No anchor reaches {facts.unreached:,} of {total:,} boxes"
             f" ({percent(facts.unreached, total)}; IoU below {POSITIVE_IOU:g}). They never train;"
-            f" {advice(all_)}.",
+            f" {advice(together)}.",
             f"{head:{width}}  images",
             *(f"{line:{width}}  {names}" for line, names in zip(lines, named, strict=True)),
             *anchor_advice(anchors),
@@ -255,8 +255,8 @@ def anchor_text(
     )
 
 
-def listed(counts: Mapping[str, int]) -> str:
+def image_list(counts: Mapping[str, int]) -> str:
     """The first of many images, each with its count, and how many more there are."""
     names = [f"{name} ({count})" for name, count in counts.items()]
-    more = len(names) - NAMES
-    return ", ".join(names[:NAMES]) + (f" and {more:,} more" if more > 0 else "")
+    more = len(names) - IMAGES_NAMED
+    return ", ".join(names[:IMAGES_NAMED]) + (f" and {more:,} more" if more > 0 else "")

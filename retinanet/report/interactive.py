@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from retinanet.evaluation.matching import Indices, Matches
-from retinanet.evaluation.precision_recall import Flags
+from retinanet.evaluation.precision_recall import Flags, Floats
 from retinanet.report.html import Html, element, joined
 
 STEPS = 100  # of the slider, from 0 to 1
@@ -92,5 +92,6 @@ def slider(counts: Counts) -> Html:
     )
 
 
-def _floors() -> Flags:
+def _floors() -> Floats:
+    """[101] least score that counts, at each step of the slider."""
     return np.asarray(np.arange(STEPS + 1) / STEPS)

@@ -49,8 +49,8 @@ def prepare_model(
     model = RetinaNet(config)
     if start.weights is not None:
         say(f"Weights {start.source}: {take_weights(model, start.weights)}")
-    lying = memory_format(runtime.device, training=True)
-    model.to(runtime.device, memory_format=lying)  # type: ignore[call-overload]
+    layout = memory_format(runtime.device, training=True)
+    model.to(runtime.device, memory_format=layout)  # type: ignore[call-overload]
     if compiled:
         say("--compile: takes minutes in the first steps and in the first evaluation")
         compile_network(model)

@@ -72,8 +72,8 @@ class Checkpoint:
         """The model, in evaluation mode."""
         model = RetinaNet(self.config)
         model.load_state_dict(self.weights)
-        lying = memory_format(device, training=False)
-        return model.to(device, memory_format=lying).eval()  # type: ignore[call-overload]
+        layout = memory_format(device, training=False)
+        return model.to(device, memory_format=layout).eval()  # type: ignore[call-overload]
 
 
 # ---- writing ----
@@ -217,7 +217,7 @@ def load_foreign(
 
     Args:
         path: the project's file.
-        source_name: a key of `sources.SOURCES`.
+        source_name: a key of `projects.SOURCES`.
         bn_eps: epsilon of its batch norm; None for that of the published files.
 
     Returns:
