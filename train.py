@@ -18,6 +18,7 @@ from retinanet.cli.train_flags import (
 )
 from retinanet.data.batches import TrainingBatches
 from retinanet.data.loading import LoadingError, UnreadableImageError
+from retinanet.data_check.anchor_coverage import TrainingSetup
 from retinanet.data_check.text import digest
 from retinanet.errors import DataError
 from retinanet.evaluation.measure import Evaluation, Evaluator
@@ -59,7 +60,8 @@ def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder) -> None:
         start = start_weights(args.weights, args.depth)
     classes, network = train.num_classes(), network_settings(args)
     config = start_config(start, num_classes=classes, depth=args.depth, settings=network)
-    say(digest(train, args.min_side, args.max_side, config, args.matching, args.tile))
+    setup = TrainingSetup(args.min_side, args.max_side, config, args.matching, args.tile)
+    say(digest(train, setup))
     settings = deciding_settings(args, config, train, runtime)
     if resumed:
         resumed.check(settings)

@@ -16,6 +16,7 @@ from retinanet.data.formats.csv_rows import read_annotations
 from retinanet.data.image_sizes import read_sizes
 from retinanet.data.near_duplicates import alike
 from retinanet.data.problems import Problems
+from retinanet.data_check.anchor_coverage import TrainingSetup
 from retinanet.data_check.text import digest
 from retinanet.model import ModelConfig
 
@@ -118,7 +119,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=10_000, help="JPEGs (10,000)")
     parser.add_argument("--boxes", type=int, default=100_000, help="of the digest (100,000)")
     args = parser.parse_args(argv)
-    many, config = ManyBoxes(args.boxes), ModelConfig(len(CLASSES))
+    many = ManyBoxes(args.boxes)
+    setup = TrainingSetup(608, 1024, ModelConfig(len(CLASSES)))
     with tempfile.TemporaryDirectory() as name:
         path = write_rows(Path(name) / "rows.csv", args.rows)
         images = write_images(Path(name), args.images)
@@ -130,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "in parallel": lambda: read_sizes(images, nothing, Problems(path)),
                 "one by one": lambda: one_by_one(images),
                 "alike": lambda: alike(images),
-                "digest": lambda: digest(many, 608, 1024, config),  # type: ignore[arg-type]
+                "digest": lambda: digest(many, setup),  # type: ignore[arg-type]
             },
             args.repeats,
         )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from retinanet.data.datasets import Data
-from retinanet.data_check.anchor_coverage import all_boxes, better_anchors
+from retinanet.data_check.anchor_coverage import TrainingSetup, all_boxes, better_anchors
 from retinanet.errors import DataError
 from retinanet.inference.tiles import Tiling
 from retinanet.model import ModelConfig
@@ -63,8 +63,9 @@ def suited_settings(dataset: Data, given: Mapping[str, Any]) -> dict[str, Any]:
     values["warmup"] = warmup if values["schedule"] != "plateau" else 0
     asked = any(given.get(f"anchor_{name}") for name in ("sizes", "ratios", "scales"))
     if config is None and not asked:  # a detector's heads have learned with its own anchors
-        sides = (values["min_side"], values["max_side"])
-        choice = better_anchors(boxes, *sides, ModelConfig(dataset.num_classes()))
+        network = ModelConfig(dataset.num_classes())
+        setup = TrainingSetup(values["min_side"], values["max_side"], network)
+        choice = better_anchors(boxes, setup)
         values["anchor_sizes"] = choice and list(choice.sizes)
     return {name: value for name, value in values.items() if given.get(name) is None}
 

@@ -1,7 +1,7 @@
 """Coverage of boxes by anchors, and image or anchor sizes that would cover more of them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,21 @@ SAMPLED = 500  # boxes of a class with which other sizes are tried
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """The part of a training that decides which boxes anchors reach."""
+
+    min_side: int
+    """Shorter side of the images after resizing, pixels; `max_side` is the most of the longer."""
+    max_side: int
+    config: ModelConfig
+    """Of the network, with its anchors."""
+    matching: str = "iou"
+    """Rule that gives boxes their anchors, one of `model.MATCHINGS`."""
+    tile: int | None = None
+    """Side of the tiles that larger images are cut into, pixels; None: they are not cut."""
 
 
 class Boxes(NamedTuple):
@@ -132,9 +147,10 @@ def _nearest_points(places: Floats, lengths: Ints, level: int, grid: str) -> Flo
     return nearest
 
 
-def reached(boxes: Boxes, min_side: int, max_side: int, config: ModelConfig) -> Bools:
-    """[M] which boxes some anchor fits well enough to train on."""
-    return best_ious(*resized(boxes, min_side, max_side), config) >= POSITIVE_IOU
+def reached(boxes: Boxes, setup: TrainingSetup) -> Bools:
+    """[M] which boxes some anchor fits well enough to train on, by the thresholds of IoU."""
+    corners, inputs = resized(boxes, setup.min_side, setup.max_side)
+    return best_ious(corners, inputs, setup.config) >= POSITIVE_IOU
 
 
 class Side(NamedTuple):
@@ -146,18 +162,14 @@ class Side(NamedTuple):
     """Of the boxes that no anchor reaches now: those that one would reach."""
 
 
-def better_sides(
-    groups: Sequence[Boxes], min_side: int, max_side: int, config: ModelConfig
-) -> list[Side | None]:
+def better_sides(groups: Sequence[Boxes], setup: TrainingSetup) -> list[Side | None]:
     """For each group of boxes, the size nearest to this one that reaches nearly all it can.
 
     Larger sizes are tried first, both sides growing alike.
 
     Args:
         groups: boxes that no anchor reaches now; of large groups some are tried.
-        min_side: as it is.
-        max_side: as it is.
-        config: of the anchors.
+        setup: as it is.
 
     Returns:
         None for a group of which no size between half and four times this one reaches any.
@@ -165,8 +177,11 @@ def better_sides(
     together, cuts = _some_together(groups)
     options: list[list[Side]] = [[] for _ in groups]
     for factor in FACTORS if len(together.labels) else ():
-        small, large = (max(32, 32 * round(side * factor / 32)) for side in (min_side, max_side))
-        fits = np.split(reached(together, small, large, config), cuts)
+        small, large = (
+            max(32, 32 * round(side * factor / 32)) for side in (setup.min_side, setup.max_side)
+        )
+        other = replace(setup, min_side=small, max_side=large)
+        fits = np.split(reached(together, other), cuts)
         for sides, part in zip(options, fits, strict=True):
             sides.append(Side(small, large, float(part.mean()) if len(part) else 0.0))
     return [_nearest_good(sides) for sides in options]
@@ -185,9 +200,7 @@ class AnchorSizes(NamedTuple):
     """The greatest share of a class's boxes that none of them reaches."""
 
 
-def better_anchors(
-    boxes: Boxes, min_side: int, max_side: int, config: ModelConfig
-) -> AnchorSizes | None:
+def better_anchors(boxes: Boxes, setup: TrainingSetup) -> AnchorSizes | None:
     """The anchor sizes nearest to the present ones that reach nearly all boxes of every class.
 
     All five sizes shrink or grow alike. Where no such sizes leave every class at most `MANY`
@@ -195,13 +208,12 @@ def better_anchors(
 
     Args:
         boxes: all of them; of large classes some are tried.
-        min_side: at which the network is trained.
-        max_side: at which the network is trained.
-        config: the present anchors.
+        setup: as it is, with the present anchors.
 
     Returns:
         None where every class is well off already, or the worst would be no better off.
     """
+    config = setup.config
     classes = [boxes.only(own) for own in boxes.of_classes(config.num_classes) if len(own)]
     if not classes:
         return None
@@ -209,7 +221,8 @@ def better_anchors(
 
     def choice(factor: float) -> AnchorSizes:
         sizes = tuple(float(f"{size * factor:.4g}") for size in config.anchor_sizes)
-        fits = reached(together, min_side, max_side, replace(config, anchor_sizes=sizes))
+        other = replace(setup, config=replace(config, anchor_sizes=sizes))
+        fits = reached(together, other)
         return AnchorSizes(sizes, max(1 - float(part.mean()) for part in np.split(fits, cuts)))
 
     now = choice(1).worst

@@ -8,23 +8,21 @@ import torch
 
 from retinanet.anchors import image_anchors, level_shapes
 from retinanet.atss import match_atss
-from retinanet.data_check.anchor_coverage import Boxes, Ints, resized
-from retinanet.model import ModelConfig
+from retinanet.data_check.anchor_coverage import Boxes, Ints, TrainingSetup, resized
 
 
-def count_positives(boxes: Boxes, min_side: int, max_side: int, config: ModelConfig) -> Ints:
+def count_positives(boxes: Boxes, setup: TrainingSetup) -> Ints:
     """Number of anchors that each box is trained on, after those of several went to one.
 
     Args:
         boxes: all boxes of each of their images, image by image.
-        min_side: at which the network is trained.
-        max_side: at which the network is trained.
-        config: of the anchors.
+        setup: sizes and anchors.
 
     Returns:
         [M].
     """
-    corners, inputs = resized(boxes, min_side, max_side)
+    config = setup.config
+    corners, inputs = resized(boxes, setup.min_side, setup.max_side)
     counts = np.zeros(len(corners), np.int64)
     shape = config.anchor_sizes, config.anchor_ratios, config.anchor_scales, config.anchor_grid
     ends = np.flatnonzero(np.diff(boxes.images)) + 1

@@ -10,6 +10,7 @@ from retinanet.data_check.anchor_coverage import (
     Boxes,
     Floats,
     Ints,
+    TrainingSetup,
     all_boxes,
     best_ious,
     resized,
@@ -17,7 +18,6 @@ from retinanet.data_check.anchor_coverage import (
 from retinanet.data_check.positives import count_positives
 from retinanet.errors import printable
 from retinanet.losses import POSITIVE_IOU
-from retinanet.model import ModelConfig
 from retinanet.runtime.files import path_below
 
 
@@ -59,32 +59,21 @@ class Facts:
         return sum(row.unreached for row in self.classes)
 
 
-def look_at(
-    dataset: Data,
-    min_side: int,
-    max_side: int,
-    config: ModelConfig,
-    matching: str = "iou",
-    tile: int | None = None,
-) -> Facts:
+def look_at(dataset: Data, setup: TrainingSetup) -> Facts:
     """Count a data set's boxes and images, and find those that no anchor is trained on.
 
     Args:
         dataset: to look at.
-        min_side: at which the network is trained.
-        max_side: at which the network is trained.
-        config: of the anchors.
-        matching: of anchors with boxes, one of `model.MATCHINGS`.
-        tile: side of the tiles that larger images are cut into; None: they are not cut.
+        setup: sizes, anchors, their matching and tiles.
     """
-    boxes = all_boxes(dataset, tile)
-    corners, inputs = resized(boxes, min_side, max_side)
+    boxes = all_boxes(dataset, setup.tile)
+    corners, inputs = resized(boxes, setup.min_side, setup.max_side)
     positives = None
-    if matching == "atss":
-        positives = count_positives(boxes, min_side, max_side, config)
+    if setup.matching == "atss":
+        positives = count_positives(boxes, setup)
         fits = positives > 0
     else:
-        fits = best_ious(corners, inputs, config) >= POSITIVE_IOU
+        fits = best_ious(corners, inputs, setup.config) >= POSITIVE_IOU
     shapes = corners[:, 2:] - corners[:, :2]
     rows = boxes.of_classes(dataset.num_classes())
     return Facts(

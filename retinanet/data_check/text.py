@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from retinanet.data_check.anchor_coverage import (
     MANY,
     AnchorSizes,
     Side,
+    TrainingSetup,
     better_anchors,
     better_sides,
 )
@@ -22,7 +24,6 @@ from retinanet.data_check.positives import (
 from retinanet.data_check.summary import Facts, look_at, missed_images, size_bins
 from retinanet.errors import printable
 from retinanet.losses import POSITIVE_IOU
-from retinanet.model import ModelConfig
 
 CLASSES_NAMED = 3  # in the digest
 COUNTED = 200  # images in which the digest counts positive anchors
@@ -37,14 +38,7 @@ NO_CENTRE = (
 )
 
 
-def digest(
-    dataset: Data,
-    min_side: int,
-    max_side: int,
-    config: ModelConfig,
-    matching: str = "iou",
-    tile: int | None = None,
-) -> str:
+def digest(dataset: Data, setup: TrainingSetup) -> str:
     """Sizes of the boxes as training sees them; a warning and advice in lines of their own.
 
     The warning stands where no anchor reaches more than `MANY` of the boxes of a class: a rare
@@ -52,30 +46,24 @@ def digest(
 
     Args:
         dataset: to train on.
-        min_side: at which the network is trained.
-        max_side: at which the network is trained.
-        config: of the anchors.
-        matching: of anchors with boxes, one of `model.MATCHINGS`.
-        tile: side of the tiles that larger images are cut into; None: they are not cut.
+        setup: sizes, anchors, their matching and tiles.
     """
-    facts = look_at(dataset, min_side, max_side, config, tile=tile)
+    facts = look_at(dataset, replace(setup, matching="iou"))  # atss looks at some images, below
     total = len(facts.reached)
     if not total:
         return "There are no boxes: the network will learn background alone."
     least, half, most = np.percentile(facts.lengths, (0, 50, 100))
     text = (
-        f"At {min_side} to {max_side} px the boxes are {least:.0f} to {most:.0f} px large, half of"
-        f" them below {half:.0f} (side of a square of the same area)."
+        f"At {setup.min_side} to {setup.max_side} px the boxes are {least:.0f} to {most:.0f} px"
+        f" large, half of them below {half:.0f} (side of a square of the same area)."
     )
-    cut = [] if tile else tile_advice(dataset, facts, min_side)
-    if matching == "atss":
+    cut = [] if setup.tile else tile_advice(dataset, facts, setup.min_side)
+    if setup.matching == "atss":
         boxes = facts.boxes
-        if tile:  # those of all tiles lie in one frame: each is counted by itself
+        if setup.tile:  # those of all tiles lie in one frame: each is counted by itself
             boxes = boxes._replace(images=np.arange(total))
         some = some_images(boxes, len(facts.classes), COUNTED)
-        rows = class_positives(
-            some, count_positives(some, min_side, max_side, config), dataset.class_names
-        )
+        rows = class_positives(some, count_positives(some, setup), dataset.class_names)
         return "\n".join([f"{text} {positives_sentence(rows)}", *positives_warning(rows), *cut])
     if not facts.unreached:
         return "\n".join([f"{text} Anchors reach all of them.", *cut])
@@ -85,7 +73,7 @@ def digest(
     worst = sorted(worst, key=lambda row: row.unreached, reverse=True)[:CLASSES_NAMED]
     if not worst:
         return "\n".join([text, *cut])
-    sides = better_sides([row.missed for row in worst], min_side, max_side, config)
+    sides = better_sides([row.missed for row in worst], setup)
     return "\n".join(
         [
             text,
@@ -94,7 +82,7 @@ def digest(
                 f"  {row.name}: {row.unreached:,} of {row.boxes:,}; {advice(side)}"
                 for row, side in zip(worst, sides, strict=True)
             ),
-            *anchor_advice(better_anchors(facts.boxes, min_side, max_side, config)),
+            *anchor_advice(better_anchors(facts.boxes, setup)),
             *cut,
             "python -m retinanet.tools.check_data shows them all.",
         ]

@@ -28,6 +28,7 @@ from retinanet.data.transforms import training_transform
 from retinanet.data_check.anchor_coverage import (
     AnchorSizes,
     Side,
+    TrainingSetup,
     better_anchors,
     better_sides,
 )
@@ -189,8 +190,8 @@ def check(data: Mapping[str, Data], args: argparse.Namespace) -> Checked:
         anchor_ratios=tuple(args.anchor_ratios),
         anchor_scales=tuple(args.anchor_scales),
     )
-    size = args.min_side, args.max_side
-    facts = {part: look_at(found, *size, config, args.matching) for part, found in data.items()}
+    setup = TrainingSetup(args.min_side, args.max_side, config, args.matching)
+    facts = {part: look_at(found, setup) for part, found in data.items()}
     checked = Checked(
         data,
         facts,
@@ -199,20 +200,20 @@ def check(data: Mapping[str, Data], args: argparse.Namespace) -> Checked:
         None,
         find_problems(data, facts, decode=not args.no_decode, compare=not args.no_near_duplicates),
     )
-    return with_advice(checked, size, config) if args.matching == "iou" else checked
+    return with_advice(checked, setup) if args.matching == "iou" else checked
 
 
-def with_advice(checked: Checked, size: tuple[int, int], config: ModelConfig) -> Checked:
+def with_advice(checked: Checked, setup: TrainingSetup) -> Checked:
     """Try other sizes and anchors for the boxes that no anchor reaches."""
     found = checked.first[2]
     return replace(
         checked,
         sides={
-            part: better_sides([row.missed for row in own.classes], *size, config)
+            part: better_sides([row.missed for row in own.classes], setup)
             for part, own in checked.facts.items()
         },
-        together=better_sides([found.boxes.only(~found.reached)], *size, config)[0],
-        anchors=better_anchors(found.boxes, *size, config),
+        together=better_sides([found.boxes.only(~found.reached)], setup)[0],
+        anchors=better_anchors(found.boxes, setup),
     )
 
 

@@ -19,6 +19,7 @@ from retinanet.data_check import duplicates
 from retinanet.data_check.anchor_coverage import (
     Boxes,
     Side,
+    TrainingSetup,
     all_boxes,
     best_ious,
     better_anchors,
@@ -113,7 +114,7 @@ def test_images_of_many_sizes_at_once() -> None:
 def test_reached_means_that_training_has_a_positive_anchor(side: int, trains: bool) -> None:
     corners = [[100, 100, 100 + side, 100 + side]]
     boxes = boxes_at(corners, (256, 256))
-    assert reached(boxes, 256, 256, CONFIG).tolist() == [trains]
+    assert reached(boxes, TrainingSetup(256, 256, CONFIG)).tolist() == [trains]
     annotations = torch.tensor([[[*corners[0], 0.0]]])
     labels, _ = match_anchors(image_anchors(256, 256), annotations)
     assert bool((labels >= 0).any()) == trains
@@ -138,19 +139,20 @@ def test_better_sides() -> None:
     small = boxes_at([[50, 50, 62, 62], [10, 80, 22, 92], [30, 30, 60, 60]], (128, 128))
     thin = boxes_at([[10, 60, 120, 63]], (128, 128))
     none = small.only(slice(0))
-    assert reached(small, 128, 256, CONFIG).tolist() == [False, False, True]
-    better, nothing, empty = better_sides([small.only([0, 1]), thin, none], 128, 256, CONFIG)
+    assert reached(small, TrainingSetup(128, 256, CONFIG)).tolist() == [False, False, True]
+    groups = [small.only([0, 1]), thin, none]
+    better, nothing, empty = better_sides(groups, TrainingSetup(128, 256, CONFIG))
     assert better is not None
     assert better.min_side > 128
     assert better.max_side == 2 * better.min_side
-    assert better.share == reached(small, *better[:2], CONFIG)[:2].mean() == 1
+    assert better.share == reached(small, TrainingSetup(*better[:2], CONFIG))[:2].mean() == 1
     assert nothing is None
     assert empty is None
 
 
 def test_boxes_larger_than_every_anchor_need_a_smaller_side() -> None:
     huge = boxes_at([[0, 0, 1500, 1500]], (1500, 1500))
-    (better,) = better_sides([huge], 1504, 1504, CONFIG)
+    (better,) = better_sides([huge], TrainingSetup(1504, 1504, CONFIG))
     assert better is not None
     assert 752 <= better.min_side < 1504
 
@@ -174,14 +176,14 @@ def test_better_anchors(sides: tuple[int, ...], expected: tuple[object, float] |
         [[100 % (size - s + 1)] * 2 + [100 % (size - s + 1) + s] * 2 for s in sides], (size, size)
     )
     boxes = boxes._replace(labels=np.arange(len(sides)))
-    assert better_anchors(boxes, size, size, CONFIG) == expected
+    assert better_anchors(boxes, TrainingSetup(size, size, CONFIG)) == expected
 
 
 def test_the_worst_class_decides_on_anchors() -> None:
     """A class of 22 px, half of whose boxes are of 3 px: half is the least that can be left."""
     small = [[100, 100, 122, 122], [40, 40, 43, 43]]
     boxes = boxes_at([*small, [0, 0, 100, 100]], (128, 128))._replace(labels=np.array([0, 0, 1]))
-    assert better_anchors(boxes, 128, 128, CONFIG) == ((24, 48, 96, 192, 384), 0.5)
+    assert better_anchors(boxes, TrainingSetup(128, 128, CONFIG)) == ((24, 48, 96, 192, 384), 0.5)
 
 
 def test_of_many_boxes_some_are_tried() -> None:
@@ -208,7 +210,7 @@ def test_advice_names_the_size_that_reaches_most_boxes(side: Side | None, text: 
 def test_counts_of_boxes_and_images_by_class(tmp_path: Path) -> None:
     rows = "a.png,10,10,60,60,cat\na.png,20,20,23,23,cat\nb.png,,,,,\nc.png,5,5,9,9,cat\n"
     data = dataset(tmp_path, rows, a=(100, 100), b=(100, 100), c=(100, 100))
-    facts = look_at(data, 96, 96, CONFIG)
+    facts = look_at(data, TrainingSetup(96, 96, CONFIG))
     assert (facts.images, facts.empty, facts.unreached) == (3, 1, 2)
     assert facts.reached.tolist() == [True, False, False]
     assert facts.lengths.tolist() == pytest.approx([48, 2.88, 3.84])
@@ -228,7 +230,8 @@ def many_boxes(folder: Path, small: int) -> CSVDataset:
 
 
 def test_digest_in_one_paragraph(tmp_path: Path) -> None:
-    text = digest(many_boxes(tmp_path, small=1), 160, 160, CONFIG)  # 5 % is not more than 5 %
+    setup = TrainingSetup(160, 160, CONFIG)
+    text = digest(many_boxes(tmp_path, small=1), setup)  # 5 % is not more than 5 %
     assert text == (
         "At 160 to 160 px the boxes are 12 to 100 px large, half of them below 40 (side of a square"
         " of the same area). No anchor reaches 1 of 21 (4.8 %): these never train."
@@ -236,7 +239,7 @@ def test_digest_in_one_paragraph(tmp_path: Path) -> None:
 
 
 def test_digest_warns_of_many_boxes_without_an_anchor(tmp_path: Path) -> None:
-    text = digest(many_boxes(tmp_path, 2), 160, 160, CONFIG)
+    text = digest(many_boxes(tmp_path, 2), TrainingSetup(160, 160, CONFIG))
     first, warning, cat, anchors, last = text.split("\n")
     assert first.endswith("No anchor reaches 2 of 21 (9.5 %): these never train.")
     assert warning == "Warning: of these classes more than 5 % of the boxes have no anchor"
@@ -252,14 +255,14 @@ def test_digest_warns_of_a_rare_class_without_anchors(tmp_path: Path) -> None:
     """Of all boxes 1 in 41 has none, 2.4 %; of the dogs every one."""
     rows = "".join(f"a.png,{3 * k},{k},{3 * k + 40},{k + 40},cat\n" for k in range(40))
     data = dataset(tmp_path, rows + "a.png,0,0,12,12,dog\n", a=(160, 160))
-    first, warning, dog, *_ = digest(data, 160, 160, CONFIG).split("\n")
+    first, warning, dog, *_ = digest(data, TrainingSetup(160, 160, CONFIG)).split("\n")
     assert first.endswith("No anchor reaches 1 of 41 (2.4 %): these never train.")
     assert warning == "Warning: of these classes more than 5 % of the boxes have no anchor"
     assert dog.startswith("  dog: 1 of 1; --min_side ")
 
 
 def test_digest_where_all_is_well(tmp_path: Path) -> None:
-    text = digest(many_boxes(tmp_path, small=0), 160, 160, CONFIG)
+    text = digest(many_boxes(tmp_path, small=0), TrainingSetup(160, 160, CONFIG))
     assert text.endswith("of the same area). Anchors reach all of them.")
 
 
@@ -270,23 +273,23 @@ def test_digest_proposes_tiles_of_large_pictures_with_small_boxes(tmp_path: Path
     line = (
         "Most boxes are under 16 px, the pictures over 2,000: --tile 608 trains on tiles of them."
     )
-    assert line in digest(data, 608, 1024, CONFIG).split("\n")
+    assert line in digest(data, TrainingSetup(608, 1024, CONFIG)).split("\n")
     config = ModelConfig(2, anchor_sizes=(16, 32, 64, 128, 256))
-    assert digest(data, 608, 1024, config, tile=608) == (
+    assert digest(data, TrainingSetup(608, 1024, config, tile=608)) == (
         "At 608 to 1024 px the boxes are 20 to 20 px large, half of them below 20 (side of a square"
         " of the same area). Anchors reach all of them."
     )
     # 16 px and more after resizing: 43 px of 1600.
     larger = dataset(tmp_path, "a.png,0,0,43,43,cat\n", a=(1600, 2400))
-    assert "--tile" not in digest(larger, 608, 1024, CONFIG)
+    assert "--tile" not in digest(larger, TrainingSetup(608, 1024, CONFIG))
 
 
 def test_digest_without_boxes(tmp_path: Path) -> None:
     data = dataset(tmp_path, "a.png,,,,,\n", a=(20, 20))
-    assert digest(data, 32, 32, CONFIG).startswith(
+    assert digest(data, TrainingSetup(32, 32, CONFIG)).startswith(
         "There are no boxes: the network will learn back"
     )
-    assert look_at(data, 32, 32, CONFIG).empty == 1
+    assert look_at(data, TrainingSetup(32, 32, CONFIG)).empty == 1
 
 
 @pytest.mark.parametrize(

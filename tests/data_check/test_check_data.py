@@ -18,7 +18,7 @@ from retinanet.data.datasets import CocoDataset, CSVDataset
 from retinanet.data.shapes import SampleData, write_shapes
 from retinanet.data_check import pictures
 from retinanet.data_check import text as check_report
-from retinanet.data_check.anchor_coverage import Boxes
+from retinanet.data_check.anchor_coverage import Boxes, TrainingSetup
 from retinanet.data_check.double_boxes import double_boxes
 from retinanet.data_check.findings import Findings
 from retinanet.data_check.problem_text import problem_text
@@ -77,7 +77,7 @@ def test_what_it_says_and_writes(
     found = json.loads((out / "check.json").read_text())
     assert (found["min_side"], found["anchor_ratios"]) == (40, [0.5, 1, 2])
     data = CSVDataset(sample.csv_train, sample.csv_classes)
-    facts = look_at(data, 40, 60, ModelConfig(4))
+    facts = look_at(data, TrainingSetup(40, 60, ModelConfig(4)))
     training = found["training"]
     assert (training["images"], training["images_without_boxes"]) == (31, 1)
     assert (
@@ -374,14 +374,15 @@ def test_chart_of_one_box(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     (tmp_path / "train.csv").write_text("a.png,5,5,10,10,cat\n")
     data = CSVDataset(tmp_path / "train.csv", {"cat": 0})
-    png = pictures.size_chart(look_at(data, 64, 96, ModelConfig(1)), 64, 96)
+    png = pictures.size_chart(look_at(data, TrainingSetup(64, 96, ModelConfig(1))), 64, 96)
     assert Image.open(io.BytesIO(png)).size == (1500, 690)
 
 
 def test_bars_on_a_screen_without_blocks(
     sample: SampleData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    facts = look_at(CSVDataset(sample.csv_train, sample.csv_classes), 64, 96, ModelConfig(4))
+    data = CSVDataset(sample.csv_train, sample.csv_classes)
+    facts = look_at(data, TrainingSetup(64, 96, ModelConfig(4)))
     assert "█" in check_report.size_table(facts)
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     table = check_report.size_table(facts)
@@ -405,5 +406,5 @@ def test_coco_with_crowds_alone(sample: SampleData, tmp_path: Path) -> None:
     file = folder / "annotations/instances_train2017.json"
     file.write_text(file.read_text().replace('"iscrowd": 0', '"iscrowd": 1'))
     data = CocoDataset(folder)
-    facts = look_at(data, 608, 1024, ModelConfig(4))
+    facts = look_at(data, TrainingSetup(608, 1024, ModelConfig(4)))
     assert (len(facts.reached), facts.empty) == (0, 31)

@@ -11,7 +11,7 @@ from PIL import Image
 from retinanet.anchors import image_anchors, level_shapes
 from retinanet.atss import match_atss
 from retinanet.data.datasets import CSVDataset
-from retinanet.data_check.anchor_coverage import Boxes, all_boxes
+from retinanet.data_check.anchor_coverage import Boxes, TrainingSetup, all_boxes
 from retinanet.data_check.positives import class_positives, count_positives, some_images
 from retinanet.data_check.text import NO_CENTRE, digest
 from retinanet.model import ModelConfig
@@ -35,7 +35,7 @@ def data(tmp_path: Path) -> CSVDataset:
 
 def test_anchors_are_counted_for_the_box_that_has_them(data: CSVDataset) -> None:
     boxes = all_boxes(data)
-    counts = count_positives(boxes, 96, 128, CONFIG)
+    counts = count_positives(boxes, TrainingSetup(96, 128, CONFIG))
     alone = torch.tensor([[[20.0, 20, 60, 60, 0]], [[30, 10, 90, 50, 1]]])
     labels, _ = match_atss(image_anchors(96, 128), alone, level_shapes(96, 128))
     first, last = (labels >= 0).sum(dim=1).tolist()
@@ -47,7 +47,7 @@ def test_anchors_are_counted_for_the_box_that_has_them(data: CSVDataset) -> None
 
 def test_images_are_resized_as_in_training(data: CSVDataset) -> None:
     """At twice the size the dog is 12 px large and has the centre at 92 / 2 = 46 in it."""
-    assert count_positives(all_boxes(data), 192, 256, CONFIG)[2] > 0
+    assert count_positives(all_boxes(data), TrainingSetup(192, 256, CONFIG))[2] > 0
 
 
 def test_of_many_images_some_with_each_class_are_counted() -> None:
@@ -62,8 +62,8 @@ def test_of_many_images_some_with_each_class_are_counted() -> None:
 
 
 def test_digest_names_the_classes_with_the_fewest(data: CSVDataset) -> None:
-    text, warning, dog, advice = digest(data, 96, 128, CONFIG, "atss").split("\n")
-    cat = count_positives(all_boxes(data), 96, 128, CONFIG)[[0, 3]].mean()
+    text, warning, dog, advice = digest(data, TrainingSetup(96, 128, CONFIG, "atss")).split("\n")
+    cat = count_positives(all_boxes(data), TrainingSetup(96, 128, CONFIG))[[0, 3]].mean()
     assert text == (
         "At 96 to 128 px the boxes are 6 to 49 px large, half of them below 40 (side of a square of"
         " the same area). Positive anchors of a box by ATSS, median of its class: dog 0,"
@@ -78,7 +78,7 @@ def test_digest_of_many_classes(data: CSVDataset, tmp_path: Path) -> None:
     (tmp_path / "classes.csv").write_text("".join(f"{k},{k}\n" for k in range(5)))
     (tmp_path / "train.csv").write_text(rows)
     many = CSVDataset(tmp_path / "train.csv", {str(k): k for k in range(5)})
-    (line,) = digest(many, 96, 128, ModelConfig(5), "atss").split("\n")
+    (line,) = digest(many, TrainingSetup(96, 128, ModelConfig(5), "atss")).split("\n")
     assert "median of its class: the fewest of 5: " in line
     assert line.split("fewest of 5: ")[1].count(",") == 2
 
@@ -96,7 +96,7 @@ def test_check_data_counts_positives(
     assert NO_CENTRE in said
     check_data.main([*flags, "--json"])
     found = json.loads(capsys.readouterr().out)
-    counts = count_positives(all_boxes(data), 96, 128, CONFIG)[[0, 3]]
+    counts = count_positives(all_boxes(data), TrainingSetup(96, 128, CONFIG))[[0, 3]]
     cat, dog = found["training"]["classes"]
     assert found["matching"] == "atss"
     assert cat["positive_anchors"] == {"least": counts.min(), "median": counts.mean()}
@@ -109,5 +109,5 @@ def test_boxes_of_different_tiles_do_not_share_anchors(data: CSVDataset, tmp_pat
     Image.new("RGB", (256, 128)).save(tmp_path / "a.png")
     (tmp_path / "train.csv").write_text("a.png,20,20,60,60,cat\na.png,148,20,188,60,cat\n")
     wide = CSVDataset(tmp_path / "train.csv", {"cat": 0, "dog": 1})
-    (line,) = digest(wide, 128, 128, CONFIG, "atss", tile=128).split("\n")
+    (line,) = digest(wide, TrainingSetup(128, 128, CONFIG, "atss", tile=128)).split("\n")
     assert "median of its class: cat " in line
