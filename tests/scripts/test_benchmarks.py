@@ -308,12 +308,13 @@ def test_a_benchmark_prints_its_table(benchmark, flags, capsys, monkeypatch) -> 
 @pytest.mark.slow  # a process for each row
 def test_growth_prints_a_row_for_each_size(capsys) -> None:
     with narrow_network(divisor=1):  # as in the processes that it starts
-        growth.main([*TINY, *"--photographs 1 2 --megapixels 1 --boxes 3".split()])
-    rows = capsys.readouterr().out.splitlines()[2:7]
+        sizes = "--photographs 1 2 --megapixels 1 --boxes 3 --frames 2 --stream 3"
+        growth.main([*TINY, *sizes.split()])
+    rows = capsys.readouterr().out.splitlines()[2:9]
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    assert [row[1] for row in cells] == ["1", "2", "1", "1", "3"]
+    assert [row[1] for row in cells] == ["1", "2", "1", "1", "3", "2", "3"]
     assert [row[2] for row in cells[:2]] == ["10", "20"]
-    assert cells[4][2] == "3"
+    assert [row[2] for row in cells[4:]] == ["3", "20", "30"]
     assert all(float(row[3]) > 0 and float(row[4]) > 0 for row in cells)
 
 
