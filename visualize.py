@@ -48,7 +48,10 @@ NAMED = 20  # unreadable images that are named at the end
 
 def parser() -> Parser:
     """The flags of visualize.py."""
-    result = Parser("Draw and save a detector's findings on images, or on those of a data set.")
+    result = Parser(
+        "Draw and save a detector's findings on images, or on those of a data set.",
+        stray="images stand behind --images",
+    )
     add_model_flags(result)
     add_data_flags(result)
     result.add_argument_group("images").add_argument(

@@ -1,6 +1,7 @@
 """The argument parser and the types of values."""
 
 import argparse
+import difflib
 import re
 import shlex
 import sys
@@ -53,15 +54,24 @@ def value_text(value: object) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """Argparse with flags from files, dashes accepted for underscores, errors in one line."""
+    """Argparse with flags from files, dashes accepted for underscores, errors in one line.
 
-    def __init__(self, description: str) -> None:
+    Args:
+        description: of the program.
+        stray: advice for a value that no flag takes.
+    """
+
+    def __init__(self, description: str, *, stray: str = "a value stands behind its flag") -> None:
+        module = getattr(sys.modules["__main__"].__spec__, "name", "")
         super().__init__(
+            # How a tool is called: its file's name alone is no command.
+            prog=f"python -m {module}" if module.startswith("retinanet.") else None,
             description=description,
             epilog=EPILOG,
             allow_abbrev=False,
             formatter_class=_HelpFormatter,
         )
+        self._stray = stray
 
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """Parse `argv`, or the process's arguments."""
@@ -69,7 +79,18 @@ class Parser(argparse.ArgumentParser):
         for word in words:
             if printable(word) != word:  # it would break the lines that name it
                 self.error(f"{printable(word)} holds control characters; rename the file")
-        return self.parse_args([_underscores(word) for word in words])
+        args, unknown = self.parse_known_args([_underscores(word) for word in words])
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}; {self._advice(unknown)}")
+        return args
+
+    def _advice(self, unknown: Sequence[str]) -> str:
+        """What was perhaps meant by words that no flag takes."""
+        flag = next((word.split("=")[0] for word in unknown if word.startswith("-")), None)
+        if flag is None:
+            return self._stray
+        near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+        return f"did you mean {near[0]}?" if near else "there is no such flag"
 
     def _expanded(self, words: Sequence[str], outer: tuple[str, ...] = ()) -> list[str]:
         """The words with every @FILE replaced by the words in it; `outer` are the files around."""
@@ -126,7 +147,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line on stderr and exit with code 2."""
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+        self.exit(2, f"{Path(sys.argv[0]).name}: error: {message} (see --help)\n")
 
 
 def positive_int(text: str) -> int:

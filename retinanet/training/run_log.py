@@ -180,18 +180,19 @@ class RunLog:
             return
         memory = peak_memory(self.device)
         left = self.clock.left(epoch, step + 1)
-        rest = (
-            f"lr: {lr:g} | {self.pace.images_per_second:.1f} img/s"
-            f" | waiting: {self.pace.waiting:.0%} | {memory / 1e9:.1f} GB"
-            f" | ETA: {'?' if left is None else duration(left)}"
-        )
+        eta = f"ETA: {'?' if left is None else duration(left)}"
+        speed = f"{self.pace.images_per_second:.1f} img/s | waiting: {self.pace.waiting:.0%}"
+        gigabytes = f"{memory / 1e9:.1f} GB"
         if self.prints_steps:
             say(
                 f"Epoch: {epoch} | Iteration: {step} | Classification loss: {classification:1.5f}"
-                f" | Regression loss: {regression:1.5f} | Running loss: {running:1.5f} | {rest}"
+                f" | Regression loss: {regression:1.5f} | Running loss: {running:1.5f}"
+                f" | lr: {lr:g} | {speed} | {gigabytes} | {eta}"
             )
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {running:.3f} | {rest}")
+        if self._bar is not None:  # a narrow terminal cuts off its end
+            self._bar.set_postfix_str(
+                f"{eta} | loss {running:.3f} | {speed} | lr: {lr:.2g} | {gigabytes}"
+            )
         numbers = {
             "classification_loss": classification,
             "regression_loss": regression,

@@ -1,7 +1,8 @@
 """Flags: one line each in --help, two spellings, files of flags."""
 
+import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -17,10 +18,12 @@ from retinanet.cli.parser import (
     positive_int,
     value_text,
 )
-from retinanet.tools import check_data, convert, export
+from retinanet.tools import check_data, compare, convert, export
 
 
-@pytest.mark.parametrize("script", [train, validate, visualize, check_data, convert, export])
+@pytest.mark.parametrize(
+    "script", [train, validate, visualize, check_data, compare, convert, export]
+)
 def test_help_has_one_line_for_each_flag(script: ModuleType) -> None:
     parser = script.parser()
     _, *groups = parser.format_help().split("\n\n")
@@ -51,6 +54,36 @@ def test_other_names_stand_below_the_flags() -> None:
     text = " ".join(validate.parser().format_help().split())
     for names in ("--model_path = --model", "--class_list_path, --class_list = --csv_classes"):
         assert names in text
+
+
+def test_the_usage_of_a_tool_can_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert train.parser().format_usage().startswith("usage: ")
+    started = SimpleNamespace(name="retinanet.tools.export")
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", started)
+    assert "usage: python -m retinanet.tools.export " in export.parser().format_usage()
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["--epoch", "3"], "--epoch 3; did you mean --epochs?"),
+        (["--weight-decy=1"], "--weight_decy=1; did you mean --weight_decay?"),
+        (["--xyzzy"], "--xyzzy; there is no such flag"),
+        (["photos"], "photos; a value stands behind its flag"),
+    ],
+)
+def test_unknown_words_are_met_with_advice(
+    words: list[str], advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        train.parser().parse(words)
+    assert f"error: unrecognized arguments: {advice} (see --help)" in capsys.readouterr().err
+
+
+def test_images_without_their_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        visualize.parser().parse(["model.pt", "photos"])
+    assert "arguments: photos; images stand behind --images" in capsys.readouterr().err
 
 
 def parser() -> Parser:
