@@ -9,7 +9,7 @@ import numpy as np
 from torchvision.transforms import Compose
 
 from retinanet.data.datasets import Data
-from retinanet.data.formats.labels import SetFile, images_below, left_out
+from retinanet.data.formats.labels import Listing, SetFile, left_out
 from retinanet.data.formats.recognise import recognise
 from retinanet.data.near_duplicates import alike
 from retinanet.data.splits import VAL_LIST, choose_validation, read_list
@@ -66,7 +66,7 @@ def open_labelled(
         below = source.places.below
         used = (below / image for image in dataset.image_names)
         lack = f"an entry in {printable(source.path.name)}"
-        dataset.notes += left_out(below, name, images_below(below), used, lack)
+        dataset.notes += left_out(Listing(below), name, used, lack)
     return dataset
 
 

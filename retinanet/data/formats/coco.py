@@ -27,9 +27,8 @@ from retinanet.data.formats.coco_entries import (
 from retinanet.data.formats.json_stream import Take, read_json, stream_lists
 from retinanet.data.formats.labels import (
     FileSets,
+    Listing,
     SetFile,
-    files_below,
-    images_below,
     set_of_file,
     sets_of_files,
 )
@@ -148,17 +147,18 @@ class _Called(Sequence[str]):
         return f"annotations[{self.positions[row]}]"
 
 
-def find_coco(path: Path) -> FileSets:
+def find_coco(listing: Listing) -> FileSets:
     """The sets of a folder with COCO's files, or of a file; none where there are none.
 
     Raises:
         DataError: several files of a set, which nothing tells apart.
     """
-    if not path.is_dir():
+    path = listing.path
+    if not listing.is_folder:
         return set_of_file(path) if path.suffix.lower() == ".json" else {}
-    files = files_below(path, ".json")
+    files = listing.files(".json")
     if files:  # one called as an image is LabelMe's, of that image
-        images = {image.stem for image in images_below(path)}
+        images = {image.stem for image in listing.images}
         files = [file for file in files if file.stem not in images and _is_coco(file)]
     return sets_of_files(path, files, _rank, "COCO")
 

@@ -30,8 +30,8 @@ from retinanet.data.formats.csv_lines import Lines, plain_text, read_text, repai
 from retinanet.data.formats.csv_via import as_boxes, is_via
 from retinanet.data.formats.labels import (
     FileSets,
+    Listing,
     SetFile,
-    files_below,
     set_of_file,
     sets_of_files,
 )
@@ -64,14 +64,15 @@ _NO_CLASS = {"", "background", "no object", "no finding", "negative", *_NO_NUMBE
 _MISSING, _UNKNOWN = -1, -2  # labels of an empty class field, and of a class not in the list
 
 
-def find_csv(path: Path) -> FileSets:
+def find_csv(listing: Listing) -> FileSets:
     """The sets of a folder with CSV files of boxes, or of a file; none where there are none.
 
     Raises:
         DataError: several files of a set, which nothing tells apart.
     """
-    if path.is_dir():
-        files = [*files_below(path, ".csv"), *files_below(path, ".tsv")]
+    path = listing.path
+    if listing.is_folder:
+        files = listing.files(".csv", ".tsv")
         sets = sets_of_files(path, filter(has_boxes, files), lambda _: 0, "CSV")
     elif path.suffix.lower() in (".csv", ".tsv") or (path.suffix == ".txt" and has_boxes(path)):
         sets = set_of_file(path)

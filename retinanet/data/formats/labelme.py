@@ -11,12 +11,11 @@ from retinanet.data.formats.labels import (
     Box,
     Image,
     Labels,
+    Listing,
     Sets,
     by_stem,
     described_image,
-    files_below,
     folder_set,
-    images_below,
     joined,
     left_out,
     sets_by_folder,
@@ -25,17 +24,18 @@ from retinanet.data.problems import Problems
 from retinanet.errors import printable, shown
 
 SNIFFED = 1_000_000  # bytes of a file in which its kind shows
+LOOKED_AT = 20  # files: there may be those of other tools
 LEAST_POINTS = {"rectangle": 2, "polygon": 3}
+# Other names of polygons: rotated boxes of LabelMe and X-AnyLabeling.
+POLYGONS = ("rotation", "oriented_rectangle", "quadrilateral")
 
 
-def find_labelme(path: Path) -> Sets:
+def find_labelme(listing: Listing) -> Sets:
     """The sets of a folder with LabelMe's `.json` files, or none where there are none."""
-    if not path.is_dir():
+    files = listing.files(".json") if listing.is_folder else []
+    if not any(_is_labelme(file) for file in files[:LOOKED_AT]):
         return {}
-    files = files_below(path, ".json")
-    if not any(_is_labelme(file) for file in files[:3]):
-        return {}
-    return sets_by_folder(path, files, _read)
+    return sets_by_folder(listing, files, _read)
 
 
 def _is_labelme(file: Path) -> bool:
@@ -47,14 +47,14 @@ def _is_labelme(file: Path) -> bool:
     return b'"shapes"' in start and (b'"imagePath"' in start or b'"version"' in start)
 
 
-def _read(root: Path, files: list[Path], problems: Problems) -> Labels:
+def _read(listing: Listing, files: list[Path], problems: Problems) -> Labels:
     kinds: Counter[str] = Counter()
-    pictures = images_below(root)
-    images = list(_images(root, files, by_stem(pictures), kinds, problems))
+    root = listing.path
+    images = list(_images(root, files, by_stem(listing.images), kinds, problems))
     names = tuple(sorted({box.name for image in images for box in image.boxes}))
     annotations, paths = joined(root, images, names, problems)
     name = folder_set(files[0], root)
-    notes = left_out(root, name, pictures, paths, "an annotation file")
+    notes = left_out(listing, name, paths, "an annotation file")
     notes += [
         f"{count:,} shapes of type {kind} left out: they have no box"
         for kind, count in sorted(kinds.items())
@@ -113,6 +113,7 @@ def _box(shape: Any, entry: str, kinds: Counter[str]) -> Box | str | None:
         return f"{shown(shape)}; expected a shape with label and points; correct it"
     label, points = shape.get("label"), shape.get("points")
     kind = shape.get("shape_type") or "polygon"
+    kind = "polygon" if kind in POLYGONS else kind
     if not isinstance(label, str) or not label.strip():
         return f"label {shown(label)}; expected the name of a class; correct it"
     if kind in ("circle", "line", "point", "linestrip", "points", "mask"):

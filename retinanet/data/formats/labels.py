@@ -2,8 +2,9 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from glob import escape
 from itertools import chain
 from pathlib import Path, PurePath
@@ -44,7 +45,7 @@ class Labels(NamedTuple):
 
 
 Reader = Callable[[Problems], Labels]
-FilesReader = Callable[[Path, list[Path], Problems], Labels]  # of a root and a set's files
+FilesReader = Callable[["Listing", list[Path], Problems], Labels]  # of all and of a set's files
 
 
 class SetFile(NamedTuple):
@@ -101,36 +102,80 @@ def folder_set(file: Path, root: Path) -> str:
     return next((word for word in words if word != "all"), "all")
 
 
-def images_below(folder: Path) -> list[Path]:
-    """The image files in a folder and its folders, in order of name, without hidden ones."""
-    return list(_walk_images(folder))
+class Listing:
+    """The files below a folder, listed once for all that look for some; or a file alone.
 
+    Nothing hidden, such as Jupyter's copies; neither pipes, which would hang, nor devices, which
+    never end.
 
-def _walk_images(folder: Path) -> Iterator[Path]:
-    for path in _walk(folder):
-        if os.path.splitext(path)[1].lower() in SUFFIXES:
-            yield Path(path)
-
-
-def files_below(folder: Path, suffix: str) -> list[Path]:
-    """The files of one ending in a folder and its folders, in order of name; no hidden ones.
-
-    Neither pipes, which would hang, nor devices, which never end.
+    Args:
+        path: the folder or the file.
     """
-    paths = (path for path in _walk(folder) if path.endswith(suffix))
-    return sorted(Path(path) for path in paths if os.path.isfile(path))
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.is_folder = path.is_dir()
+
+    @cached_property
+    def _paths(self) -> list[str]:
+        return list(_walk(self.path)) if self.is_folder else [str(self.path)]
+
+    @cached_property
+    def images(self) -> list[Path]:
+        """The images, in order of name, folder by folder."""
+        return [Path(path) for path in self._paths if _is_image(path)]
+
+    def files(self, *endings: str) -> list[Path]:
+        """The files with one of some endings, in order of name."""
+        return sorted(Path(path) for path in self._paths if path.lower().endswith(endings))
+
+    def images_in(self, folder: Path) -> list[Path]:
+        """The images in a folder and its folders, which may lie elsewhere, or be a link."""
+        start = os.path.join(folder, "")
+        mine = [image for image in self.images if str(image).startswith(start)]
+        return mine or Listing(folder).images
+
+    def endings(self) -> Counter[str]:
+        """The number of files of each ending."""
+        return Counter(os.path.splitext(path)[1].lower() for path in self._paths)
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """The files in a folder and its folders; nothing hidden, such as Jupyter's copies."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (os.path.join(parent, name) for name in sorted(files) if name[0] != ".")
+def _walk(top: Path) -> Iterator[str]:
+    """The files below a folder, in order of name, those of a folder before those of its folders."""
+    waiting = [os.fspath(top)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError:  # one that may not be read: its images can be opened if they are named
+            continue
+        inner = []
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                inner.append(entry.path)
+            elif is_regular(entry):
+                yield entry.path
+        waiting += reversed(inner)
 
 
-def sets_by_folder(root: Path, files: Iterable[Path], read: FilesReader) -> Sets:
-    """The sets of annotation files that the folders on their way from `root` tell apart."""
-    return {name: partial(read, root, mine) for name, mine in divided(root, files).items()}
+def is_regular(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file, or a link to one."""
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_image(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in SUFFIXES
+
+
+def sets_by_folder(listing: Listing, files: Iterable[Path], read: FilesReader) -> Sets:
+    """The sets of annotation files that the folders on their way tell apart."""
+    by_set = divided(listing.path, files)
+    return {name: partial(read, listing, mine) for name, mine in by_set.items()}
 
 
 def divided(root: Path, files: Iterable[Path]) -> dict[str, list[Path]]:
@@ -144,19 +189,16 @@ def divided(root: Path, files: Iterable[Path]) -> dict[str, list[Path]]:
     return by_set
 
 
-def left_out(
-    root: Path, name: str, images: Iterable[Path], used: Iterable[Path], lack: str
-) -> list[str]:
+def left_out(listing: Listing, name: str, used: Iterable[Path], lack: str) -> list[str]:
     """Note on the images, in the folders of a set, that have no labels.
 
     Args:
-        root: the folder of the data.
+        listing: of the folder of the data.
         name: of the set.
-        images: all images below it.
         used: those that have some.
         lack: what the others have not.
     """
-    mine = divided(root, images).get(name, [])
+    mine = divided(listing.path, listing.images).get(name, [])
     count = len(set(mine).difference(used))
     return [f"{count:,} images without {lack}: left out"] if count else []
 
@@ -231,7 +273,7 @@ def _without_set(file: Path) -> str:
 def data_root(file: Path) -> Path:
     """The folder of the data that a file describes: its own, if images lie there; else above."""
     parent = file.absolute().parent
-    if parent.name.lower() in LABEL_FOLDERS or not any(_walk_images(parent)):
+    if parent.name.lower() in LABEL_FOLDERS or not any(map(_is_image, _walk(parent))):
         return Path(os.path.normpath(file.parent / ".."))
     return file.parent
 
@@ -289,6 +331,9 @@ def described_image(
     image = partner_of(file, base, images)
     if image is None:
         text = f"no image {shown(base or file.stem)} below {root}; add it, or remove the file"
+        if alike := images.get(file.stem) or images.get(PurePath(base).stem):
+            some = " and ".join(shown(relative_name(path, root)) for path in alike[:2])
+            text = f"{len(alike)} images may be meant, such as {some}; rename them"
         problems.add_one("missing image", f"{printable(file)}: {text}")
     return image
 
@@ -310,7 +355,20 @@ def partner_of(file: Path, named: str, images: Mapping[str, Sequence[Path]]) -> 
         for choice in (called, beside, alike):
             if len(choice) == 1:
                 return choice[0]
+        if image := nearest(called or beside or alike, file.parent.parts):
+            return image
     return None
+
+
+def nearest(files: Sequence[Path], folders: Iterable[str]) -> Path | None:
+    """The one of several files whose path has the most names of some folders in it, if it is one.
+
+    Of `train/images/a.jpg` and `val/images/a.jpg` that of `train/annotations/a.xml` is the first.
+    """
+    names = set(folders)
+    shares = [len(names.intersection(file.parent.parts)) for file in files]
+    best = [file for file, share in zip(files, shares, strict=True) if share == max(shares)]
+    return best[0] if len(best) == 1 else None
 
 
 def found_below(root: Path, name: str) -> Path | None:

@@ -1,5 +1,6 @@
 """Any labelled folder or file: its format recognised, its sets found."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,17 +9,17 @@ from retinanet.data.datasets import CocoDataset, CSVDataset, Data, LabelledImage
 from retinanet.data.formats.coco import find_coco
 from retinanet.data.formats.csv_rows import find_csv
 from retinanet.data.formats.labelme import find_labelme
-from retinanet.data.formats.labels import FileSets, Sets, files_below
+from retinanet.data.formats.labels import FileSets, Listing, Sets
 from retinanet.data.formats.voc import find_voc
-from retinanet.data.formats.yolo import find_yolo
-from retinanet.errors import DataError
+from retinanet.data.formats.yolo.sets import find_yolo, nameless
+from retinanet.errors import DataError, first_few, printable
 
 
 class Format(NamedTuple):
     """A way to write labels down."""
 
     title: str
-    find: Callable[[Path], Sets | FileSets]
+    find: Callable[[Listing], Sets | FileSets]
     """The sets of a folder or file; none where it is not of this format."""
     open: Callable[..., Data]
     """Makes a data set of a folder and one of its sets; the rest as of `LabelledImages`."""
@@ -44,6 +45,20 @@ FORMATS = {
 }
 
 
+# Beginnings of files of other formats: a pattern, whose it is, and the way to one that is read.
+OTHERS = (
+    (rb"<annotations>", "CVAT's own XML", "export as COCO 1.0, Ultralytics YOLO or Pascal VOC"),
+    (rb'"_via_(settings|img_metadata)"', "VIA's project", "export the annotations as CSV or COCO"),
+    (rb'"annotations":\s*\[\s*\{\s*"id".*"result"|rectanglelabels', "Label Studio's own format",
+     "export as YOLO, COCO or Pascal VOC"),
+    (rb'"assets":\s*\{', "VoTT's JSON", "export as CSV or Pascal VOC"),
+    (rb'"coordinates":\s*\{', "CreateML's", "export as COCO, YOLO or Pascal VOC"),
+    (rb'"classTitle"|"exterior"', "Supervisely's", "export as COCO, YOLO or Pascal VOC"),
+    (rb"^\S+\.\w+ \d+,\d+,\d+,\d+,\d+", "Keras YOLO's list", "export as COCO, YOLO or Pascal VOC"),
+)  # fmt: skip
+LOOKED_AT, SNIFFED = 20, 2**16  # files, and bytes of each
+
+
 def recognise(path: Path, name: str | None = None) -> tuple[Format, Mapping[str, Any]]:
     """The format of a folder or a file, and its sets.
 
@@ -57,16 +72,47 @@ def recognise(path: Path, name: str | None = None) -> tuple[Format, Mapping[str,
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; expected labelled images; correct it")
     wanted = {name: FORMATS[name]} if name else FORMATS
-    found = {key: sets for key, format_ in wanted.items() if (sets := format_.find(path))}
+    listing = Listing(path)
+    found = {key: sets for key, format_ in wanted.items() if (sets := format_.find(listing))}
     if len(found) > 1:
         titles = " and ".join(FORMATS[key].title for key in found)
         names = " or ".join(f"--format {key}" for key in found)
         raise DataError(f"{path}: labels of {titles}; expected one format; give {names}")
     if not found:
         signs = "; ".join(f"{format_.title}: {format_.sign}" for format_ in wanted.values())
-        others = [file for end in (".csv", ".json") for file in files_below(path, end)[:2]]
-        named = " or ".join(str(file) for file in others)
-        hint = f"; --data {named} says what is wrong with it" if named else ""
-        raise DataError(f"{path}: no labels of a known format; expected one of {signs}{hint}")
+        text = f"{path}: no labels of a known format{_there(listing)}; expected one of {signs}"
+        raise DataError(text + _hint(listing))
     ((key, sets),) = found.items()
     return FORMATS[key], sets
+
+
+def _there(listing: Listing) -> str:
+    """The kinds of files in a folder, the most frequent first."""
+    counts = [f"{count:,} {ending}" for ending, count in listing.endings().most_common() if ending]
+    return f" among {first_few(counts)}" if counts else " in an empty folder"
+
+
+def _hint(listing: Listing) -> str:
+    """What the files may be instead, and what to do; "" where nothing can be told."""
+    if labels := nameless(listing):
+        return (
+            f"; {printable(labels)} is YOLO's, and nothing names the classes: add classes.txt with"
+            " a name a line, in the order of their numbers, or names: to data.yaml"
+        )
+    files = listing.files(".json", ".xml", ".csv", ".txt")[:LOOKED_AT]
+    for file in files:
+        start = _start(file)
+        for sign, tool, advice in OTHERS:
+            if re.search(sign, start):
+                return f"; {printable(file)} is {tool}, which is not read: {advice}"
+    others = [file for file in files if file.suffix in (".csv", ".json")][:2]
+    named = " or ".join(map(str, others))
+    return f"; --data {named} says what is wrong with it" if named else ""
+
+
+def _start(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(SNIFFED)
+    except OSError:
+        return b""

@@ -6,6 +6,8 @@ at the upper and the left side.
 """
 
 import math
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,18 +17,19 @@ from xml.parsers import expat
 import numpy as np
 
 from retinanet.data.annotations import Annotations
+from retinanet.data.decoding.formats import SUFFIXES
 from retinanet.data.formats.labels import (
     Box,
     Image,
     Labels,
+    Listing,
     Sets,
     by_stem,
     described_image,
-    files_below,
     folder_set,
-    images_below,
     joined,
     left_out,
+    nearest,
     set_of,
     sets_by_folder,
 )
@@ -37,72 +40,82 @@ LISTS = Path("ImageSets", "Main")  # train.txt, val.txt ...: a name a line, with
 LISTED = ("train", "val", "test", "trainval")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 SNIFFED = 4096  # bytes of a file in which its kind shows
+LOOKED_AT = 20  # files: there may be those of other tools
 
 
-def find_voc(path: Path) -> Sets:
+def find_voc(listing: Listing) -> Sets:
     """The sets of a folder with VOC's `.xml` files, or none where there are none."""
-    if not path.is_dir():
+    files = listing.files(".xml") if listing.is_folder else []
+    if not any(_is_voc(file) for file in files[:LOOKED_AT]):
         return {}
-    files = files_below(path, ".xml")
-    if not any(_is_voc(file) for file in files[:3]):
-        return {}
-    lists = sorted(path.glob(f"**/{LISTS.as_posix()}/*.txt"))
-    wanted = [file for file in lists if file.stem in LISTED and file.is_file()]
+    lists = [file for file in listing.files(".txt") if file.parent.parts[-2:] == LISTS.parts]
+    wanted = [file for file in lists if file.stem in LISTED]
     if wanted:
-        return _listed_sets(path, files, wanted)
-    return sets_by_folder(path, files, _read)
+        return _listed_sets(listing, files, wanted)
+    return sets_by_folder(listing, files, _read)
 
 
 def _is_voc(file: Path) -> bool:
     try:
         with file.open("rb") as stream:
-            return b"<annotation" in stream.read(SNIFFED)
+            return bool(re.search(rb"<annotation[\s>]", stream.read(SNIFFED)))
     except OSError:
         return False
 
 
-def _listed_sets(root: Path, files: list[Path], lists: list[Path]) -> Sets:
+def _listed_sets(listing: Listing, files: list[Path], lists: list[Path]) -> Sets:
     """The sets as `ImageSets/Main` lists them; trainval counts where there is no train."""
-    by_stem = {file.stem: file for file in files}
-    names: dict[str, list[str]] = {}
+    stems = by_stem(files)
+    names: dict[str, list[tuple[str, Path | None]]] = {}
     for file in lists:
         lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-        names.setdefault(file.stem, []).extend(line.split()[0] for line in lines if line.split())
+        listed = [line.split()[0] for line in lines if line.split()]
+        found = [(name, _listed_file(name, file, stems)) for name in listed]
+        names.setdefault(file.stem, []).extend(found)
     if "train" in names:
         names.pop("trainval", None)
     sets: Sets = {}
-    for name, stems in names.items():
-        lost = [stem for stem in stems if stem not in by_stem]
-        mine = [by_stem[stem] for stem in dict.fromkeys(stems) if stem in by_stem]
-        sets[set_of(name)] = partial(_read, root, mine, lost=tuple(lost))
+    for name, named in names.items():
+        lost = tuple(name for name, file in named if file is None)
+        mine = [*dict.fromkeys(file for _, file in named if file)]
+        sets[set_of(name)] = partial(_read, listing, mine, lost=lost)
     return sets
 
 
+def _listed_file(name: str, file: Path, stems: Mapping[str, Sequence[Path]]) -> Path | None:
+    """The `.xml` that a list names: `a`, `a.jpg` or `folder/a`, of the list's own data."""
+    *folders, base = re.split(r"[\\/]", name)
+    stem, ending = os.path.splitext(base)
+    is_ending = ending.lower() in SUFFIXES or ending.lower() == ".xml"
+    alike = stems.get(stem if is_ending else base, ())
+    return alike[0] if len(alike) == 1 else nearest(alike, (*file.parts, *folders))
+
+
 def _read(
-    root: Path, files: list[Path], problems: Problems, lost: Sequence[str] | None = None
+    listing: Listing, files: list[Path], problems: Problems, lost: Sequence[str] | None = None
 ) -> Labels:
     """Read the files of a set.
 
     Args:
-        root: the folder of the data.
+        listing: of the folder of the data.
         files: the `.xml` files.
         problems: takes in what is wrong.
         lost: names in the set's list that have no file; None where the set has no list.
     """
+    root = listing.path
     absent = [shown(f"{name}.xml") for name in lost or ()]
     problems.add(
         "missing annotation",
         [0] * len(absent),
         lambda k: f"{root / LISTS}: no {absent[k]} below {root}; add it, or leave it out",
     )
-    pictures = images_below(root)
-    images = list(_images(root, files, by_stem(pictures), problems))
+    images = list(_images(root, files, by_stem(listing.images), problems))
     names = tuple(sorted({box.name for image in images for box in image.boxes}))
     annotations, paths = joined(root, images, names, problems)
     notes = []
     if files and lost is None:
         name = folder_set(files[0], root)
-        notes = left_out(root, name, pictures, paths, "an annotation file")
+        notes = left_out(listing, name, paths, "an annotation file")
     return Labels(names, annotations, paths, (*notes, *_notes(annotations)))
 
 

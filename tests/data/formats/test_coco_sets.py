@@ -10,6 +10,7 @@ import pytest
 from retinanet.data.datasets import CocoDataset
 from retinanet.data.formats.coco import find_coco
 from retinanet.data.formats.labelme import find_labelme
+from retinanet.data.formats.labels import Listing
 from retinanet.data.formats.recognise import recognise
 from retinanet.errors import DataError
 from tests.data.formats.exports import Boxes, coco_json, labelme_json, picture, text
@@ -120,13 +121,13 @@ def test_folders_of_every_tool(
 
 
 def test_a_category_without_boxes_that_is_a_parent_is_no_class_and_said(tmp_path: Path) -> None:
-    data = CocoDataset(tmp_path, find_coco(roboflow(tmp_path))["train"])
+    data = CocoDataset(tmp_path, find_coco(Listing(roboflow(tmp_path)))["train"])
     assert data.class_names == NAMES
     assert any("without boxes and parents of others: ['pets']" in note for note in data.notes)
 
 
 def test_files_of_other_tasks_are_left_aside_and_said(tmp_path: Path) -> None:
-    sets = find_coco(official(tmp_path))
+    sets = find_coco(Listing(official(tmp_path)))
     assert sets["train"].path.name == "instances_train2017.json"
     note = "not read: annotations/panoptic_train2017.json"
     assert sets["train"].notes[0].startswith(note)
@@ -137,10 +138,10 @@ def test_two_files_of_a_set_are_an_error_that_names_them(tmp_path: Path) -> None
     for name in ("one.json", "two.json"):
         write(tmp_path / name, {"a.jpg": [COW]}, tmp_path)
     with pytest.raises(DataError, match=r"2 COCO files of the set all, such as one.json and two"):
-        find_coco(tmp_path)
+        find_coco(Listing(tmp_path))
     # Beside a file to train on, files of no set matter to nothing.
     write(tmp_path / "train.json", {"a.jpg": [COW]}, tmp_path)
-    assert list(find_coco(tmp_path)) == ["train"]
+    assert list(find_coco(Listing(tmp_path))) == ["train"]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_a_relative_path_leads_to_the_folder_above(
 ) -> None:
     cvat(tmp_path)
     monkeypatch.chdir(tmp_path / "annotations")
-    source = find_coco(Path("instances_default.json"))["all"]
+    source = find_coco(Listing(Path("instances_default.json")))["all"]
     assert CocoDataset(source.places.below, source).image_names == ["images/a.jpg"]
 
 
@@ -192,8 +193,8 @@ def test_labelme_and_coco_are_told_apart(tmp_path: Path) -> None:
     for name in ("a", "b"):
         picture(tmp_path / "labelme" / f"{name}.jpg")
         text(tmp_path / "labelme" / f"{name}.json", labelme_json(f"{name}.jpg", [COW]))
-    assert find_coco(tmp_path / "labelme") == {}
-    assert find_labelme(cvat(tmp_path / "coco")) == {}
+    assert find_coco(Listing(tmp_path / "labelme")) == {}
+    assert find_labelme(Listing(cvat(tmp_path / "coco"))) == {}
     # What a converter leaves beside LabelMe's own files is a second format.
     text(tmp_path / "labelme/annotations.json", coco_json({"a.jpg": [COW]}, NAMES))
     with pytest.raises(DataError, match="labels of LabelMe and COCO; expected one format"):
@@ -203,7 +204,7 @@ def test_labelme_and_coco_are_told_apart(tmp_path: Path) -> None:
 def test_images_are_named_below_the_folder_in_order_and_keep_their_objects(tmp_path: Path) -> None:
     boxes = {"b.jpg": [COW], "a.jpg": [COW, CAT], "c.jpg": []}
     write(tmp_path / "train.json", boxes, tmp_path / "images")
-    data = CocoDataset(tmp_path, find_coco(tmp_path)["train"])
+    data = CocoDataset(tmp_path, find_coco(Listing(tmp_path))["train"])
     assert data.image_names == ["images/a.jpg", "images/b.jpg", "images/c.jpg"]
     assert data.image_ids == [2, 1, 3]
     (tmp_path / "train.json").unlink()  # it is not read again for them
@@ -218,10 +219,10 @@ def test_a_file_in_utf_16_is_found(tmp_path: Path) -> None:
     cvat(tmp_path)
     path = tmp_path / "annotations" / "instances_default.json"
     path.write_text(path.read_text(encoding="utf-8"), encoding="utf-16")
-    assert CocoDataset(tmp_path, find_coco(tmp_path)["all"]).class_names == NAMES
+    assert CocoDataset(tmp_path, find_coco(Listing(tmp_path))["all"]).class_names == NAMES
 
 
 def test_a_file_named_by_the_user_is_read_whatever_it_holds(tmp_path: Path) -> None:
-    source = find_coco(text(tmp_path / "a.json", '{"images": []}'))["all"]
+    source = find_coco(Listing(text(tmp_path / "a.json", '{"images": []}')))["all"]
     with pytest.raises(DataError, match=r"a.json: no list 'categories'"):
         CocoDataset(tmp_path, source)

@@ -7,7 +7,7 @@ import pytest
 
 from retinanet.data.datasets import CSVDataset
 from retinanet.data.formats.csv_rows import find_csv
-from retinanet.data.formats.labels import SetFile
+from retinanet.data.formats.labels import Listing, SetFile
 from retinanet.data.formats.recognise import recognise
 from retinanet.errors import DataError
 from tests.data.formats.exports import picture, text
@@ -133,7 +133,7 @@ def test_folders_of_every_tool(
 def test_a_list_of_classes_is_no_set_and_gives_their_order(tmp_path: Path, name: str) -> None:
     classic(tmp_path)
     text(tmp_path / name, "dog", "cow", "cat")
-    sets = find_csv(tmp_path)
+    sets = find_csv(Listing(tmp_path))
     assert sets["all"].classes == tmp_path / name
     assert opened(sets["all"]).class_names == ("dog", "cow", "cat")
 
@@ -142,20 +142,22 @@ def test_labels_that_are_no_classes_and_hidden_copies_are_not_read(tmp_path: Pat
     text(tmp_path / "labels.csv", "filename,kind", "a.jpg,field", "b.jpg,stable")
     text(classic(tmp_path) / ".ipynb_checkpoints" / "annotations-checkpoint.csv",
          "a.jpg,1,2,3,4,dog")  # fmt: skip
-    sets = find_csv(tmp_path)
+    sets = find_csv(Listing(tmp_path))
     assert sets["all"].path == tmp_path / "annotations.csv"
     assert opened(sets["all"]).class_names == ("cat", "cow")
 
 
 def test_a_file_has_the_set_to_validate_on_beside_it(tmp_path: Path) -> None:
-    found = find_csv(tutorial(tmp_path) / "images" / "train_labels.csv")
+    found = find_csv(Listing(tutorial(tmp_path) / "images" / "train_labels.csv"))
     assert {name: file.path.name for name, file in found.items()} == {
         "train": "train_labels.csv",
         "test": "test_labels.csv",
     }
     assert [len(opened(file)) for file in found.values()] == [1, 1]
-    assert list(find_csv(tmp_path / "images" / "test_labels.csv")) == ["test"]
-    data = opened(find_csv(raccoons(tmp_path / "r") / "data" / "train_labels.csv")["train"])
+    assert list(find_csv(Listing(tmp_path / "images" / "test_labels.csv"))) == ["test"]
+    data = opened(
+        find_csv(Listing(raccoons(tmp_path / "r") / "data" / "train_labels.csv"))["train"]
+    )
     assert data.image_names == ["images/a.jpg"]
 
 
@@ -173,7 +175,7 @@ def test_two_files_of_a_set_are_an_error_that_names_them(tmp_path: Path) -> None
     text(tmp_path / "old" / "annotations.csv", "images/a.jpg,10,20,50,60,cow")
     message = r"2 CSV files of the set all, such as annotations\.csv and old/annotations\.csv"
     with pytest.raises(DataError, match=message):
-        find_csv(tmp_path)
+        find_csv(Listing(tmp_path))
 
 
 def test_nothing_outside_the_folder_is_read(tmp_path: Path) -> None:
@@ -182,13 +184,13 @@ def test_nothing_outside_the_folder_is_read(tmp_path: Path) -> None:
     for name in ("../secret.jpg", str(tmp_path / "secret.jpg")):
         text(root / "boxes.csv", f"{name},1,2,30,40,cow")
         with pytest.raises(DataError, match=r"boxes\.csv:1: no image .*it leaves the image folder"):
-            opened(find_csv(root)["all"])
+            opened(find_csv(Listing(root))["all"])
     picture(root / "images" / "secret.jpg")  # of the same name, and below it
-    assert opened(find_csv(root)["all"]).image_names == ["images/secret.jpg"]
+    assert opened(find_csv(Listing(root))["all"]).image_names == ["images/secret.jpg"]
 
 
 def test_boxes_of_classes_that_the_model_lacks_are_left_out_and_counted(tmp_path: Path) -> None:
-    data = opened(find_csv(classic(tmp_path))["all"], class_names=("cat", "dog"))
+    data = opened(find_csv(Listing(classic(tmp_path)))["all"], class_names=("cat", "dog"))
     assert boxes(data) == [[(5, 8, 90, 70, "cat")]]
     assert data.repaired == {"box of a class that the model does not know": 1}
 
@@ -196,9 +198,9 @@ def test_boxes_of_classes_that_the_model_lacks_are_left_out_and_counted(tmp_path
 def test_numbers_are_classes_of_the_list(tmp_path: Path) -> None:
     picture(tmp_path / "a.jpg")
     text(tmp_path / "train.csv", "image,x1,y1,x2,y2,class_id", "a.jpg,10,20,50,60,1")
-    assert opened(find_csv(tmp_path)["train"]).class_names == ("1",)
+    assert opened(find_csv(Listing(tmp_path))["train"]).class_names == ("1",)
     text(tmp_path / "classes.txt", "cat", "cow")
-    data = opened(find_csv(tmp_path)["train"])
+    data = opened(find_csv(Listing(tmp_path))["train"])
     assert boxes(data) == [[(10, 20, 50, 60, "cow")]]
     assert any("classes by their numbers in the class file" in note for note in data.notes)
 
@@ -207,6 +209,6 @@ def test_own_classes_are_those_of_boxes_alone(tmp_path: Path) -> None:
     for name in "abc":
         picture(tmp_path / f"{name}.jpg")
     rows = ["a.jpg,10,20,50,60,10", "a.jpg,11,20,50,60,9", "b.jpg,0,0,0,0,none", "c.jpg,,,,,"]
-    data = opened(find_csv(text(tmp_path / "a.csv", *rows))["all"])
+    data = opened(find_csv(Listing(text(tmp_path / "a.csv", *rows)))["all"])
     assert data.class_names == ("9", "10")
     assert [len(own) for own in boxes(data)] == [2, 0, 0]

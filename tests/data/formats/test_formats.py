@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from retinanet.data.formats.labelme import find_labelme
-from retinanet.data.formats.labels import Sets, folder_set, set_of
+from retinanet.data.formats.labels import Listing, Sets, folder_set, set_of
 from retinanet.data.formats.voc import find_voc
-from retinanet.data.formats.yolo import find_yolo
+from retinanet.data.formats.yolo.sets import find_yolo
 from retinanet.errors import DataError
 from tests.data.formats.exports import labelme_json, picture, text, yolo_line
 from tests.data.formats.reading import CAT, COW, boxes, complaint, read
@@ -135,7 +135,7 @@ def test_yolo_folders_of_every_tool(
     tmp_path: Path, export: Callable[[Path], Path], sets: list[str]
 ) -> None:
     root = export(tmp_path)
-    found = find_yolo(root)
+    found = find_yolo(Listing(root))
     assert sorted(found) == sets
     for name in sets:
         labels = read(found, name, root)
@@ -146,7 +146,7 @@ def test_yolo_folders_of_every_tool(
 
 def test_a_yaml_file_stands_for_its_folder(tmp_path: Path) -> None:
     root = ultralytics(tmp_path)
-    assert sorted(find_yolo(root / "coco8.yaml")) == ["train", "val"]
+    assert sorted(find_yolo(Listing(root / "coco8.yaml"))) == ["train", "val"]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_shapes_become_their_boxes(
 ) -> None:
     root = one_folder(tmp_path)
     text(root / "a.txt", line)
-    labels = read(find_yolo(root), "all", root)
+    labels = read(find_yolo(Listing(root)), "all", root)
     assert boxes(labels)[0] == [box]
     assert bool(note) == any(told.startswith(note) for told in labels.notes[1:])
 
@@ -174,7 +174,7 @@ def test_keypoints_are_left_out(tmp_path: Path) -> None:
     with (root / "coco8.yaml").open("a") as file:
         file.write("kpt_shape: [2, 2]\n")
     text(root / "labels" / "train" / "a.txt", "0 0.5 0.5 0.2 0.5 0.4 0.4 0.6 0.6")
-    assert boxes(read(find_yolo(root), "train", root))[0] == [(40, 20, 60, 60, "cow")]
+    assert boxes(read(find_yolo(Listing(root)), "train", root))[0] == [(40, 20, 60, 60, "cow")]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_keypoints_are_left_out(tmp_path: Path) -> None:
 def test_wrong_yolo_lines_are_named(tmp_path: Path, line: str, expected: str) -> None:
     root = one_folder(tmp_path)
     text(root / "a.txt", yolo_line(COW, NAMES), line)
-    message = complaint(find_yolo(root), "all", root)
+    message = complaint(find_yolo(Listing(root)), "all", root)
     assert message.startswith(f"{root / 'a.txt'}:2: ")
     assert expected in message
 
@@ -216,7 +216,7 @@ def test_wrong_data_yaml(tmp_path: Path, yaml: str, expected: str) -> None:
     picture(tmp_path / "images" / "a.jpg")
     (tmp_path / "data.yaml").write_text(yaml)
     with pytest.raises(DataError) as caught:
-        find_yolo(tmp_path)
+        find_yolo(Listing(tmp_path))
     assert str(caught.value).startswith(f"{tmp_path / 'data.yaml'}: ")
     assert expected in str(caught.value)
 
@@ -234,7 +234,7 @@ def test_places_of_another_machine(tmp_path: Path, prefix: str) -> None:
         "test: '/nowhere/at/all'",  # named by exports whether or not it is there
         "names: [cow, cat]",
     )
-    found = find_yolo(root)
+    found = find_yolo(Listing(root))
     assert sorted(found) == ["train", "val"]
     assert boxes(read(found, "train", root)) == [[COW, CAT], []]
 
@@ -250,8 +250,10 @@ def test_labels_without_an_image_are_an_error(
     labels.with_name("readme.txt").write_text("0 0.5 0.5 0.1 0.1")
     labels.with_name("notes.txt").write_text("1 cow, 2 cats")
     labels.with_name("empty.txt").write_text("")
-    name = next(name for name in find_yolo(root) if name in ("all", folder_set(lost, root)))
-    message = complaint(find_yolo(root), name, root)
+    name = next(
+        name for name in find_yolo(Listing(root)) if name in ("all", folder_set(lost, root))
+    )
+    message = complaint(find_yolo(Listing(root)), name, root)
     assert message == (
         f"{lost}: labels without an image; expected one of its name; add it, or remove the file"
     )
@@ -262,7 +264,7 @@ def test_class_names_stay_texts(tmp_path: Path) -> None:
     root = one_folder(tmp_path)
     names = ["no", "007", "2024-02-30", "null", "1e3"]
     text(root / "data.yaml", "train: .", "val: ~", f"names: [{', '.join(names)}]")
-    found = find_yolo(root)
+    found = find_yolo(Listing(root))
     assert list(found) == ["train"]
     assert read(found, "train", root).class_names == tuple(names)
 
@@ -271,7 +273,7 @@ def test_a_list_that_climbs_out_or_names_nothing(tmp_path: Path) -> None:
     root = listed(tmp_path / "data")
     picture(tmp_path / "secret.jpg")
     text(root / "train.txt", "images/a.jpg", "../secret.jpg", "images/gone.jpg")
-    message = complaint(find_yolo(root), "train", root)
+    message = complaint(find_yolo(Listing(root)), "train", root)
     assert f"{root / 'train.txt'}:2: no image '../secret.jpg' below" in message
     assert f"{root / 'train.txt'}:3: no image 'images/gone.jpg' below" in message
 
@@ -285,7 +287,7 @@ def test_labelme_folders(tmp_path: Path) -> None:
         text(tmp_path / folder / "a.json", labelme_json("..\\photos\\a.jpg", [COW, CAT]))
         picture(tmp_path / folder / "b.jpg")
         text(tmp_path / folder / "b.json", labelme_json("b.jpg", []))
-    sets = find_labelme(tmp_path)
+    sets = find_labelme(Listing(tmp_path))
     assert sorted(sets) == ["train", "val"]
     labels = read(sets, "train", tmp_path)
     assert labels.class_names == ("cat", "cow")
@@ -301,13 +303,23 @@ def test_labelme_polygons_become_boxes_and_points_are_left_out(tmp_path: Path) -
     picture(tmp_path / "a.jpg")
     text(tmp_path / "a.json", labelme_json("a.jpg", [], shapes=shapes))
     picture(tmp_path / "b.jpg")
-    labels = read(find_labelme(tmp_path), "all", tmp_path)
+    labels = read(find_labelme(Listing(tmp_path)), "all", tmp_path)
     assert boxes(labels) == [[(10, 16, 50.5, 64, "cat"), (1, 2, 30, 40, "cow")]]
     assert labels.notes == (
         "1 images without an annotation file: left out",
         "1 shapes of type point left out: they have no box",
         "2 polygons became the boxes around them",
     )
+
+
+@pytest.mark.parametrize("kind", ["rotation", "oriented_rectangle", "quadrilateral", "rectangle"])
+def test_labelme_boxes_of_four_corners(tmp_path: Path, kind: str) -> None:
+    points = [[30, 10], [60, 40], [50, 50], [20, 20]]
+    picture(tmp_path / "a.jpg")
+    shapes = [{"label": "cow", "points": points, "shape_type": kind, "direction": 0.78}]
+    text(tmp_path / "a.json", labelme_json("a.jpg", [], shapes=shapes))
+    labels = read(find_labelme(Listing(tmp_path)), "all", tmp_path)
+    assert boxes(labels) == [[(20, 10, 60, 50, "cow")]]
 
 
 @pytest.mark.parametrize(
@@ -324,15 +336,15 @@ def test_labelme_polygons_become_boxes_and_points_are_left_out(tmp_path: Path) -
 def test_wrong_labelme_shapes(tmp_path: Path, shape: object, expected: str) -> None:
     picture(tmp_path / "a.jpg")
     text(tmp_path / "a.json", labelme_json("a.jpg", [], shapes=[shape]))
-    message = complaint(find_labelme(tmp_path), "all", tmp_path)
+    message = complaint(find_labelme(Listing(tmp_path)), "all", tmp_path)
     assert message.startswith(f"{tmp_path / 'a.json'}: object 0: ")
     assert expected in message
 
 
 @pytest.mark.parametrize("find", [find_yolo, find_voc, find_labelme])
-def test_other_folders_are_none_of_these(tmp_path: Path, find: Callable[[Path], Sets]) -> None:
+def test_other_folders_are_none_of_these(tmp_path: Path, find: Callable[[Listing], Sets]) -> None:
     picture(tmp_path / "a.jpg")
     text(tmp_path / "readme.txt", "0 0.5 0.5 0.1 0.1")
     text(tmp_path / "a.json", '{"images": [], "annotations": []}')
     text(tmp_path / "docker.yaml", "version: 3")
-    assert find(tmp_path) == {}
+    assert find(Listing(tmp_path)) == {}

@@ -90,7 +90,7 @@ def darknet(root: Path) -> Yolo:
     text(root / "obj.data", "classes = 2", "train = data/train.txt", "names = data/obj.names")
     text(root / "obj.names", *NAMES)
     text(root / "train.txt", *(f"data/obj/{stem}.jpg" for stem in BOXES))
-    return root, "all", root / "obj", root / "obj"
+    return root, "train", root / "obj", root / "obj"
 
 
 def cvat_yolo(root: Path) -> Yolo:

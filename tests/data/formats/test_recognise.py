@@ -110,7 +110,7 @@ def test_two_formats_are_an_error_that_names_both(tmp_path: Path) -> None:
 
 def test_nothing_there_and_nothing_known(tmp_path: Path) -> None:
     picture(tmp_path / "a.jpg")
-    with pytest.raises(DataError, match=r"no labels of a known format; expected one of YOLO: data"):
+    with pytest.raises(DataError, match=r"known format among 1 \.jpg; expected one of YOLO: data"):
         recognise(tmp_path)
     with pytest.raises(DataError, match=r"expected one of Pascal VOC: a \.xml an image$"):
         recognise(tmp_path, "voc")
@@ -119,6 +119,35 @@ def test_nothing_there_and_nothing_known(tmp_path: Path) -> None:
         recognise(tmp_path)
     with pytest.raises(DataError, match="no such file or folder"):
         recognise(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("annotations.xml", '<?xml version="1.0"?><annotations><image name="a.jpg"><box label="c"',
+         r"annotations\.xml is CVAT's own XML, which is not read: export as COCO 1\.0"),
+        ("via_project.json", '{"_via_settings": {}, "_via_img_metadata": {}}',
+         "is VIA's project, which is not read: export the annotations as CSV or COCO"),
+        ("project-1.json", '[{"id": 1, "annotations": [{"id": 2, "result": []}], "data": {}}]',
+         "is Label Studio's own format"),
+        ("project-1.csv", 'image,id,label\na.jpg,1,"[{""x"":1,""rectanglelabels"":[""cow""]}]"',
+         "is Label Studio's own format"),
+        ("cows-export.json", '{"name": "cows", "assets": {"1": {"asset": {}, "regions": []}}}',
+         "is VoTT's JSON"),
+        ("_annotations.createml.json", '[{"image": "a.jpg", "annotations": [{"label": "cow", '
+         '"coordinates": {"x": 1}}]}]', "is CreateML's"),
+        ("ann/a.jpg.json", '{"objects": [{"classTitle": "cow", "points": {"exterior": []}}]}',
+         "is Supervisely's"),
+        ("_annotations.txt", "a.jpg 10,20,50,60,0", "is Keras YOLO's list"),
+    ],
+)  # fmt: skip
+def test_formats_that_are_not_read_are_called_by_name(
+    tmp_path: Path, name: str, content: str, found: str
+) -> None:
+    picture(tmp_path / "a.jpg")
+    text(tmp_path / name, content)
+    with pytest.raises(DataError, match=f"no labels of a known format among .*{found}"):
+        recognise(tmp_path)
 
 
 def test_all_problems_are_told_at_once_and_clipping_is_counted(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from retinanet.data.formats.labels import Listing
 from retinanet.data.formats.voc import find_voc
 from tests.data.formats.exports import picture, text, voc_xml
 from tests.data.formats.reading import CAT, COW, boxes, complaint, read
@@ -38,7 +39,7 @@ def voc_beside(root: Path) -> Path:
 @pytest.mark.parametrize("export", [voc_devkit, voc_beside])
 def test_voc_folders(tmp_path: Path, export: Callable[[Path], Path]) -> None:
     root = export(tmp_path)
-    found = find_voc(root)
+    found = find_voc(Listing(root))
     assert sorted(found) == ["train", "val"]
     train = read(found, "train", root)
     assert train.class_names == ("cat", "cow")  # by name
@@ -50,17 +51,19 @@ def test_images_that_no_file_describes_are_counted_set_by_set(tmp_path: Path) ->
     root = voc_beside(tmp_path)
     for name in ("train/c.jpg", "train/d.png", "valid/c.jpg"):
         picture(root / name)
-    sets = find_voc(root)
+    sets = find_voc(Listing(root))
     assert read(sets, "train", root).notes == ("2 images without an annotation file: left out",)
     assert read(sets, "val", root).notes == ("1 images without an annotation file: left out",)
     with_lists = voc_devkit(tmp_path / "lists")  # an image that no list names is none of a set
-    assert read(find_voc(with_lists), "val", with_lists).notes == ()
+    assert read(find_voc(Listing(with_lists)), "val", with_lists).notes == ()
 
 
 def test_a_listed_name_without_its_file_is_said(tmp_path: Path) -> None:
     root = voc_devkit(tmp_path)
     (root / "VOC2012" / "Annotations" / "2007_3.xml").unlink()
-    assert f"no '2007_3.xml' below {root}; add it" in complaint(find_voc(root), "val", root)
+    assert f"no '2007_3.xml' below {root}; add it" in complaint(
+        find_voc(Listing(root)), "val", root
+    )
 
 
 def test_an_image_is_found_by_its_own_name_before_the_name_inside(tmp_path: Path) -> None:
@@ -68,7 +71,7 @@ def test_an_image_is_found_by_its_own_name_before_the_name_inside(tmp_path: Path
     picture(tmp_path / "images" / "old.png")
     text(tmp_path / "annotations" / "renamed.xml", voc_xml("old.png", [COW]))
     text(tmp_path / "annotations" / "other.xml", voc_xml("old.png", [CAT]))
-    labels = read(find_voc(tmp_path), "all", tmp_path)
+    labels = read(find_voc(Listing(tmp_path)), "all", tmp_path)
     assert [path.name for path in labels.paths] == ["old.png", "renamed.png"]
 
 
@@ -78,7 +81,7 @@ def test_difficult_boxes_and_fractions_are_kept(tmp_path: Path) -> None:
     text(tmp_path / "a.xml", voc_xml("a.jpg", [odd, CAT], difficult={1: 1}))
     picture(tmp_path / "b.jpg")
     text(tmp_path / "b.xml", voc_xml("b.jpg", [CAT, CAT, COW], difficult={2: 1}))
-    labels = read(find_voc(tmp_path), "all", tmp_path)
+    labels = read(find_voc(Listing(tmp_path)), "all", tmp_path)
     assert boxes(labels) == [[odd, CAT], [CAT, COW]]  # the repeated one is left out
     assert [labels.annotations.difficult_of(k).tolist() for k in (0, 1)] == [[False, True]] * 2
     (note,) = labels.notes
@@ -94,7 +97,7 @@ def test_corners_that_may_count_from_one_are_taken_as_written_and_said_once(
     for name in ("a", "b"):
         picture(tmp_path / f"{name}.jpg")
         text(tmp_path / f"{name}.xml", voc_xml(f"{name}.jpg", [(least, 3, 100, 80, "cow")]))
-    labels = read(find_voc(tmp_path), "all", tmp_path)
+    labels = read(find_voc(Listing(tmp_path)), "all", tmp_path)
     assert boxes(labels) == [[(least, 3, 100, 80, "cow")]] * 2
     assert [note[:30] for note in labels.notes] == ["no corner is 0, and some are 1"] * said
 
@@ -134,11 +137,49 @@ def test_wrong_voc_files(tmp_path: Path, xml: str, expected: str) -> None:
     picture(tmp_path / "b.jpg")
     text(tmp_path / "a.xml", xml)
     text(tmp_path / "b.xml", voc_xml("b.jpg", [COW]))
-    message = complaint(find_voc(tmp_path), "all", tmp_path)
+    message = complaint(find_voc(Listing(tmp_path)), "all", tmp_path)
     assert message.startswith(f"{tmp_path / 'a.xml'}: ")
     assert expected in message
 
 
 def test_a_voc_file_without_its_image(tmp_path: Path) -> None:
     text(tmp_path / "a.xml", voc_xml("a.jpg", [COW]))
-    assert f"no image 'a.jpg' below {tmp_path}" in complaint(find_voc(tmp_path), "all", tmp_path)
+    assert f"no image 'a.jpg' below {tmp_path}" in complaint(
+        find_voc(Listing(tmp_path)), "all", tmp_path
+    )
+
+
+@pytest.mark.parametrize("places", [("train", "val"), ("annotations/train", "annotations/val")])
+def test_images_of_one_name_in_several_folders(tmp_path: Path, places: tuple[str, str]) -> None:
+    for place, box in zip(places, (COW, CAT), strict=True):
+        text(tmp_path / place / "a.xml", voc_xml("a.jpg", [box]))
+        picture(tmp_path / place.replace("annotations", "images") / "pictures" / "a.jpg")
+    sets = find_voc(Listing(tmp_path))
+    assert boxes(read(sets, "train", tmp_path)) == [[COW]]
+    labels = read(sets, "val", tmp_path)
+    assert boxes(labels) == [[CAT]]
+    assert "val" in labels.paths[0].parts
+    text(tmp_path / "a.xml", voc_xml("a.jpg", [COW]))
+    message = complaint(find_voc(Listing(tmp_path)), "all", tmp_path)
+    assert "a.xml: 2 images may be meant, such as " in message
+
+
+@pytest.mark.parametrize("name", ["a", "a.jpg", "a.xml", "day/a", "./JPEGImages/day/a.JPG"])
+def test_names_in_lists(tmp_path: Path, name: str) -> None:
+    """With the folders below Annotations/, as CVAT writes them; with endings."""
+    for root in (tmp_path / "VOC2007", tmp_path / "VOC2012"):
+        boxes_ = [COW] if root.name == "VOC2007" else [CAT]
+        text(root / "Annotations" / "day" / "a.xml", voc_xml("day/a.jpg", boxes_))
+        picture(root / "JPEGImages" / "day" / "a.jpg")
+    text(tmp_path / "VOC2012" / "ImageSets" / "Main" / "train.txt", f"{name}  1")
+    labels = read(find_voc(Listing(tmp_path)), "train", tmp_path)
+    assert boxes(labels) == [[CAT]]
+
+
+def test_files_of_other_tools_are_passed_over(tmp_path: Path) -> None:
+    for k in range(5):
+        text(tmp_path / f"0{k}.xml", "<annotations><image name='a.jpg'/></annotations>")
+    assert find_voc(Listing(tmp_path)) == {}
+    picture(tmp_path / "a.jpg")
+    text(tmp_path / "a.xml", voc_xml("a.jpg", [COW]))
+    assert boxes(read(find_voc(Listing(tmp_path)), "all", tmp_path)) == [[COW]]

@@ -1,0 +1,1 @@
+"""YOLO: sets, their description, their labels."""
