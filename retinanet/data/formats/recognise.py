@@ -93,7 +93,7 @@ def _there(listing: Listing) -> str:
 
 
 def _hint(listing: Listing) -> str:
-    """What the files may be instead, and what to do; "" where nothing can be told."""
+    """Advice by what the files may be instead; "" where nothing can be told."""
     if labels := nameless(listing):
         return (
             f"; {printable(labels)} is YOLO's, and nothing names the classes: add classes.txt with"
