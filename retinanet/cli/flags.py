@@ -94,6 +94,16 @@ def check_one_source(parser: Parser, args: argparse.Namespace) -> None:
     args.dataset = "data"
 
 
+def choose_source(parser: Parser, args: argparse.Namespace) -> None:
+    """Choose the kind of data to evaluate or draw; an error where the flags name none."""
+    check_one_source(parser, args)
+    args.dataset = args.dataset or ("coco" if args.coco_path else "csv")
+    if args.dataset == "coco" and not args.coco_path:
+        parser.error("--dataset coco needs --coco_path")
+    if args.dataset == "csv" and not args.csv_val:
+        parser.error("no data is named; give --data, --coco_path, or --csv_val")
+
+
 def check_training_flags(parser: Parser, args: argparse.Namespace) -> None:
     """Check the flags of data and sizes; an error where one is missing or they contradict."""
     check_one_source(parser, args)

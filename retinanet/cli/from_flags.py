@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torchvision.transforms import Compose
 
-from retinanet.cli.flags import check_one_source, detection_limits
+from retinanet.cli.flags import choose_source, detection_limits
 from retinanet.cli.labelled_sets import cut_validation_set, open_for_model, open_labelled
 from retinanet.cli.parser import Parser
 from retinanet.cli.train_flags import suit
@@ -136,25 +136,42 @@ def open_validation_data(
     Raises:
         DataError: it cannot be read, or its classes are not the checkpoint's.
     """
-    check_one_source(parser, args)
-    args.dataset = args.dataset or ("coco" if args.coco_path else "csv")
-    classes = {name: label for label, name in enumerate(checkpoint.class_names)}
-    if args.dataset == "coco" and not args.coco_path:
-        parser.error("--dataset coco needs --coco_path")
-    if args.dataset == "csv" and not (args.csv_classes or classes):
+    choose_source(parser, args)
+    classes = args.csv_classes or {name: k for k, name in enumerate(checkpoint.class_names)}
+    if args.dataset == "csv" and not classes:
         parser.error("the model does not know its class names; give --csv_classes")
     file = args.file or args.model
-    if args.dataset == "data":
-        dataset: Data | None = open_for_model(
-            args, file, transform, classes, skip_unreadable=skip_unreadable
-        )
-    else:
-        classes = args.csv_classes or classes
-        dataset = open_set(args, "val", transform, classes, skip_unreadable=skip_unreadable)
-    if dataset is None:
-        parser.error("no data is named; give --data, --coco_path, or --csv_val")
+    dataset = open_for_evaluation(args, file, transform, classes, skip_unreadable=skip_unreadable)
     check_classes(dataset, checkpoint, file)
     tell_notes("Validation data", dataset)
+    return dataset
+
+
+def open_for_evaluation(
+    args: argparse.Namespace,
+    model_file: str | Path,
+    transform: Compose | None,
+    classes: str | Mapping[str, int] | None,
+    *,
+    skip_unreadable: bool = False,
+) -> Data:
+    """The data set on which a model is to be evaluated, of the kind that `choose_source` chose.
+
+    Args:
+        args: the flags.
+        model_file: of the model; beside it may lie the list of the images that its run set aside.
+        transform: applied to every sample.
+        classes: as `open_set` takes them.
+        skip_unreadable: leave out images that cannot be read, instead of raising.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if args.dataset == "data":
+        known = classes if isinstance(classes, Mapping) else None
+        return open_for_model(args, model_file, transform, known, skip_unreadable=skip_unreadable)
+    dataset = open_set(args, "val", transform, classes, skip_unreadable=skip_unreadable)
+    assert dataset is not None  # as the flags name one
     return dataset
 
 

@@ -13,10 +13,14 @@ from retinanet.cli.flags import (
     add_data_flags,
     add_detection_flags,
     add_device_flags,
-    check_one_source,
+    choose_source,
 )
-from retinanet.cli.from_flags import open_set, predict_as_told, sample_transform, tell_notes
-from retinanet.cli.labelled_sets import open_for_model
+from retinanet.cli.from_flags import (
+    open_for_evaluation,
+    predict_as_told,
+    sample_transform,
+    tell_notes,
+)
 from retinanet.cli.parser import Parser
 from retinanet.cli.script import script
 from retinanet.data.datasets import Data
@@ -103,21 +107,14 @@ def open_common_data(
     Raises:
         DataError: it cannot be read.
     """
-    check_one_source(flags, args)
-    args.dataset = args.dataset or ("coco" if args.coco_path else "csv")
+    choose_source(flags, args)
     known = [one.checkpoint.class_names for one in contenders if one.checkpoint]
     names = next(filter(None, known), ())
     if args.dataset == "csv" and not (args.csv_classes or names):
         flags.error("no model knows its class names; give --csv_classes")
-    classes = {name: label for label, name in enumerate(names)} or None
     own = args.dataset != "csv" or args.csv_classes
-    dataset = (
-        open_for_model(args, contenders[0].file, None, None)
-        if args.dataset == "data"
-        else open_set(args, "val", None, None if own else classes)
-    )
-    if dataset is None:
-        flags.error("no data is named; give --data, --coco_path, or --csv_val")
+    classes = None if own else {name: label for label, name in enumerate(names)}
+    dataset = open_for_evaluation(args, contenders[0].file, None, classes)
     tell_notes("Images to compare on", dataset)
     return dataset
 

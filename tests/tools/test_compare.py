@@ -145,3 +145,20 @@ def test_files_that_are_no_detections(
     error = capsys.readouterr().err
     assert "bad.json: " in error
     assert complaint in error
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ([], "no data is named; give --data, --coco_path, or --csv_val"),
+        (["--dataset", "coco"], "--dataset coco needs --coco_path"),
+        (["--csv_val", "val.csv"], "no model knows its class names; give --csv_classes"),
+    ],
+)
+def test_data_must_be_named(
+    flags: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        compare.main(["a.json", "b.json", *flags])
+    assert end.value.code == 2
+    assert complaint in capsys.readouterr().err
