@@ -42,14 +42,14 @@ def suited_settings(dataset: Data, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         DataError: the file of `--weights` cannot be read.
     """
-    start = _start(given)
-    new = start["weights"] == "none"
-    config = start.pop("config")
+    weights, depth, config = _start(given)
+    new = weights == "none"
     boxes = all_boxes(dataset, given.get("tile"))
     images = _views(dataset, given)
     crowded = len(boxes.labels) >= CROWDED * images
     values: dict[str, Any] = {
-        **start,
+        "weights": weights,
+        "depth": depth,
         **_sides(dataset, given),
         "epochs": _epochs(images, new),
         "lr": 6e-4 if new else 2e-4 if crowded else 1e-4,
@@ -70,22 +70,23 @@ def suited_settings(dataset: Data, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if given.get(name) is None}
 
 
-def _start(given: Mapping[str, Any]) -> dict[str, Any]:
+def _start(given: Mapping[str, Any]) -> tuple[str, int, ModelConfig | None]:
     """Weights and depth, and the settings of the detector that the weights are of, if any."""
     weights, depth = given["weights"], given["depth"]
     if weights is None:
         try:
             start_weights("imagenet", depth or 50)
-            weights = "imagenet"
+            return "imagenet", depth or 50, None
         except DataError as error:
             say(f"{error}; training begins without them, which takes more epochs")
             weights = "none"
     if weights == "none":
-        depth = depth or 18
-    elif weights not in (*IMAGENET, *PUBLISHED):
-        depth = depth or resnet_depth(read_weights(Path(weights))[0], weights)
-    depth = depth or 50
-    return {"weights": weights, "depth": depth, "config": start_weights(weights, depth).config}
+        return weights, depth or 18, None
+    if weights in (*IMAGENET, *PUBLISHED):
+        depth = depth or 50
+        return weights, depth, start_weights(weights, depth).config
+    tensors, config = read_weights(Path(weights))
+    return weights, depth or resnet_depth(tensors, weights), config
 
 
 def _views(dataset: Data, given: Mapping[str, Any]) -> int:
