@@ -15,7 +15,6 @@ from retinanet.cli.flags import (
     add_device_flags,
     add_model_flags,
     add_tile_flags,
-    detection_limits,
     model_file,
 )
 from retinanet.cli.from_flags import (
@@ -24,7 +23,6 @@ from retinanet.cli.from_flags import (
     detect_as_told,
     open_validation_data,
     sample_transform,
-    tiling,
 )
 from retinanet.cli.parser import Parser, positive_int
 from retinanet.cli.script import script
@@ -32,13 +30,12 @@ from retinanet.data.transforms import Sample
 from retinanet.errors import DataError, printable
 from retinanet.inference import film
 from retinanet.inference.image_folder import ImageFiles
-from retinanet.inference.prediction import predict_stream
 from retinanet.inference.results import FORMATS, Images, rows, save_predictions
 from retinanet.postprocess import Detections
 from retinanet.report.drawing import draw_boxes, show
 from retinanet.report.pictures import draw_image, free_name, save_picture
 from retinanet.runtime.console import progress, say
-from retinanet.runtime.device import Runtime, start_runtime
+from retinanet.runtime.device import Runtime, start_runtime, usable_workers
 from retinanet.runtime.distributed import is_main_process
 from retinanet.runtime.files import check_output_dir, first_free
 from retinanet.weights.checkpoint import Checkpoint, load_checkpoint
@@ -100,7 +97,7 @@ def wanted_labels(wanted: Sequence[str] | None, names: Sequence[str]) -> list[in
     return [label for label, name in enumerate(names) if wanted is None or name in wanted]
 
 
-def only(found: Detections, labels: Sequence[int]) -> Detections:
+def of_classes(found: Detections, labels: Sequence[int]) -> Detections:
     """The detections of some classes."""
     return found.only([label in labels for label in found.labels.tolist()])
 
@@ -123,8 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.score_threshold = checkpoint.score_threshold
         say(f"{checkpoint.threshold_note}; --score_threshold sets one for all")
     if is_film:
-        names = class_names(args.csv_classes, checkpoint, file)
-        visualize_film(checkpoint, names, wanted_labels(args.classes, names), args, runtime)
+        visualize_film(checkpoint, class_names(args.csv_classes, checkpoint, file), args, runtime)
         return
     transform = sample_transform(checkpoint)
     images: Images
@@ -153,12 +149,15 @@ def visualize_images(
     found: dict[int, Detections] = {}
     errors: list[str] = []
     taken = {Path(os.path.realpath(images.image_path(index))) for index in range(len(images))}
-    results = detect_as_told(checkpoint, images, args, runtime)
-    for index, result in progress(results, total=len(images), desc="detect"):
+    count, threads = len(images), usable_workers(args.workers)
+    results = detect_as_told(
+        checkpoint, range(count), images.__getitem__, args, runtime, threads=threads
+    )
+    for index, result in progress(results, total=count, desc="detect"):
         if isinstance(result, DataError):
             errors.append(str(result))
             continue
-        found[index] = only(result, labels)
+        found[index] = of_classes(result, labels)
         if is_main_process():
             tell(images.image_path(index), found[index], names)
             if "pictures" in args.save:
@@ -172,7 +171,6 @@ def visualize_images(
 def visualize_film(
     checkpoint: Checkpoint,
     names: Sequence[str],
-    labels: Sequence[int],
     args: argparse.Namespace,
     runtime: Runtime,
 ) -> None:
@@ -183,6 +181,7 @@ def visualize_film(
     """
     if runtime.world_size > 1:
         raise DataError(f"{args.images[0]}: a film is drawn by one process; leave torchrun out")
+    labels = wanted_labels(args.classes, names)
     source = film.Film(args.images[0], args.every)
     transform = sample_transform(checkpoint)
 
@@ -190,15 +189,8 @@ def visualize_film(
         sample: Sample = {"img": torch.from_numpy(frame.pixels), "annot": torch.zeros(0, 5)}
         return transform(sample) if transform else sample
 
-    results = predict_stream(
-        checkpoint.build(runtime.device),
-        progress(source, total=source.total, desc="detect"),
-        load,
-        detection_limits(args),
-        batch_size=args.batch_size,
-        autocast=runtime.autocast,
-        tiling=tiling(checkpoint),
-    )
+    frames = progress(source, total=source.total, desc="detect")
+    results = detect_as_told(checkpoint, frames, load, args, runtime)
     folder, stem = Path(args.output_dir), source.path.stem
     drawn = first_free(folder / f"{stem}.mp4", os.path.lexists)
     lines = first_free(folder / f"{stem}.jsonl", os.path.lexists)
@@ -210,7 +202,7 @@ def visualize_film(
         for frame, result in results:
             if isinstance(result, DataError):
                 raise result
-            found = only(result, labels)
+            found = of_classes(result, labels)
             scores, classes, boxes = (column.numpy() for column in found)
             picture = draw_boxes(frame.pixels, boxes, classes, scores, class_names=names)
             writer.add(picture, frame.time)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from retinanet.data.datasets import Data
+from retinanet.data.transforms import MAX_SIDE, MIN_SIDE
 from retinanet.data_check.anchor_coverage import TrainingSetup, all_boxes, better_anchors
 from retinanet.errors import DataError
 from retinanet.inference.tiles import Tiling
@@ -22,8 +23,8 @@ from retinanet.weights.checkpoint import read_weights, resnet_depth
 from retinanet.weights.conversion import PUBLISHED
 from retinanet.weights.pretrained import IMAGENET, start_weights
 
-SIDES = (256, 608)  # pixels, between which the shorter side of the images may be kept
-SHAPE = 1024 / 608  # most of the longer side, by the shorter one's length: the paper's
+SIDES = (256, MIN_SIDE)  # pixels, between which the shorter side of the images may be kept
+SHAPE = MAX_SIDE / MIN_SIDE  # most of the longer side, by the shorter one's length: the paper's
 CROWDED = 10  # boxes an image, on average, from which the higher learning rate is better
 IMAGES_SEEN = 2000  # at least, in a training from trained weights; three times as many from none
 EPOCHS = (6, 100)

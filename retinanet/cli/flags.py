@@ -20,8 +20,7 @@ from retinanet.model import MATCHINGS, ModelConfig
 from retinanet.postprocess import DEFAULT_LIMITS, SCORE_THRESHOLD, DetectionLimits
 from retinanet.runtime.device import PRECISIONS
 from retinanet.training.optim import BATCH_NORMS, OPTIMIZERS, SCHEDULES, OptimConfig
-
-# ---- groups of flags ----
+from retinanet.weights.checkpoint import Checkpoint
 
 
 def add_device_flags(parser: Parser, *, precision: str, batch_size: int) -> argparse._ArgumentGroup:
@@ -370,7 +369,7 @@ def add_tile_flags(parser: Parser, *, trained: bool = True) -> None:
     group.add_argument(
         "--tile_overlap",
         type=fraction_or_zero,
-        default=None if trained else 0.2,
+        default=None if trained else Checkpoint.tile_overlap,
         metavar="SHARE",
         help="part of their side that neighbours share, at least"
         + (" (as trained)" if trained else ""),

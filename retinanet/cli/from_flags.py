@@ -1,7 +1,7 @@
 """The data sets, class names and detections that a script's flags name."""
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from retinanet.cli.parser import Parser
 from retinanet.cli.train_flags import suit
 from retinanet.data.datasets import CocoDataset, CSVDataset, Data
 from retinanet.data.formats.class_list import read_classes
-from retinanet.data.shapes import write_shapes
-from retinanet.data.transforms import evaluation_transform, training_transform
+from retinanet.data.shapes import TRAIN_IMAGES, VAL_IMAGES, write_shapes
+from retinanet.data.transforms import Sample, evaluation_transform, training_transform
 from retinanet.errors import DataError, first_few
+from retinanet.inference.batching import Item
 from retinanet.inference.prediction import SampleDataset, predict, predict_stream
-from retinanet.inference.results import Images
 from retinanet.inference.tiles import Tiling
 from retinanet.postprocess import Detections
 from retinanet.runtime.console import say
@@ -25,7 +25,7 @@ from retinanet.runtime.device import Runtime, usable_workers
 from retinanet.runtime.distributed import barrier, is_main_process
 from retinanet.weights.checkpoint import Checkpoint
 
-SAMPLE_SIZE = {"train_images": 460, "val_images": 60}
+SAMPLE_SIZE = {"train_images": TRAIN_IMAGES, "val_images": VAL_IMAGES}
 
 
 def tell_notes(name: str, dataset: Data) -> None:
@@ -227,16 +227,31 @@ def sample_transform(settings: Checkpoint | argparse.Namespace) -> Compose | Non
 
 
 def detect_as_told(
-    checkpoint: Checkpoint, images: Images, args: argparse.Namespace, runtime: Runtime
-) -> Iterator[tuple[int, Detections | DataError]]:
-    """The detections of a saved model image by image, or why one cannot be read."""
+    checkpoint: Checkpoint,
+    items: Iterable[Item],
+    load: Callable[[Item], Sample],
+    args: argparse.Namespace,
+    runtime: Runtime,
+    *,
+    threads: int = 0,
+) -> Iterator[tuple[Item, Detections | DataError]]:
+    """The detections of a saved model image by image, or why one cannot be read.
+
+    Args:
+        checkpoint: of the model.
+        items: as `predict_stream` takes them.
+        load: as `predict_stream` takes it.
+        args: flags of detection and of the machine.
+        runtime: device and precision.
+        threads: that load; 0 loads in this one.
+    """
     return predict_stream(
         checkpoint.build(runtime.device),
-        range(len(images)),
-        images.__getitem__,
+        items,
+        load,
         detection_limits(args),
         batch_size=args.batch_size,
-        threads=usable_workers(args.workers),
+        threads=threads,
         autocast=runtime.autocast,
         tiling=tiling(checkpoint),
     )

@@ -21,6 +21,7 @@ from retinanet.cli.flags import (
 )
 from retinanet.cli.parser import Parser, fraction, non_negative_int, positive_float, positive_int
 from retinanet.data.datasets import Data, checksum
+from retinanet.data.transforms import MAX_SIDE, MIN_SIDE
 from retinanet.errors import DataError
 from retinanet.model import ModelConfig
 from retinanet.runtime.console import say
@@ -36,8 +37,8 @@ DEFAULTS = {
     "schedule": OptimConfig.schedule,
     "warmup": OptimConfig.warmup,
     "batch_norm": OptimConfig.batch_norm,
-    "min_side": 608,
-    "max_side": 1024,
+    "min_side": MIN_SIDE,
+    "max_side": MAX_SIDE,
 }
 
 # The sample's: those of recipes/from-scratch.args, its size, and a number of epochs.

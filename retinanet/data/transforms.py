@@ -20,6 +20,7 @@ from retinanet.data.images import padded_size, resized_size
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, RGB of 0..1
 STD = (0.229, 0.224, 0.225)
+MIN_SIDE, MAX_SIDE = 608, 1024  # pixels of the shorter and the longer side: the original's
 AUGMENTATIONS = ("none", "mild", "strong")
 LEAST_SHARE = 0.4  # of a box's area that must be left of it where a picture is cut
 
@@ -162,7 +163,7 @@ class Resizer:
     size.
     """
 
-    def __init__(self, min_side: int = 608, max_side: int = 1024) -> None:
+    def __init__(self, min_side: int = MIN_SIDE, max_side: int = MAX_SIDE) -> None:
         self.min_side = min_side
         self.max_side = max_side
 

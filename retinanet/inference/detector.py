@@ -11,10 +11,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import Compose
 
 from retinanet.data.images import read_image
-from retinanet.data.transforms import Normalizer, Resizer, Sample
+from retinanet.data.transforms import Sample, evaluation_transform
 from retinanet.errors import DataError
 from retinanet.inference.prediction import predict_stream
 from retinanet.inference.tiles import Tiling
@@ -133,7 +132,7 @@ class Detector:
         self.class_names = checkpoint.names
         self.model = checkpoint.build(runtime.device)
         self.autocast = runtime.autocast
-        self.transform = Compose([Resizer(checkpoint.min_side, checkpoint.max_side), Normalizer()])
+        self.transform = evaluation_transform(checkpoint.min_side, checkpoint.max_side)
         self.score_threshold = (
             checkpoint.score_threshold if score_threshold is None else score_threshold
         )

@@ -24,7 +24,7 @@ from retinanet.cli.from_flags import open_set, tell_notes
 from retinanet.cli.parser import Parser
 from retinanet.cli.script import script
 from retinanet.data.datasets import Data
-from retinanet.data.transforms import training_transform
+from retinanet.data.transforms import MAX_SIDE, MIN_SIDE, training_transform
 from retinanet.data_check.anchor_coverage import (
     AnchorSizes,
     Side,
@@ -73,7 +73,7 @@ def parser() -> Parser:
     group.add_argument(
         "--no_near_duplicates", action="store_true", help="look for equal files only"
     )
-    result.set_defaults(min_side=608, max_side=1024)
+    result.set_defaults(min_side=MIN_SIDE, max_side=MAX_SIDE)
     return result
 
 

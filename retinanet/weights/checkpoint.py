@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from retinanet.backbone import LAYERS
+from retinanet.data.transforms import MAX_SIDE, MIN_SIDE
 from retinanet.errors import DataError, printable, reason, shown
 from retinanet.model import MATCHINGS, ModelConfig, RetinaNet, empty_weights
 from retinanet.runtime.device import memory_format
@@ -27,9 +28,9 @@ class Checkpoint:
     weights: dict[str, Tensor]
     class_names: tuple[str, ...] = ()
     """Class names by label; empty where the file does not give them."""
-    min_side: int = 608
+    min_side: int = MIN_SIDE
     """Shorter side of the images in training, pixels; `max_side` is the most of the longer one."""
-    max_side: int = 1024
+    max_side: int = MAX_SIDE
     epoch: int | None = None
     """The last one trained, from 0."""
     metrics: dict[str, float] = field(default_factory=dict)
