@@ -7,8 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from retinanet.cli.flags import (
     add_data_flags,
     add_detection_flags,
@@ -26,7 +24,7 @@ from retinanet.cli.from_flags import (
 )
 from retinanet.cli.parser import Parser, positive_int
 from retinanet.cli.script import script
-from retinanet.data.transforms import Sample
+from retinanet.data.transforms import Sample, without_boxes
 from retinanet.errors import DataError, printable
 from retinanet.inference import film
 from retinanet.inference.image_folder import ImageFiles
@@ -186,7 +184,7 @@ def visualize_film(
     transform = sample_transform(checkpoint)
 
     def load(frame: film.Frame) -> Sample:
-        sample: Sample = {"img": torch.from_numpy(frame.pixels), "annot": torch.zeros(0, 5)}
+        sample = without_boxes(frame.pixels)
         return transform(sample) if transform else sample
 
     frames = progress(source, total=source.total, desc="detect")

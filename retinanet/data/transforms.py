@@ -11,6 +11,7 @@ from typing import TypedDict, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import Compose, v2
@@ -47,6 +48,11 @@ class Sample(TypedDict, total=False):
     index: int  # which sample,
     epoch: int  # and of which epoch: the key of its random choices
     unreadable: str  # alone: why the image could not be read
+
+
+def without_boxes(pixels: NDArray[np.uint8] | Tensor) -> Sample:
+    """Sample of a picture [H, W, 3] that nobody labelled."""
+    return {"img": torch.as_tensor(pixels), "annot": torch.zeros(0, 5)}
 
 
 def random_stream(purpose: str, *key: int) -> np.random.Generator:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, cast, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from retinanet.data.images import read_image
-from retinanet.data.transforms import Sample, evaluation_transform
+from retinanet.data.transforms import Sample, evaluation_transform, without_boxes
 from retinanet.errors import DataError
 from retinanet.inference.prediction import predict_stream
 from retinanet.inference.tiles import Tiling
@@ -232,7 +231,7 @@ class Detector:
                 f"{'; pass what gives images to stream' if isinstance(image, Iterator) else ''}"
             )
         # A copy: torch warns of arrays that must not be written to, as Pillow's.
-        sample: Sample = {"img": torch.from_numpy(pixels.copy()), "annot": torch.zeros(0, 5)}
+        sample = without_boxes(pixels.copy())
         return sample if self.tile else self.transform(sample)
 
     def _named(self, detections: Detections) -> Result:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from retinanet.boxes import clip_boxes
-from retinanet.data.transforms import Sample
+from retinanet.data.transforms import Sample, without_boxes
 from retinanet.errors import DataError
 from retinanet.inference.batching import Key
 from retinanet.postprocess import DetectionLimits, Detections
@@ -68,8 +68,7 @@ class Tiling:
     def view(self, sample: Sample, window: Window) -> Sample:
         """Sample of a window of a decoded picture."""
         left, top, right, bottom = window
-        pixels = sample["img"][top:bottom, left:right]
-        return self.transform({"img": pixels, "annot": torch.zeros(0, 5)})
+        return self.transform(without_boxes(sample["img"][top:bottom, left:right]))
 
 
 def detect_tiled(

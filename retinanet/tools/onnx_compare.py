@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from retinanet.boxes import clip_boxes, decode_boxes
-from retinanet.data.transforms import Normalizer, Resizer, Sample
+from retinanet.data.transforms import Normalizer, Resizer, Sample, without_boxes
 from retinanet.model import RetinaNet
 from retinanet.postprocess import DetectionLimits, Detections
 from retinanet.tools.onnx_graph import NETWORK_OUTPUTS
@@ -51,10 +51,8 @@ def cases(
             picture = np.rot90(photograph, n - 1)
             resize = Resizer(max(1, checkpoint.min_side // n), max(1, checkpoint.max_side // n))
             views = [picture, picture[:, ::-1], picture[::-1]][:n]
-            samples: list[Sample] = [
-                {"img": torch.from_numpy(view.copy()), "annot": torch.zeros(0, 5)} for view in views
-            ]
-            yield expected(model, [resize(sample) for sample in samples], limits)
+            samples = [resize(without_boxes(view.copy())) for view in views]
+            yield expected(model, samples, limits)
 
 
 def expected(model: RetinaNet, samples: Sequence[Sample], limits: DetectionLimits) -> Case:
