@@ -7,7 +7,15 @@ Shape letters, the same in every docstring:
 Boxes are xyxy, float32 pixels of the network's input, unless a docstring says else.
 """
 
+import os
+
 __version__ = "1.0.0"
+
+# torch's threads wait for each other by spinning, in libgomp for a millisecond and more. Beside
+# other work on the machine they take the time from the very thread that they wait for; asleep after
+# 3,000 turns they don't, and a machine left alone is as fast. Read when torch is imported.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
