@@ -40,13 +40,18 @@ def steps_reached(scores: Iterable[float]) -> list[int]:
     return [int(step) for step in np.searchsorted(_floors(), list(scores), side="right") - 1]
 
 
+def value_below(score: float) -> float:
+    """The last value of the slider at which a score still counts."""
+    return float(_floors()[steps_reached([score])[0]])
+
+
 def counts_by_threshold(images: Sequence[Matches], num_classes: int, threshold: float) -> Counts:
     """Count true, false and missed of every class for scores of at least 0.00, 0.01 ... 1.00.
 
     Args:
         images: all detections in them count.
         num_classes: K.
-        threshold: at or below it the slider starts, so that a detection of this score counts.
+        threshold: where the slider starts, or next below it.
     """
     scores = np.concatenate([np.zeros(0), *(image.detections.scores.numpy() for image in images)])
     labels = np.concatenate([np.zeros(0), *(image.detections.labels.numpy() for image in images)])
@@ -94,4 +99,5 @@ def slider(counts: Counts) -> Html:
 
 def _floors() -> Floats:
     """[101] least score that counts, at each step of the slider."""
-    return np.asarray(np.arange(STEPS + 1) / STEPS)
+    # In float32 a score of 0.7 is a little below 0.7.
+    return np.asarray(np.arange(STEPS + 1) / STEPS - 1e-6)

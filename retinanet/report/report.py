@@ -137,7 +137,7 @@ def _suspects(findings: Findings, folder: Path) -> Html:
         f"{count:,} suspected annotation errors, the surest first, to go through: ",
         element("code", SUSPECTS),
         ", CSV like training data, with a score and a reason. They are annotations drawn twice and"
-        f" false detections with a score of at least {findings.threshold:.3f}, many of which are"
+        f" false detections with a score of at least {findings.threshold:.2f}, many of which are"
         " objects that nobody annotated.",
     )
     return section("Suspected annotation errors", note)

@@ -27,7 +27,7 @@ from retinanet.report.charts import (
     scores_chart,
 )
 from retinanet.report.html import Html, definitions, element, joined, picture, section, table
-from retinanet.report.interactive import KINDS, Counts
+from retinanet.report.interactive import KINDS, Counts, value_below
 from retinanet.runtime.files import write_whole
 
 CLASSES_IN_MATRIX = 20
@@ -46,7 +46,8 @@ class Findings:
     best_f1: tuple[float, float] | None
     """Threshold of the best mean F1 over classes, and that F1."""
     threshold: float
-    """Least score in the confusion matrix and the pictures: that of the best F1, else 0.5."""
+    """Least score in the confusion matrix and the pictures, where the slider starts: about that
+    of the best F1, else 0.5."""
     images: list[Matches]
     """Matches of every image, of the detections that reach the threshold."""
     all_matches: Sequence[Matches]
@@ -54,11 +55,11 @@ class Findings:
 
 
 def find(evaluation: Evaluation) -> Findings:
-    """Add the best threshold to an evaluation, and the matches that reach it."""
+    """Add the threshold to an evaluation, and the matches that reach it."""
     dataset, voc, images = evaluation.dataset, evaluation.curves, evaluation.matches
     assert images is not None  # in the main process, which writes the report
     best_f1 = best_mean_f1(voc.annotated)
-    threshold = best_f1[0] if best_f1 else 0.5
+    threshold = value_below(best_f1[0] if best_f1 else 0.5)
     return Findings(
         dataset,
         evaluation.coco,
@@ -152,11 +153,11 @@ def confusion(findings: Findings, folder: Path) -> Html:
     matrix = confusion_matrix(findings.images, len(names), iou_threshold)
     counts, shown = condensed(matrix, names, CLASSES_IN_MATRIX)
     text = (
-        f"Scores of at least {findings.threshold:.3f}"
-        f" ({'where F1 is best' if findings.best_f1 else 'for want of a best F1'}), IoU of at least"
-        f" {iou_threshold:g}. A row is what became of the annotations of a class, the last one what"
-        " was detected where nothing is annotated. The stronger the colour, the larger the part of"
-        " the row."
+        f"Scores of at least {findings.threshold:.2f}"
+        f" ({'about where F1 is best' if findings.best_f1 else 'for want of a best F1'}), IoU of at"
+        f" least {iou_threshold:g}. A row is what became of the annotations of a class, the last"
+        " one what was detected where nothing is annotated. The stronger the colour, the larger the"
+        " part of the row."
     )
     if len(shown) > CLASSES_IN_MATRIX + 1:
         text += f" All but the {CLASSES_IN_MATRIX} classes with the most mistakes are shown as one."

@@ -132,6 +132,26 @@ def test_mistakes_are_counted_at_the_threshold(written: Path) -> None:
     assert "$dog_ 0.80: annotated as &lt;script&gt;alert(1)&lt;/script&gt;" in html
 
 
+def test_all_that_is_said_of_a_threshold_is_counted_at_the_slider(
+    data: CSVDataset, tmp_path: Path
+) -> None:
+    """F1 is best at 0.525, the slider stands at 0.52, where the second cat is found too."""
+    found = [
+        detections((5, 5, 25, 25, 0.525, 0), (40, 10, 70, 50, 0.525, 1)),
+        detections((12, 10, 50, 50, 0.522, 0), (60, 5, 75, 20, 0.522, 1)),
+        detections((20, 20, 40, 40, 0.524, 0), (20, 2, 40, 9, 0.523, 0)),
+    ]
+    html = write_report(tmp_path, measure(data, found), title="run", facts={}).read_text()
+    assert "--score_threshold 0.525" in html
+    assert re.search('<output id="threshold-value".*?>(.*?)<', html)[1] == "0.52"
+    assert "Scores of at least 0.52 (" in html
+    assert "No annotation was missed." in html
+    [total] = [row for row in rows(html) if row and row[0] == "all classes"]
+    assert total[4:7] == ["3", "3", "0"]
+    # Three false ones and no annotation drawn twice.
+    assert len((tmp_path / "report/suspects.csv").read_text().splitlines()) == 1 + 3
+
+
 def test_missed_annotations_are_dashed_and_detections_in_the_colours_of_their_classes(
     written: Path,
 ) -> None:
@@ -185,7 +205,7 @@ def test_nothing_found(tmp_path: Path, data: CSVDataset) -> None:
     html = write_report(tmp_path, found, title="run", facts={}).read_text()
     assert "Training" not in html  # nothing was trained
     assert "Nothing true has a score above 0.05, so there are no curves." in html
-    assert "Scores of at least 0.500 (for want of a best F1)" in html
+    assert "Scores of at least 0.50 (for want of a best F1)" in html
     assert ["cat missed", "2"] in rows(html)
     assert "No detection is false." in html
 
