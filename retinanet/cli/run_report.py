@@ -9,7 +9,7 @@ from typing import Any
 
 from retinanet import __version__
 from retinanet.cli.flags import learning_settings
-from retinanet.cli.train_flags import as_flags
+from retinanet.cli.train_flags import as_flags, repeating_command
 from retinanet.data.datasets import Data
 from retinanet.errors import DataError
 from retinanet.evaluation.measure import Evaluation
@@ -28,10 +28,6 @@ from retinanet.training.run_clock import duration
 from retinanet.training.run_folder import RunFolder
 from retinanet.training.trainer import Training
 
-# Flags that change neither weights nor scores.
-_BESIDE_THE_POINT = """
-    output_dir resume overwrite workers tensorboard log_every save_every_minutes keep device compile
-""".split()
 RENEWS = "This page renews itself after evaluations."
 STOPPED = "The run was stopped; --resume goes on with it."
 SHARE = 0.03  # of the run's time, at most, is spent on reports while it trains
@@ -137,11 +133,6 @@ class RunReport:
 
     def _card(self, evaluation: Evaluation | None) -> str:
         """The model card of the run."""
-        flags = {
-            name: value
-            for name, value in vars(self.args).items()
-            if value not in (None, False) and name not in _BESIDE_THE_POINT
-        }
         runtime = self.training.runtime
         versions: Any = describe_machine(runtime)["versions"]
         return model_card(
@@ -149,7 +140,7 @@ class RunReport:
                 self.training.checkpoint,
                 evaluation,
                 self.train,
-                command=f"python train.py {as_flags(flags).replace(' True', '')}",
+                command=repeating_command(self.args),
                 started_from=self.args.weights,
                 precision=runtime.precision,
                 versions={"retinanet": __version__, **versions},

@@ -1,6 +1,7 @@
 """The flags of train.py, their defaults, and which of them a resumed run must repeat."""
 
 import argparse
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,14 @@ from retinanet.cli.flags import (
     check_training_flags,
     learning_settings,
 )
-from retinanet.cli.parser import Parser, fraction, non_negative_int, positive_float, positive_int
+from retinanet.cli.parser import (
+    Parser,
+    fraction,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    value_text,
+)
 from retinanet.data.datasets import Data, checksum
 from retinanet.data.transforms import MAX_SIDE, MIN_SIDE
 from retinanet.errors import DataError
@@ -53,6 +61,11 @@ SHAPES_DEFAULTS = {
     "min_side": 96,
     "max_side": 128,
 }
+
+# Flags that change neither weights nor scores.
+_BESIDE_THE_POINT = """
+    output_dir resume overwrite workers tensorboard log_every save_every_minutes keep device compile
+""".split()
 
 # Flags that are settings of the network; None: as those of the initial weights.
 NETWORK_FLAGS = {
@@ -215,8 +228,8 @@ def fill(args: argparse.Namespace, values: Mapping[str, object], title: str = ""
         if vars(args)[name] is None and (name != "epochs" or args.minutes is None)
     }
     vars(args).update(chosen)
-    if title:
-        said = {name: value for name, value in chosen.items() if value is not None}
+    said = {name: value for name, value in chosen.items() if value is not None}
+    if title and said:
         say(f"{title}: {as_flags(said)}")
 
 
@@ -252,11 +265,37 @@ def suit(args: argparse.Namespace, dataset: Data) -> None:
 
 
 def as_flags(values: Mapping[str, object]) -> str:
-    """Flags with these values, as one would type them."""
-    return " ".join(
-        f"--{name} {' '.join(f'{v:g}' for v in value) if isinstance(value, list) else value}"
-        for name, value in values.items()
-    )
+    """Flags with these values, as one would type them; True stands for a flag without a value."""
+    words: list[str] = []
+    for name, value in values.items():
+        words.append(f"--{name}")
+        if value is not True:
+            words += map(_typed, value if isinstance(value, list) else [value])
+    return " ".join(words)
+
+
+def _typed(value: object) -> str:
+    """A value as one would type it, and no less exact."""
+    text = value_text(value)
+    return repr(value) if isinstance(value, float) and float(text) != value else shlex.quote(text)
+
+
+def repeating_command(args: argparse.Namespace) -> str:
+    """The command that trains the same again, with the values of all flags that matter.
+
+    Args:
+        args: of the run, filled in.
+    """
+    other = tuple(f"{kind}_" for kind in ("coco", "csv") if kind != args.dataset)
+    unused = {*_BESIDE_THE_POINT}
+    unused |= {"dataset"} if args.data else {"format", "val_share"}
+    unused |= set() if args.tile else {"tile_overlap"}
+    flags = {
+        name: value
+        for name, value in vars(args).items()
+        if value not in (None, False) and name not in unused and not name.startswith(other)
+    }
+    return f"python train.py {as_flags(flags)}"
 
 
 def network_settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from retinanet.errors import DataError
 
 Pixels = NDArray[np.uint8]  # [H, W, 3] RGB
 Color = tuple[int, int, int]
+
+
+Place = tuple[int, int]  # across and down, pixels
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 GOLDEN_RATIO = 0.618034  # as a step around the circle of hues it keeps any number of them apart
 READABLE = 12  # pixels, least height of letters
@@ -91,6 +94,47 @@ def class_color(label: int) -> Color:
     hue = (0.95 + label * GOLDEN_RATIO) % 1
     red, green, blue = colorsys.hsv_to_rgb(hue, (0.8, 0.6)[label // 8 % 2], 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
+
+
+class Places:
+    """Places of a picture's captions, none upon another where there is room."""
+
+    def __init__(self) -> None:
+        self._taken = np.zeros((0, 4))  # left, top, right, bottom
+
+    def find(self, places: Sequence[Place], size: Place) -> Place:
+        """The first of the places that is free for a caption of this size, else the first."""
+        width, height = size
+        left, top, right, bottom = self._taken.T
+
+        def is_free(place: Place) -> bool:
+            x, y = place
+            beside = (x >= right) | (x + width <= left) | (y >= bottom) | (y + height <= top)
+            return bool(beside.all())
+
+        found = next(filter(is_free, places), places[0])
+        self._taken = np.vstack((self._taken, [*found, found[0] + width, found[1] + height]))
+        return found
+
+
+def caption_places(box: Sequence[int], size: Place, picture: Place, *, below: bool) -> list[Place]:
+    """Left and top of where a caption may stand, the best first, all inside the picture.
+
+    Args:
+        box: outermost pixels, left, top, right, bottom.
+        size: of the caption.
+        picture: its size.
+        below: at the lower edge of the box first, else at the upper one; outside before inside.
+    """
+    left, top, right, bottom = box
+    (width, height), (most_x, most_y) = size, (picture[0] - size[0], picture[1] - size[1])
+    edges = [(top - height, top), (bottom + 1, bottom + 1 - height)]
+    return [
+        (max(min(x, most_x), 0), max(min(y, most_y), 0))
+        for outside, inside in (edges[::-1] if below else edges)
+        for x in (left, right + 1 - width)
+        for y in ([outside] if 0 <= outside <= most_y else []) + [inside]
+    ]
 
 
 def contact_sheet(images: Sequence[Pixels], columns: int, *, side: int = 320) -> Pixels:
@@ -179,17 +223,21 @@ def _captioned(
     *,
     below: bool,
 ) -> Pixels:
-    """Write captions on grounds of `colors`, above or below their boxes, inside the picture."""
+    """Write captions on grounds of `colors`, above or below their boxes, inside the picture.
+
+    The last one has the choice of its place.
+    """
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
-    for (left, top, _, bottom), caption, color in zip(corners, captions, colors, strict=True):
+    places = Places()
+    ready = []
+    for box, caption, color in [*zip(corners.tolist(), captions, colors, strict=True)][::-1]:
         size = _letter_size(caption, canvas.width, canvas.height)
-        if size < LEGIBLE:
-            continue
-        width, height = _caption_size(caption, size)
-        outside, inside = (bottom + 1, bottom + 1 - height) if below else (top - height, top)
-        y = outside if 0 <= outside <= canvas.height - height else inside
-        x, y = min(left, canvas.width - width), min(max(y, 0), canvas.height - height)
+        if size >= LEGIBLE:
+            wide = _caption_size(caption, size)
+            place = places.find(caption_places(box, wide, canvas.size, below=below), wide)
+            ready.append((place, wide, caption, size, color))
+    for (x, y), (width, height), caption, size, color in reversed(ready):  # the last one on top
         draw.rectangle((x, y, x + width - 1, y + height - 1), fill=color)
         ink = BLACK if np.dot(color, (0.3, 0.6, 0.1)) > 128 else WHITE  # by brightness
         draw.text((x + size / 4, y + height / 2), caption, ink, _font(size), anchor="lm")

@@ -1,5 +1,8 @@
 """Facts about a model and its training, by name, as they stand in the report."""
 
+import re
+
+from retinanet.report.html import Html, element, joined
 from retinanet.weights.checkpoint import Checkpoint
 
 
@@ -30,5 +33,11 @@ def training_facts(
     return {
         "Started from": started_from,
         "Trained on": f"{images} images, batches of {batch_size}",
-        "Learned by": settings,
+        "Learned by": _flags(settings),
     }
+
+
+def _flags(settings: str) -> Html:
+    """Flags that lines break between, not at the dashes in them."""
+    flags = re.split(" (?=--)", settings)
+    return joined(*(joined(element("code", flag), " ") for flag in flags))

@@ -8,13 +8,14 @@ from PIL import Image
 from retinanet.evaluation.matching import Matches
 from retinanet.evaluation.precision_recall import Floats
 from retinanet.report.charts import shortened
-from retinanet.report.drawing import Pixels, class_color
+from retinanet.report.drawing import Pixels, Places, caption_places, class_color
 from retinanet.report.html import Html, element, embedded
 from retinanet.report.interactive import KINDS, steps_reached
 from retinanet.report.pictures import as_jpeg
 
 SIZE = (480, 360)  # most of width and height, pixels: letters on it can be read
 LETTERS = 13  # pixels of the same, height of a line
+FINE = 10  # of detections that are true
 
 
 def reduced(image: Pixels) -> tuple[Pixels, float]:
@@ -78,11 +79,11 @@ def _annotations(
     matches: Matches, scale: float, image: Pixels, names: Sequence[str], hits: set[int]
 ) -> list[Html]:
     """The annotations, dashed, those that nothing found with their names."""
-    found = []
+    found, places = [], Places()
     for place, row in enumerate(matches.annotations):
         corners = _corners(scale * row[:4], image)
         rectangle = _rectangle(corners)
-        text = _text(corners, shortened(names[int(row[4])]), image, below=True)
+        text = _text(corners, shortened(names[int(row[4])]), image, places, below=True)
         kind = "truth" if place in hits else "truth missed"
         dashes = element("rect", **rectangle, class_="dashes")
         found.append(element("g", element("rect", **rectangle), dashes, text, class_=kind))
@@ -92,13 +93,17 @@ def _annotations(
 def _detections(
     matches: Matches, scale: float, image: Pixels, names: Sequence[str], start: int
 ) -> list[Html]:
-    """The detections, false ones with thicker lines, the best on top."""
-    drawn = []
+    """The detections, false ones with thicker lines, the best on top.
+
+    They come best first, so whichever count, the captions of none lie upon those of others.
+    """
+    drawn, places = [], Places()
     scores, labels, boxes = (column.numpy() for column in matches.detections)
     columns = zip(scores, labels, boxes, matches.found, _steps(matches), strict=True)
     for score, label, box, found, step in columns:
         corners = _corners(scale * box, image)
-        text = _text(corners, f"{shortened(names[label])} {score:.2f}", image, below=False)
+        name = f"{shortened(names[label])} {score:.2f}"
+        text = _text(corners, name, image, places, below=False, fine=found >= 0)
         told = {"data_at": str(step), "style": f"color:rgb{class_color(int(label))}"}
         if found >= 0:
             told["data_found"] = str(found)
@@ -124,15 +129,18 @@ def _rectangle(corners: tuple[float, float, float, float]) -> dict[str, str]:
 
 
 def _text(
-    corners: tuple[float, float, float, float], text: str, image: Pixels, *, below: bool
+    corners: tuple[float, float, float, float],
+    text: str,
+    image: Pixels,
+    places: Places,
+    *,
+    below: bool,
+    fine: bool = False,
 ) -> Html:
-    """A caption above a box or below it, inside it where there is no room."""
-    left, top, right, bottom = corners
+    """A caption above a box or below it, inside it where there is no room, on no other one."""
     height, width = image.shape[:2]
-    if below:
-        y = bottom + LETTERS - 1 if bottom + LETTERS < height else bottom - 4
-    else:
-        y = top - 4 if top > LETTERS else top + LETTERS - 1
-    if left > 0.6 * width:  # it ends where the box ends
-        return element("text", text, x=f"{right:.0f}", y=f"{y:.0f}", text_anchor="end")
-    return element("text", text, x=f"{left:.0f}", y=f"{y:.0f}")
+    letters = FINE if fine else LETTERS
+    size = min(round(0.66 * letters * len(text)), width), letters + 3  # of bold letters, about
+    box = [round(corner) for corner in corners]
+    x, y = places.find(caption_places(box, size, (width, height), below=below), size)
+    return element("text", text, x=str(x), y=str(y + letters))

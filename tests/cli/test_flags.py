@@ -1,5 +1,6 @@
 """Flags: one line each in --help, two spellings, files of flags."""
 
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -9,6 +10,7 @@ import pytest
 import train
 import validate
 import visualize
+from retinanet.cli import train_flags
 from retinanet.cli.parser import (
     Parser,
     fraction,
@@ -61,6 +63,26 @@ def test_the_usage_of_a_tool_can_be_copied(monkeypatch: pytest.MonkeyPatch) -> N
     started = SimpleNamespace(name="retinanet.tools.export")
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", started)
     assert "usage: python -m retinanet.tools.export " in export.parser().format_usage()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--dataset csv --csv_train 'my photos/a.csv' --csv_classes c.csv --lr 0.000123456789",
+        '--dataset coco --coco_path "it\'s True" --minutes 5 --keep 2 --anchor_scales 1 1.26 1.5',
+        "--data 'my photos' --format yolo --no_near_duplicates --tile 608 --tensorboard",
+        "--dataset shapes --weight_decay 1e-4 --strict --resume --workers 0",
+    ],
+)
+def test_a_run_says_the_command_that_repeats_it(command: str) -> None:
+    """Of the flags that decide nothing none is in it."""
+    args = train_flags.parse(shlex.split(command))
+    again = shlex.split(train_flags.repeating_command(args))
+    assert again[:2] == ["python", "train.py"]
+    for name in ("--workers", "--keep", "--tensorboard", "--resume"):
+        assert name not in again
+    beside = {"workers": 3, "keep": None, "tensorboard": False, "resume": None}
+    assert vars(train_flags.parse(again[2:])) == vars(args) | beside
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,18 @@ def test_a_detections_caption_stands_above_its_box_and_an_annotations_below(writ
     assert below[1] >= 80
 
 
+@pytest.mark.parametrize("draw", [draw_boxes, draw_ground_truth])
+def test_captions_of_boxes_on_each_other_are_all_read(written, draw) -> None:
+    """Five names of an object, and one of its neighbour."""
+    boxes = [[30, 40, 120, 90]] * 5 + [[34, 36, 124, 92]]
+    draw(grey(), boxes, [0, 1] * 3, class_names=NAMES)
+    assert len(written) == 6
+    for k, (_, one) in enumerate(written):
+        for _, other in written[:k]:
+            beside = one[0] >= other[2] or other[0] >= one[2]
+            assert beside or one[1] >= other[3] or other[1] >= one[3]
+
+
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (5, 200), (200, 5), (1, 1)])
 def test_a_caption_that_cannot_be_read_is_left_out(written, height: int, width: int) -> None:
     for draw in (draw_boxes, draw_ground_truth):

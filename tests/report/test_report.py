@@ -21,6 +21,7 @@ from retinanet.evaluation.voc import score_voc, voc_table
 from retinanet.postprocess import Detections
 from retinanet.report import sections
 from retinanet.report.drawing import class_color
+from retinanet.report.facts import training_facts
 from retinanet.report.report import PICTURES, REPORT_FILES, write_report
 from retinanet.runtime.own_files import is_own
 
@@ -150,6 +151,13 @@ def test_all_that_is_said_of_a_threshold_is_counted_at_the_slider(
     assert total[4:7] == ["3", "3", "0"]
     # Three false ones and no annotation drawn twice.
     assert len((tmp_path / "report/suspects.csv").read_text().splitlines()) == 1 + 3
+
+
+def test_flags_are_not_broken_at_their_dashes() -> None:
+    settings = "--lr 1e-4 --anchor_sizes 8 16 --batch_norm frozen"
+    facts = training_facts(started_from="none", images=2, batch_size=1, settings=settings)
+    flags = ["--lr 1e-4", "--anchor_sizes 8 16", "--batch_norm frozen"]
+    assert facts["Learned by"] == "".join(f"<code>{flag}</code> " for flag in flags)
 
 
 def test_missed_annotations_are_dashed_and_detections_in_the_colours_of_their_classes(
