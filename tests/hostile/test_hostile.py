@@ -19,7 +19,6 @@ import train
 import validate
 import visualize
 from retinanet.tools import check_data
-from tests.support import hostile
 from tests.support.hostile import (
     QUICK,
     TRAIN,
@@ -36,11 +35,6 @@ from tests.support.hostile import (
 from tests.support.zips import saved, zipped
 
 pytestmark = pytest.mark.usefixtures("narrow")
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return hostile.good_inputs(tmp_path_factory.mktemp("good"))
 
 
 def test_the_limits_are_seen_when_broken(tmp_path: Path) -> None:

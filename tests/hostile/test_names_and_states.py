@@ -13,7 +13,6 @@ import train
 import validate
 import visualize
 from retinanet.tools import convert
-from tests.support import hostile
 from tests.support.hostile import (
     QUICK,
     TRAIN,
@@ -28,11 +27,6 @@ from tests.support.hostile import (
 from tests.support.zips import saved
 
 pytestmark = pytest.mark.usefixtures("narrow")
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return hostile.good_inputs(tmp_path_factory.mktemp("good"))
 
 
 # ---- names ----

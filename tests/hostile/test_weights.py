@@ -28,7 +28,6 @@ from retinanet.errors import DataError
 from retinanet.model import ModelConfig
 from retinanet.tools import convert, export
 from retinanet.weights.checkpoint import Checkpoint
-from tests.support import hostile
 from tests.support.helpers import Foreign, Touch
 from tests.support.hostile import (
     QUICK,
@@ -42,11 +41,6 @@ from tests.support.hostile import (
 from tests.support.zips import repacked, saved, zipped
 
 pytestmark = pytest.mark.usefixtures("narrow")
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
-    return hostile.good_inputs(tmp_path_factory.mktemp("good"))
 
 
 # ---- weights ----

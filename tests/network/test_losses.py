@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -206,6 +207,19 @@ def test_saturated_logits_are_finite_and_pulled_the_right_way(logit, dtype) -> N
 # ---- float16 ----
 
 
+def gradients_of_both_kinds(
+    logits: Tensor, anchors: Tensor, boxes: Tensor, scale: float
+) -> list[Tensor]:
+    """Gradient of `scale` times the loss by logits, in float32 and in float16, both as float32."""
+    gradients = []
+    for kind in (torch.float32, torch.float16):
+        x = logits.to(kind).requires_grad_()
+        loss, _ = FocalLoss()(x, torch.zeros(*logits.shape[:2], 4), anchors, boxes)
+        (loss * scale).backward()
+        gradients.append(x.grad.float())
+    return gradients
+
+
 @pytest.mark.parametrize("p", [0.001, 0.01, 0.1, 0.5])
 @pytest.mark.parametrize("scale", [1.0, 2.0**8, 2.0**16])
 def test_float16_gradients_are_those_of_float32_as_far_as_float16_goes(
@@ -219,13 +233,7 @@ def test_float16_gradients_are_those_of_float32_as_far_as_float16_goes(
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, len(anchors), 80, generator=generator).mul_(0.3)
     logits = (logits + math.log(p / (1 - p))).half()
-    gradients = []
-    for kind in (torch.float32, torch.float16):
-        x = logits.to(kind).requires_grad_()
-        loss, _ = FocalLoss()(x, torch.zeros(2, len(anchors), 4), anchors, boxes)
-        (loss * scale).backward()
-        gradients.append(x.grad.float())
-    exact, found = gradients
+    exact, found = gradients_of_both_kinds(logits, anchors, boxes, scale)
     assert exact.abs().max() < 65504
     torch.testing.assert_close(found, exact, rtol=1e-2, atol=2**-25)
     if exact.abs().median() > 2**-24:  # else single ones round to nothing, as they must
@@ -248,13 +256,7 @@ def test_what_is_lost_of_a_faint_background_is_float16s_own_rounding(scale: floa
     anchors, p = image_anchors(128, 160), 0.001
     box = torch.tensor([[[10.0, 10, 60, 70, 1]]])
     logits = torch.full((1, len(anchors), 80), math.log(p / (1 - p))).half()
-    gradients = []
-    for kind in (torch.float32, torch.float16):
-        x = logits.to(kind).requires_grad_()
-        loss, _ = FocalLoss()(x, torch.zeros(1, len(anchors), 4), anchors, box)
-        (loss * scale).backward()
-        gradients.append(x.grad.float())
-    exact, found = gradients
+    exact, found = gradients_of_both_kinds(logits, anchors, box, scale)
     assert (match_anchors(anchors, box)[0] >= 0).sum() == 33
     background = exact > 0
     assert exact[background].median().item() / scale == pytest.approx(2.25e-9 / 33, rel=1e-2)
