@@ -34,6 +34,7 @@ class Annotations:
     difficult: NDArray[np.bool_] = field(default_factory=lambda: NO_FLAGS)
     # [boxes] marked so by VOC, whose AP leaves them out; empty where the format has no such mark
     in_fractions: bool = False  # coordinates are fractions of the image's width and height
+    from_sizes: bool = False  # the file has widths and heights, not second corners
 
     def boxes_of(self, index: int) -> NDArray[np.float64]:
         """[M, 5] boxes and labels of one image, in the order of the file."""
@@ -66,6 +67,7 @@ class Annotations:
             difficult=self.difficult[rows] if len(self.difficult) else NO_FLAGS,
             entries=self.entries,
             in_fractions=self.in_fractions,
+            from_sizes=self.from_sizes,
         )
 
     def relabelled(
@@ -269,4 +271,5 @@ def join_images(data: Annotations, first: Sequence[int], problems: Problems) -> 
         data.lines[order], problems, entries,
         data.difficult[order] if len(data.difficult) else NO_FLAGS,
     )  # fmt: skip
-    return replace(joined.only(sorted(set(first))), in_fractions=data.in_fractions)
+    kept = joined.only(sorted(set(first)))
+    return replace(kept, in_fractions=data.in_fractions, from_sizes=data.from_sizes)

@@ -44,12 +44,15 @@ CSV_READINGS = (
     ),
 )
 
+CORNERS_FOR_SIZES = Reading(
+    "x1,y1,x2,y2",
+    lambda x1, y1, x2, y2: (x1, y1, x2 - x1, y2 - y1),
+    "write x2 - x1 and y2 - y1 for width and height",
+)
+
+
 COCO_READINGS = (
-    Reading(
-        "x1,y1,x2,y2",
-        lambda x1, y1, x2, y2: (x1, y1, x2 - x1, y2 - y1),
-        "write x2 - x1 and y2 - y1 for width and height",
-    ),
+    CORNERS_FOR_SIZES,
     Reading("y,x,height,width", lambda x1, y1, x2, y2: (y1, x1, y2, x2), "exchange x and y"),
 )
 
@@ -74,6 +77,8 @@ def check_boxes(
         The boxes, in pixels and inside their images but for those that are problems; and notes on
         boxes that may be meant otherwise.
     """
+    if data.from_sizes:
+        readings = (*readings, CORNERS_FOR_SIZES)
     if data.in_fractions:
         data = _in_pixels(data, sizes)
     elif text := fractions_text(data.boxes[:, :4]):
@@ -92,7 +97,8 @@ def check_boxes(
     problems.add(
         "box outside its image", lines[outside], lambda k: check.beyond(outside[k], "lies outside")
     )
-    problems.repair(
+    clip = problems.add if check.mean_something_else else problems.repair
+    clip(
         "box clipped to its image",
         lines[clipped],
         lambda k: check.beyond(clipped[k], "reaches outside"),
@@ -182,6 +188,15 @@ class _BoxCheck:
         likely = [r for r, misses in zip(self.readings, left, strict=True) if misses == min(left)]
         meanings = "; or as ".join(f"{reading.name}: {reading.advice}" for reading in likely)
         return f"{count - min(left):,} of {count:,} boxes fit as {meanings}"
+
+    @property
+    def mean_something_else(self) -> bool:
+        """Whether most boxes do not fit their images, and would with another meaning.
+
+        Not where turning the picture as EXIF says makes the difference, of which there is a note.
+        """
+        count = int(np.count_nonzero(~np.isin(self.owners[self.misfits], self.turned)))
+        return bool(self.likely_text) and 2 * count > len(self.owners) > 1
 
     def _look_like_percent(self) -> bool:
         """Whether all boxes lie within 100 pixels of images twice as large, some in fractions."""

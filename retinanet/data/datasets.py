@@ -33,7 +33,8 @@ from retinanet.data.formats.coco import (
     read_coco,
 )
 from retinanet.data.formats.coco_entries import Id
-from retinanet.data.formats.csv_rows import named_file, read_annotations
+from retinanet.data.formats.csv_files import named_file
+from retinanet.data.formats.csv_rows import read_annotations
 from retinanet.data.formats.labels import Reader, SetFile, relative_name
 from retinanet.data.image_finder import Found, find_images
 from retinanet.data.image_sizes import check_sizes, read_sizes

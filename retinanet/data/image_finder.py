@@ -61,8 +61,11 @@ def find_images(data: Annotations, places: Places, problems: Problems) -> Found:
         lacks.append(_missing(root, names, barred))
         if not lacks[-1]:
             return Found(root, files, [])
-    lacking = min(lacks, key=len)
-    root = places.roots[lacks.index(lacking)]
+    ranks = [
+        (len(lacking), not root.is_dir()) for lacking, root in zip(lacks, places.roots, strict=True)
+    ]
+    best = ranks.index(min(ranks))  # `..` leads nowhere from a folder that is not there
+    root, lacking = places.roots[best], lacks[best]
     tree = _Tree(places, names)
     elsewhere = {k: path for k in lacking if (path := tree.find(names[k]))}
     for k, path in elsewhere.items():

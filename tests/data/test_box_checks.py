@@ -121,22 +121,34 @@ def test_a_file_of_widths_and_heights() -> None:
     ]
 
 
-def test_exchanged_axes_are_said_although_clipping_would_do() -> None:
+def test_exchanged_axes_are_an_error_although_clipping_would_do() -> None:
     boxes = [[2, 5, 29, 38], [5, 2, 20, 39]]
-    *_, notes = checked(boxes)
-    assert notes == [
-        "f.csv: 2 boxes reach outside their images; 2 of 2 boxes fit as y1,x1,y2,x2:"
-        " exchange x and y, if they are meant so"
+    with pytest.raises(DataError) as error:
+        checked(boxes)
+    advice = "2 of 2 boxes fit as y1,x1,y2,x2: exchange x and y"
+    assert str(error.value).splitlines() == [
+        f"f.csv:1: box 2,5,29,38 reaches outside 'a.jpg'; expected 0,0 to 40,30; {advice}",
+        f"f.csv:2: box 5,2,20,39 reaches outside 'a.jpg'; expected 0,0 to 40,30; {advice}",
     ]
     # On a square image nothing tells them apart.
     assert checked(boxes, sizes=[(30, 30)])[2] == []
 
 
+def test_exchanged_axes_are_said_where_most_boxes_fit_both_ways() -> None:
+    small = [[k, k, k + 5, k + 9] for k in range(6)]
+    *_, repaired, notes = checked([*small, [2, 5, 29, 38], [5, 2, 20, 39]])
+    assert repaired == {"box clipped to its image": 2}
+    assert notes == [
+        "f.csv: 2 boxes reach outside their images; 8 of 8 boxes fit as y1,x1,y2,x2:"
+        " exchange x and y, if they are meant so"
+    ]
+
+
 def test_coco_boxes_given_as_corners() -> None:
     corners = np.array([[10, 10, 35, 28], [20, 10, 30, 20]])
     taken = np.hstack((corners[:, :2], corners[:, :2] + corners[:, 2:]))
-    *_, notes = checked(taken, readings=COCO_READINGS)
-    assert "2 of 2 boxes fit as x1,y1,x2,y2: write x2 - x1 and y2 - y1 for width" in notes[0]
+    with pytest.raises(DataError, match=r"2 of 2 boxes fit as x1,y1,x2,y2: write x2 - x1 and y2"):
+        checked(taken, readings=COCO_READINGS)
 
 
 @given(st.sampled_from(["x,y,width,height", "x1,x2,y1,y2", "y1,x1,y2,x2"]), st.integers(0, 2**32))

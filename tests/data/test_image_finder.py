@@ -49,6 +49,15 @@ def test_the_first_folder_that_holds_all_counts(root: Path) -> None:
         assert problems.repaired == {}
 
 
+def test_images_below_a_folder_that_no_one_expected(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.jpg")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "a.jpg").rename(tmp_path / "photos" / "a.jpg")
+    result, problems = found(tmp_path, "a.jpg")  # there is neither images/ nor train/
+    assert (result.root / result.files[0]).is_file()
+    assert problems.repaired == {"image path that is another one here": 1}
+
+
 def test_where_none_holds_all_the_folder_that_lacks_fewest_counts(root: Path) -> None:
     """Of `train/a.jpg` and `val/a.jpg` the first two folders have none, `images` has both."""
     names = ["train/a.jpg", "val/a.jpg", "z.jpg"]

@@ -68,6 +68,9 @@ def _rows(text: str, problems: Problems) -> dict[int, list[str] | None]:
             continue
         if has_spaces(line):
             repair(problems, "spaces around fields", [number])
+        if fields and len(fields) > 2 and not any(fields[2:]):
+            repair(problems, "comma behind the fields", [number])
+            fields = fields[:2]
         rows[number] = fields
     lines = [fields for fields in rows.values() if fields]
     if len(lines) < len(rows):

@@ -1,9 +1,11 @@
 """The header of a CSV file: its columns found by their names."""
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from retinanet.data.decoding.formats import SUFFIXES
 from retinanet.errors import DataError, shown
 
 COLUMNS = ("path", "x1", "y1", "x2", "y2", "class")
@@ -51,18 +53,35 @@ _ORDERS: dict[str, tuple[tuple[str, ...], ...]] = {
 _ABSENT = ("nan", "none", "null", "na", "n/a", "inf", "true", "false")
 
 
+# Columns of a file without one for the class, where all objects are of one.
+_ASIDE = {
+    *("", "unnamed0", "index", "id", "width", "height", "depth", "imagewidth", "imageheight"),
+    *("imgwidth", "imgheight", "source", "score", "confidence", "area", "split", "fold"),
+}
+NO_COLUMN = -1
+
+
 class Layout(NamedTuple):
     """The columns of a file."""
 
     fields: int
     """Number of fields in a row."""
     places: tuple[int, ...]
-    """Of each of `COLUMNS`, the position of the field."""
+    """Of each of `COLUMNS`, the position of the field; NO_COLUMN of a class that has none."""
     kind: str
     """The meaning of the four numbers: corners, sizes (x, y, width, height), or centres."""
 
 
 CLASSIC = Layout(6, (0, 1, 2, 3, 4, 5), "corners")
+# Without a header, by what the fields hold: the path of an image, a number, a word.
+_PLAIN = {
+    "pnnnnw": CLASSIC,
+    "pnnnnwn": Layout(7, (0, 1, 2, 3, 4, 5), "corners"),  # a score behind
+    "npnnnnw": Layout(7, (1, 2, 3, 4, 5, 6), "corners"),  # an index in front
+    "pnnnnwnn": Layout(8, (0, 1, 2, 3, 4, 5), "corners"),  # SKU-110K: the image's size behind
+    "pnnwnnnn": Layout(8, (0, 4, 5, 6, 7, 3), "corners"),  # xml_to_csv.py
+    "wnnnnpnn": Layout(8, (5, 1, 2, 3, 4, 0), "sizes"),  # makesense.ai
+}
 
 
 def is_header(fields: Sequence[str], classes: Mapping[str, int]) -> bool:
@@ -76,8 +95,25 @@ def is_header(fields: Sequence[str], classes: Mapping[str, int]) -> bool:
     return len(fields) > 3 and not digits and sum(name in known for name in plain) >= 3
 
 
-def read_header(fields: Sequence[str], place: str) -> Layout:
+def plain_layout(rows: Iterable[Sequence[str]]) -> Layout:
+    """The columns of rows without a header, by the first that tells; else the classic ones."""
+    found = (_PLAIN.get("".join(map(_sign, fields))) for fields in rows)
+    return next(filter(None, found), CLASSIC)
+
+
+def _sign(field: str) -> str:
+    if os.path.splitext(field)[1].lower() in SUFFIXES:
+        return "p"
+    return "n" if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", field, re.I) else "w"
+
+
+def read_header(fields: Sequence[str], place: str, *, many_classes: bool = False) -> Layout:
     """The columns that a header names.
+
+    Args:
+        fields: of the header.
+        place: the file and the line, for messages.
+        many_classes: whether it must name one for the class; else all objects may be of one class.
 
     Raises:
         DataError: it does not name a path, a box and a class; with the header.
@@ -88,11 +124,16 @@ def read_header(fields: Sequence[str], place: str) -> Layout:
     label = next((position[name] for name in CLASS_NAMES if name in position), None)
     paths = [position[name] for name in _PATHS if name in position]
     path = next((place for place in paths if place != label), None)
-    for kind, orders in _ORDERS.items():
-        for order in orders:
-            if path is not None and label is not None and all(name in position for name in order):
-                box = tuple(position[name] for name in order)
-                return Layout(len(fields), (path, *box, label), kind)
+    orders = ((kind, order) for kind, orders in _ORDERS.items() for order in orders)
+    kind, order = next((o for o in orders if position.keys() >= set(o[1])), ("", ()))
+    if (
+        label is None
+        and not many_classes
+        and position.keys() - set(order) - _ASIDE - {*_PATHS} == set()
+    ):
+        label = NO_COLUMN
+    if path is not None and label is not None and order:
+        return Layout(len(fields), (path, *(position[name] for name in order), label), kind)
     lacking = ["a path"] * (path is None) + ["a class"] * (label is None) or ["a box"]
     raise DataError(
         f"{place}: the header {shown(','.join(fields))} names no column of {' or '.join(lacking)};"
@@ -105,5 +146,5 @@ def _names() -> list[tuple[str, ...]]:
 
 
 def plain_name(name: str) -> str:
-    """A column's name without letter case and signs."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    """A column's name without letter case, signs, and a unit in brackets."""
+    return re.sub(r"[^a-z0-9]", "", re.sub(r"\(.*\)", "", name.lower()))

@@ -21,14 +21,19 @@ _REPAIRS = {
     "byte order mark": "a byte order mark; expected plain UTF-8; save the file without it",
     "UTF-16 text": "UTF-16 text; expected UTF-8; save the file as UTF-8",
     "fields separated by other signs": (
-        "fields separated by semicolons or tabs; expected commas; save the file so"
+        "fields separated by semicolons, tabs or bars; expected commas; save the file so"
     ),
     "line end with CR": "a line that ends in CR; expected LF; save the file with Unix line ends",
     "columns by the header": (
         "a header that names the columns; expected rows of path,x1,y1,x2,y2,class alone; write them"
         " so"
     ),
+    "columns by what they hold": (
+        "columns beyond path,x1,y1,x2,y2,class, or in another order; expected these; write them so"
+    ),
+    "box within one field": "a box within one field; expected a field for each number; split it",
     "commas too many or too few": "empty fields; expected 6 fields; write path,,,,, without a box",
+    "comma behind the fields": "a comma behind the last field; expected name,id; remove it",
     "row of no box": "a row of no box; expected path,,,,,; write it so",
     "header row": "a header row; expected data from the first line on; remove it",
     "class name without an id": "a name alone; expected name,id; add the ids, from 0",
@@ -93,7 +98,7 @@ def plain_text(data: bytes, path: str | Path, problems: Problems) -> bytes:
 def _with_commas(data: bytes, problems: Problems) -> bytes:
     """The same lines with commas between the fields, where semicolons or tabs are."""
     first = data.lstrip(b" \n").partition(b"\n")[0]
-    separator = max(b";\t", key=first.count)
+    separator = max(b";\t|", key=first.count)
     if first.count(separator) <= first.count(b","):
         return data
     repair(problems, "fields separated by other signs", [1])
@@ -118,6 +123,12 @@ def split_line(line: str) -> list[str] | None:
             rows = list(csv.reader([text], skipinitialspace=True, strict=True))
             return [field.strip() for field in rows[0]] if rows else []
     return None
+
+
+def first_fields(data: bytes) -> list[str]:
+    """The fields of the first line that is not blank."""
+    first = data.lstrip(b" \t\n").partition(b"\n")[0]
+    return split_line(first.decode()) or []
 
 
 def has_spaces(line: str) -> bool:

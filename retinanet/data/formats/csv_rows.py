@@ -6,7 +6,7 @@ checked by the data set.
 
 import io
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,25 +17,23 @@ from numpy.typing import NDArray
 
 from retinanet.data.annotations import Annotations, group_by_image
 from retinanet.data.box_checks import FRACTION_OVERHANG, fractions_text
-from retinanet.data.formats.class_list import read_classes
 from retinanet.data.formats.csv_header import (
     CLASSIC,
     COLUMNS,
+    NO_COLUMN,
     Layout,
     is_header,
-    plain_name,
+    plain_layout,
     read_header,
 )
-from retinanet.data.formats.csv_lines import Lines, plain_text, read_text, repair, split_line
-from retinanet.data.formats.csv_via import as_boxes, is_via
-from retinanet.data.formats.labels import (
-    FileSets,
-    Listing,
-    SetFile,
-    set_of_file,
-    sets_of_files,
+from retinanet.data.formats.csv_lines import (
+    Lines,
+    first_fields,
+    read_text,
+    repair,
+    split_line,
 )
-from retinanet.data.image_finder import Places
+from retinanet.data.formats.csv_via import as_boxes, has_box_field, is_via, split_boxes
 from retinanet.data.problems import Array, Problems
 from retinanet.errors import DataError, shown
 
@@ -48,92 +46,12 @@ _ROW = ",".join(COLUMNS)
 EXTRA = 3  # empty fields that a row may have behind the others
 
 
-SNIFFED = 2**16  # bytes of a file in which its kind shows
 SNIFFED_ROWS = 20
-# Names of files that list classes, without signs.
-CLASS_FILES = (
-    *("classes", "class", "classlist", "classnames", "classmap", "labels", "labelnames"),
-    *("labellist", "labelmap", "names", "objnames", "obj", "categories"),
-)
-
-
 _NO_NUMBER = {"nan", "none", "null", "na", "n/a"}
 _NO_CLASS = {"", "background", "no object", "no finding", "negative", *_NO_NUMBER}
 
 
 _MISSING, _UNKNOWN = -1, -2  # labels of an empty class field, and of a class not in the list
-
-
-def find_csv(listing: Listing) -> FileSets:
-    """The sets of a folder with CSV files of boxes, or of a file; none where there are none.
-
-    Raises:
-        DataError: several files of a set, which nothing tells apart.
-    """
-    path = listing.path
-    if listing.is_folder:
-        files = listing.files(".csv", ".tsv")
-        sets = sets_of_files(path, filter(has_boxes, files), lambda _: 0, "CSV")
-    elif path.suffix.lower() in (".csv", ".tsv") or (path.suffix == ".txt" and has_boxes(path)):
-        sets = set_of_file(path)
-    else:
-        return {}
-    return {name: found._replace(classes=_class_file(found, path)) for name, found in sets.items()}
-
-
-def named_file(file: Path, images_dir: str | Path | None) -> SetFile:
-    """A file of boxes whose images are relative to a folder, to itself, or to where one works."""
-    folders = [Path(images_dir)] if images_dir else [file.parent, Path()]
-    advice = "correct the path, or name the folder with --csv_images_dir"
-    return SetFile(file, Places(folders, folders[0], True, advice))
-
-
-def has_boxes(file: Path) -> bool:
-    """Whether a file's first lines are a header that names a box, or rows with one."""
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(SNIFFED)
-        if len(data) == SNIFFED and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            data = data.rpartition(b"\n")[0]  # a line that is cut off is none
-        text = plain_text(data, file, Problems(file)).decode()
-        rows = [split_line(line) or [] for line in text.split("\n") if line.strip()]
-        if not rows or is_via(rows[0]):
-            return bool(rows)
-        if is_header(rows[0], {}):
-            return bool(read_header(rows[0], str(file)))
-    except (OSError, DataError):
-        return False
-    return any(_is_row(row) for row in rows[:SNIFFED_ROWS])
-
-
-def _is_row(fields: Sequence[str]) -> bool:
-    """Whether a row is path, four numbers, class."""
-    if len(fields) < len(COLUMNS) or not all(fields[: len(COLUMNS)]):
-        return False
-    numbers = pd.to_numeric(pd.Series(fields[:5]), errors="coerce").notna().tolist()
-    return all(numbers[1:]) and not numbers[0]
-
-
-def _class_file(found: SetFile, path: Path) -> Path | None:
-    """The file that lists the classes, beside the boxes or at the top of the folder."""
-    top = path if path.is_dir() else found.places.below
-    for folder in dict.fromkeys((found.path.parent, top)):
-        for file in sorted(folder.iterdir()):
-            name = plain_name(file.name.partition(".")[0])
-            is_text = file.suffix.lower() in (".csv", ".tsv", ".txt", ".names")
-            if name not in CLASS_FILES or not is_text or not file.is_file() or has_boxes(file):
-                continue
-            # What is called labels or names may be something else.
-            if name.startswith("class") or _lists_classes(file):
-                return file
-    return None
-
-
-def _lists_classes(file: Path) -> bool:
-    try:
-        return bool(read_classes(file))
-    except DataError:
-        return False
 
 
 def read_annotations(
@@ -157,8 +75,10 @@ def read_annotations(
         DataError: the file cannot be read at all, or holds no image.
     """
     data = read_text(path, problems)
-    if is_via(_first_fields(data)):
+    if is_via(first_fields(data)):
         data = as_boxes(data, problems)
+    elif has_box_field(first_fields(data)):
+        data = split_boxes(data, problems)
     lines = Lines(data)
     layout, good = _good_lines(lines, classes or {}, problems)
     numbers = np.flatnonzero(good) + 1
@@ -168,6 +88,8 @@ def read_annotations(
     plain = b'"' not in lines.data  # else commas in quotes are counted too
     width = max(layout.fields, int(lines.fields[good].max())) if plain else layout.fields
     frame = _parse(lines.only(good), path, layout, width)
+    if layout.places[-1] == NO_COLUMN:
+        _name_one_class(frame, classes, problems)
     if len(frame) != len(numbers):
         raise DataError(f"{path}: quotes that do not pair; expected {_ROW} on each line; fix them")
     owners, names = _stripped(frame["path"])
@@ -189,13 +111,17 @@ def read_annotations(
         text = "fractions of the image; expected pixels; multiply by its width and height"
         problems.repair("box in fractions of the image", found.lines, lambda _: text)
         found = replace(found, in_fractions=True)
+    found = replace(found, from_sizes=layout.kind == "sizes")
     return tuple(sorted(classes, key=classes.__getitem__)), found
 
 
-def _first_fields(data: bytes) -> list[str]:
-    """The fields of the first line that is not blank."""
-    first = data.lstrip(b" \t\n").partition(b"\n")[0]
-    return split_line(first.decode()) or []
+def _name_one_class(
+    frame: pd.DataFrame, classes: Mapping[str, int] | None, problems: Problems
+) -> None:
+    """Give all boxes of a file without a class the only one that there is, or a name."""
+    name = next(iter(classes)) if classes else "object"
+    frame["class"] = pd.Series(name, frame.index).where(frame["x1"].notna(), None)
+    problems.remarks.append(f"{problems.path}: no column of a class: all boxes are {shown(name)}")
 
 
 def _own_classes(column: pd.Series, boxes: NDArray[np.float64]) -> dict[str, int]:
@@ -245,10 +171,16 @@ def _good_lines(
     first = int(np.argmax(~blank))
     fields = split_line(lines.text(first)) or []
     has_header = not blank[first] and is_header(fields, classes)
-    layout = read_header(fields, f"{problems.path}:{first + 1}") if has_header else CLASSIC
+    if has_header:
+        place = f"{problems.path}:{first + 1}"
+        layout = read_header(fields, place, many_classes=len(classes) > 1)
+    else:
+        rows = (split_line(lines.text(k)) or [] for k in range(first, len(blank))[:SNIFFED_ROWS])
+        layout = plain_layout(rows)
     if layout != CLASSIC:
-        named = ", ".join(shown(fields[place]) for place in layout.places)
-        problems.read_as = f"path, {layout.kind} and class from {named}"
+        places = [place for place in layout.places if place != NO_COLUMN]
+        named = [shown(fields[place]) if has_header else f"column {place + 1}" for place in places]
+        problems.read_as = f"path, {layout.kind} and class from {', '.join(named)}"
     wrong = ~blank & (lines.fields != layout.fields)
     if b'"' in lines.data:  # a comma or a quote in quotes is no separator: look again, one by one
         quotes = lines.quotes()
@@ -267,6 +199,8 @@ def _good_lines(
         good[first] = wrong[first] = False
         kind = "header row" if layout == CLASSIC else "columns by the header"
         repair(problems, kind, [first + 1])
+    elif layout != CLASSIC:
+        repair(problems, "columns by what they hold", [first + 1])
     repair(problems, "blank line", np.flatnonzero(blank) + 1)
     if b" " in lines.data or b"\t" in lines.data:
         spaced = lines.spaced()
@@ -292,10 +226,10 @@ def _field_count(line: str, count: int) -> str:
         return f"a quote that is not closed; expected {_ROW}; close it"
     advice = "complete the row, or write path,,,,, for an image without boxes"
     if len(fields) > count:
-        advice = "quote a field that holds a comma"
+        advice = "quote a field that holds a comma, or name all columns in a first line"
     elif ";" in line or "\t" in line:
         advice = "separate the fields by commas"
-    expected = f"6: {_ROW}" if count == len(COLUMNS) else f"{count} as in the header"
+    expected = f"6: {_ROW}" if count == len(COLUMNS) else f"{count} as in the first line"
     return f"{len(fields)} fields; expected {expected}; {advice}"
 
 
@@ -314,13 +248,14 @@ def _parse(data: bytes, path: str | Path, layout: Layout, width: int) -> pd.Data
                 header=None,
                 names=range(width),
                 index_col=False,
-                dtype={layout.places[0]: "object", layout.places[-1]: "object"},
+                dtype=dict.fromkeys({layout.places[0], layout.places[-1]} - {NO_COLUMN}, "object"),
                 keep_default_na=False,  # a class may be called NA
                 na_values=[""],
                 skipinitialspace=b" " in data,  # it costs time
                 skip_blank_lines=False,
             )
-        return frame[list(layout.places)].set_axis(list(COLUMNS), axis=1)
+        places = [place for place in layout.places if place != NO_COLUMN]
+        return frame[places].set_axis(list(COLUMNS[: len(places)]), axis=1)
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise DataError(f"{path}: {error}; expected {_ROW} on each line; fix the quotes") from error
 
@@ -343,7 +278,8 @@ def _stripped(column: pd.Series) -> tuple[Array, list[str]]:
 def _labels(column: pd.Series, classes: Mapping[str, int], problems: Problems) -> Array:
     """[rows] the label of each row's class, `_MISSING` or `_UNKNOWN`."""
     codes, names = _stripped(column)
-    ids = {str(label): label for label in classes.values()}
+    # Numbers with a point, too: what pandas makes of a column where some are empty.
+    ids = {text: label for label in classes.values() for text in (str(label), f"{label}.0")}
     if names and set(names) <= ids.keys() - classes.keys():
         problems.remarks.append(f"{problems.path}: classes by their numbers in the class file")
         classes = ids

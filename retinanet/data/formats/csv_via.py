@@ -1,20 +1,27 @@
-"""VIA's CSV: a region a row, its shape and its attributes as JSON in columns."""
+"""CSV files with a whole box in a field: VIA's regions as JSON, and lists of four numbers."""
 
 import csv
 import io
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from retinanet.data.formats.csv_header import CLASS_NAMES, COLUMNS, plain_name
-from retinanet.data.formats.csv_lines import split_line
+from retinanet.data.formats.csv_lines import repair, split_line
 from retinanet.data.problems import Problems
 from retinanet.errors import DataError, first_few, shown
 
 SHAPE, ATTRIBUTES = "region_shape_attributes", "region_attributes"
 NO_BOX = ("point", "line")  # shapes without an area
+# Columns of a box in one field, and those that it becomes.
+_SIZES = "bbox_x,bbox_y,bbox_width,bbox_height"
+_FIELDS = {
+    **dict.fromkeys(("bbox", "box", "boundingbox", "bboxxywh", "boxxywh", "cocobbox"), _SIZES),
+    **dict.fromkeys(("bboxxyxy", "boxxyxy", "vocbbox"), "bbox_x1,bbox_y1,bbox_x2,bbox_y2"),
+}
 
 
 class Region(NamedTuple):
@@ -30,6 +37,45 @@ class Region(NamedTuple):
 def is_via(fields: Sequence[str]) -> bool:
     """Whether a header is VIA's."""
     return {SHAPE, ATTRIBUTES} <= {field.strip().lower() for field in fields}
+
+
+def has_box_field(fields: Sequence[str]) -> bool:
+    """Whether a header names a column of whole boxes."""
+    return any(plain_name(field) in _FIELDS for field in fields)
+
+
+def split_boxes(data: bytes, problems: Problems) -> bytes:
+    """The same lines with four fields for `[x, y, width, height]` in a column called bbox.
+
+    Args:
+        data: the text of the file.
+        problems: takes in boxes that are no four numbers.
+    """
+    place, out, rows = -1, io.StringIO(), []
+    writer = csv.writer(out, lineterminator="\n")
+    for number, line in enumerate(data.decode().removesuffix("\n").split("\n"), 1):
+        fields = split_line(line) or []
+        if place < 0 and any(fields):
+            names = [plain_name(field) for field in fields]
+            place = next(k for k, name in enumerate(names) if name in _FIELDS)
+            writer.writerow(
+                [*fields[:place], *_FIELDS[names[place]].split(","), *fields[place + 1 :]]
+            )
+        elif place < len(fields):
+            text = fields[place].strip("[](){} ")
+            parts = re.split(r"[\s,;]+", text) if text else [""] * 4
+            if text.lower() in ("nan", "none"):
+                parts = [""] * 4
+            if len(parts) != 4:
+                found = f"bbox {shown(fields[place])}; expected x, y, width, height; correct it"
+                problems.add_one("not a box", found, number)
+                parts = [""] * 4
+            rows.append(number)
+            writer.writerow([*fields[:place], *parts, *fields[place + 1 :]])
+        else:
+            out.write(line + "\n")
+    repair(problems, "box within one field", rows)
+    return out.getvalue().encode()
 
 
 def as_boxes(data: bytes, problems: Problems) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from retinanet.data.datasets import CocoDataset, CSVDataset, Data, LabelledImages
 from retinanet.data.formats.coco import find_coco
-from retinanet.data.formats.csv_rows import find_csv
+from retinanet.data.formats.csv_files import find_csv, unread_header
 from retinanet.data.formats.labelme import find_labelme
 from retinanet.data.formats.labels import FileSets, Listing, Sets
 from retinanet.data.formats.voc import find_voc
@@ -105,6 +105,9 @@ def _hint(listing: Listing) -> str:
         for sign, tool, advice in OTHERS:
             if re.search(sign, start):
                 return f"; {printable(file)} is {tool}, which is not read: {advice}"
+    for file in listing.files(".csv", ".tsv")[:LOOKED_AT]:
+        if reason := unread_header(file):
+            return f"; {reason}"
     others = [file for file in files if file.suffix in (".csv", ".json")][:2]
     named = " or ".join(map(str, others))
     return f"; --data {named} says what is wrong with it" if named else ""

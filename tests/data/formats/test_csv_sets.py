@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from retinanet.data.datasets import CSVDataset
-from retinanet.data.formats.csv_rows import find_csv
+from retinanet.data.formats.csv_files import find_csv
 from retinanet.data.formats.labels import Listing, SetFile
 from retinanet.data.formats.recognise import recognise
 from retinanet.errors import DataError
