@@ -12,7 +12,7 @@ import validate
 import visualize
 from retinanet.data.shapes import SampleData
 from retinanet.tools import check_data, compare
-from tests.data.formats.exports import coco_json, text, voc_xml, yolo_line
+from tests.data.formats.exports import coco_json, labelme_json, text, voc_xml, yolo_line
 from tests.support.helpers import SMALL, files
 from tests.support.narrow import narrow_network
 
@@ -49,21 +49,33 @@ def data_flags(root: Path, out: Path) -> list[str]:
 
 
 def with_labels(voc: Path, root: Path, kind: str, by_image: dict[str, Any]) -> Path:
-    """The same images with their labels in one file."""
+    """The same images with their labels in another format."""
     root.mkdir()
     for image in voc.glob("*.jpg"):
         (root / image.name).write_bytes(image.read_bytes())
-    if kind == "coco":
+        boxes = by_image.get(image.name, [])
+        if kind == "yolo":
+            with Image.open(image) as opened:
+                lines = [yolo_line(box, NAMES, opened.size) for box in boxes]
+            text(root / f"{image.stem}.txt", *lines)
+        elif kind == "labelme":
+            text(root / f"{image.stem}.json", labelme_json(image.name, boxes))
+    if kind == "yolo":
+        text(root / "classes.txt", *NAMES)
+    elif kind == "coco":
         text(root / "result.json", coco_json(by_image, NAMES))
-    else:
+    elif kind == "csv":
         rows = [(name, *box) for name, own in by_image.items() for box in own]
         rows += [(name, "", "", "", "", "") for name, own in by_image.items() if not own]
         text(root / "a.csv", "file,x1,y1,x2,y2,label", *(",".join(map(str, row)) for row in rows))
     return root
 
 
-def first_losses(said: str) -> str:
-    return next(line for line in said.splitlines() if "Iteration: 1 " in line).split("| Running")[0]
+def losses(run: Path) -> list[list[float]]:
+    """Both losses of each step of a run."""
+    rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    names = ("classification_loss", "regression_loss")
+    return [[row[name] for name in names] for row in rows if "iteration" in row]
 
 
 @pytest.fixture(scope="module")
@@ -85,26 +97,32 @@ def test_training_says_the_format_the_cut_and_its_settings(
     assert json.loads((tmp_path / "config.json").read_text())["flags"]["data"] == str(voc)
 
 
+@pytest.mark.parametrize("kind", ["coco", "csv", "yolo", "labelme"])
+def test_the_same_images_have_the_same_losses_in_any_format(
+    voc: Path, voc_run: Path, sample: SampleData, tmp_path: Path, kind: str
+) -> None:
+    root = with_labels(voc, tmp_path / "data", kind, boxes_of(sample, "train"))
+    assert train.main([*data_flags(root, tmp_path / "out"), "--val_share", "0.4"]) == 0
+    assert losses(tmp_path / "out") == losses(voc_run)
+    assert len(losses(voc_run)) == 4  # two epochs of two batches of two images
+
+
 @pytest.mark.parametrize("kind", ["coco", "csv"])
-def test_the_same_images_have_the_same_first_losses_in_any_format(
+def test_every_command_opens_a_file_of_labels(
     voc: Path,
+    voc_run: Path,
     sample: SampleData,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     kind: str,
 ) -> None:
     root = with_labels(voc, tmp_path / "data", kind, boxes_of(sample, "train"))
-    said = []
-    for folder in (voc, root):
-        assert train.main(data_flags(folder, tmp_path / f"out{len(said)}")) == 0
-        said.append(first_losses(capsys.readouterr().out))
-    assert said[0] == said[1]
-    model = str(tmp_path / "out1" / "model_final.pt")
+    model = str(voc_run / "model_final.pt")
     assert validate.main([model, "--data", str(root), "--workers", "0"]) == 0
     assert "set aside" in capsys.readouterr().out
     flags = [model, "--data", str(root), "--ground_truth", "--output_dir", str(tmp_path / "drawn")]
     assert visualize.main([*flags, "--workers", "0"]) == 0
-    assert len(files(tmp_path / "drawn")) == 1
+    assert len(files(tmp_path / "drawn")) == 2
     flags = ["--data", str(root), "--min_side", "64", "--max_side", "96"]
     assert check_data.main([*flags, "--no_decode"]) in (0, 1)
     flags = [model, model, "--data", str(root), "--workers", "0"]

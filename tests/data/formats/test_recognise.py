@@ -8,14 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
+from retinanet.data.batches import collater
 from retinanet.data.datasets import CSVDataset, Data
 from retinanet.data.formats.recognise import FORMATS, recognise
 from retinanet.data.transforms import evaluation_transform
 from retinanet.errors import DataError
 from retinanet.evaluation.confusion import confusion_matrix
 from retinanet.evaluation.measure import measure
+from retinanet.model import resnet18
 from retinanet.postprocess import Detections
 from tests.data.formats.exports import coco_json, labelme_json, picture, text, voc_xml, yolo_line
+from tests.support.narrow import narrow_network
 from tests.support.paths import SHARED
 
 BLOOD_CELLS = SHARED / "data" / "blood_cells"
@@ -203,6 +206,15 @@ def test_some_of_the_images_can_be_kept(tmp_path: Path) -> None:
     assert data.image_path(0).name == "b.png"
 
 
+def first_losses(samples: Sequence[Any]) -> list[float]:
+    """Both losses of a batch in a narrow network that has learnt nothing."""
+    torch.manual_seed(0)
+    batch = collater(samples)
+    with narrow_network():
+        model = resnet18(3)
+    return [float(loss) for loss in model([batch["img"], batch["annot"]])]
+
+
 @pytest.mark.skipif(not BLOOD_CELLS.exists(), reason="../shared/data/blood_cells is absent")
 @pytest.mark.parametrize("kind", FORMATS)
 def test_real_photographs_in_any_format_give_the_samples_of_their_csv(
@@ -231,7 +243,9 @@ def test_real_photographs_in_any_format_give_the_samples_of_their_csv(
     assert data.class_names == tuple(names)
     order = {Path(name).name: k for k, name in enumerate(plain.image_names)}
     assert len(data) == len(plain) == 20
-    for k, name in enumerate(data.image_names):
-        sample, expected = data[k], plain[order[Path(name).name]]
-        assert torch.equal(sample["img"], expected["img"])
-        assert torch.equal(sample["annot"], expected["annot"])
+    samples = [data[k] for k in range(20)]
+    expected = [plain[order[Path(name).name]] for name in data.image_names]
+    for ours, theirs in zip(samples, expected, strict=True):
+        assert torch.equal(ours["img"], theirs["img"])
+        assert torch.equal(ours["annot"], theirs["annot"])
+    assert first_losses(samples[:4]) == first_losses(expected[:4])
