@@ -28,6 +28,7 @@ SHAPE = MAX_SIDE / MIN_SIDE  # most of the longer side, by the shorter one's len
 CROWDED = 10  # boxes an image, on average, from which the higher learning rate is better
 IMAGES_SEEN = 2000  # at least, in a training from trained weights; three times as many from none
 EPOCHS = (6, 100)
+LONG = 40  # epochs, from which pictures are changed at random: a flip alone is learned by heart
 
 
 def suited_settings(dataset: Data, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,6 +59,8 @@ def suited_settings(dataset: Data, given: Mapping[str, Any]) -> dict[str, Any]:
         "batch_norm": "trained" if new else "frozen",
     }
     values |= {name: value for name, value in given.items() if value is not None}
+    if values["epochs"] >= LONG and not given.get("minutes"):
+        values.setdefault("augment", "mild")
     steps = values["epochs"] * math.ceil(images / values["batch_size"])
     # With --minutes the number of steps is not known yet; it shortens its warm-up itself.
     warmup = 100 if given.get("minutes") else min(100, steps // 5)

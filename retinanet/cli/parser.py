@@ -129,12 +129,15 @@ class Parser(argparse.ArgumentParser):
 
         Args:
             defaults: by flag.
-            kinds: those of other kinds of data, of the same flags.
+            kinds: those of other kinds of data, where they differ.
         """
         for action in self._actions:
-            if action.dest in defaults:
-                others = [f"{kind}: {value_text(v[action.dest])}" for kind, v in kinds.items()]
-                values = "; ".join([value_text(defaults[action.dest]), *others])
+            name = action.dest
+            if name in defaults:
+                others = [
+                    f"{kind}: {value_text(v[name])}" for kind, v in kinds.items() if name in v
+                ]
+                values = "; ".join([value_text(defaults[name]), *others])
                 action.help = f"{action.help} ({values})"
 
     def format_help(self) -> str:

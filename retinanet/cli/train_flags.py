@@ -47,6 +47,7 @@ DEFAULTS = {
     "batch_norm": OptimConfig.batch_norm,
     "min_side": MIN_SIDE,
     "max_side": MAX_SIDE,
+    "augment": "none",
 }
 
 # The sample's: those of recipes/from-scratch.args, its size, and a number of epochs.
@@ -188,7 +189,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             if getattr(args, name) is not None:
                 flags.error(f"--dataset shapes makes its own data; leave out --{name}")
         fill(args, SHAPES_DEFAULTS, "The sample's settings")
-    elif args.dataset != "data":
+    if args.dataset != "data":
         fill(args, DEFAULTS)
     if args.patience and args.dataset == "csv" and not args.csv_val:
         flags.error("--patience counts evaluations; it needs --csv_val")
@@ -259,6 +260,7 @@ def suit(args: argparse.Namespace, dataset: Data) -> None:
         DataError: the flags that were given contradict them.
     """
     fill(args, suited_settings(dataset, vars(args)), "Settings that suit the data")
+    fill(args, DEFAULTS)
     problem = contradiction(args)
     if problem:
         raise DataError(problem)

@@ -76,6 +76,25 @@ def test_few_images_are_seen_more_often(
     assert settings(Data(images, (480, 640), [LARGE]), weights=weights)["epochs"] == epochs
 
 
+@pytest.mark.parametrize(
+    ("images", "given", "augment"),
+    [
+        (150, {}, "mild"),  # 3 * 2000 / 150 = 40 epochs
+        (151, {}, "mild"),  # 39.7 are 40
+        (154, {}, None),  # 39
+        (154, {"epochs": 40}, "mild"),
+        (150, {"epochs": 39}, None),
+        (150, {"minutes": 60.0}, None),  # whose number of epochs is not known yet
+        (150, {"augment": "none"}, None),
+        (150, {"augment": "strong"}, None),
+    ],
+)
+def test_long_runs_change_their_pictures(
+    images: int, given: dict[str, Any], augment: str | None
+) -> None:
+    assert settings(Data(images, (480, 640), [LARGE]), **given).get("augment") == augment
+
+
 def test_crowded_images_learn_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_defaults, "start_weights", lambda source, depth: Start({}))
     few, many = Data(200, (480, 640), [LARGE] * 9), Data(200, (480, 640), [LARGE] * 10)

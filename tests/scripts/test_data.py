@@ -93,7 +93,7 @@ def test_training_says_the_format_the_cut_and_its_settings(
     said = capsys.readouterr().out
     assert f"{voc}: Pascal VOC, the set all of all" in said
     assert "No validation set is there: 1 of 6 images become one" in said
-    assert "Settings that suit the data: --lr 0.0006 --schedule cosine" in said
+    assert "Settings that suit the data: --lr 6e-4 --schedule cosine" in said
     assert json.loads((tmp_path / "config.json").read_text())["flags"]["data"] == str(voc)
 
 
