@@ -57,17 +57,15 @@ class Annotations:
         """The annotations of some of the images, in the order given."""
         kept = [np.arange(self.offsets[k], self.offsets[k + 1]) for k in images]
         rows = np.concatenate([*kept, NO_ROWS])
-        return Annotations(
+        return replace(
+            self,
             names=tuple(self.names[k] for k in images),
             first_lines=self.first_lines[list(images)],
             offsets=np.cumsum([0, *map(len, kept)]),
             boxes=self.boxes[rows],
-            lines=self.lines[rows] if len(self.lines) else self.lines,
-            rows=self.rows[rows] if len(self.rows) else self.rows,
-            difficult=self.difficult[rows] if len(self.difficult) else NO_FLAGS,
-            entries=self.entries,
-            in_fractions=self.in_fractions,
-            from_sizes=self.from_sizes,
+            lines=_chosen(self.lines, rows),
+            rows=_chosen(self.rows, rows),
+            difficult=_chosen(self.difficult, rows),
         )
 
     def relabelled(
@@ -99,8 +97,8 @@ class Annotations:
             offsets=np.append(0, np.cumsum(kept))[self.offsets],
             boxes=columns[kept],
             lines=self.lines[kept],
-            rows=self.rows[kept] if len(self.rows) else self.rows,
-            difficult=self.difficult[kept] if len(self.difficult) else self.difficult,
+            rows=_chosen(self.rows, kept),
+            difficult=_chosen(self.difficult, kept),
         )
 
     def without_places(self) -> "Annotations":
@@ -152,6 +150,11 @@ class Objects(NamedTuple):
         return self._replace(**{name: c[rows] for name, c in changed._asdict().items()})
 
 
+def _chosen(column: NDArray[Any], which: Array) -> NDArray[Any]:
+    """The rows of a mask or of positions; of a column that is empty as a whole, nothing."""
+    return column[which] if len(column) else column
+
+
 def _smallest(count: int) -> type[np.unsignedinteger[Any]]:
     """The smallest type for the numbers below `count`."""
     return next(kind for kind in (np.uint8, np.uint16, np.uint32) if count <= np.iinfo(kind).max)
@@ -197,7 +200,7 @@ def group_by_image(
         lines=lines[order],
         rows=order if len(entries) else NO_ROWS,
         entries=entries,
-        difficult=difficult[order] if len(difficult) else NO_FLAGS,
+        difficult=_chosen(difficult, order),
     )
 
 
@@ -269,7 +272,7 @@ def join_images(data: Annotations, first: Sequence[int], problems: Problems) -> 
     joined = group_by_image(
         data.names, data.first_lines, owners[order], np.ascontiguousarray(data.boxes[order].T),
         data.lines[order], problems, entries,
-        data.difficult[order] if len(data.difficult) else NO_FLAGS,
+        _chosen(data.difficult, order),
     )  # fmt: skip
     kept = joined.only(sorted(set(first)))
     return replace(kept, in_fractions=data.in_fractions, from_sizes=data.from_sizes)

@@ -157,7 +157,7 @@ class FilmWriter:
         frame.pts, frame.time_base = self._last, Fraction(1, CLOCK)
         self._container.mux(self._stream.encode(frame))
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+    def __exit__(self, *error: object) -> None:
         """Finish the file; what was added before an error is kept too."""
         if self._stream is not None:
             self._container.mux(self._stream.encode(None))

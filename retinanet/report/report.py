@@ -19,10 +19,10 @@ from retinanet.report.pictures import as_jpeg
 from retinanet.report.sections import (
     FILES,
     Findings,
+    at_best_threshold,
     class_table,
     coco_numbers,
     confusion,
-    find,
     precision_and_recall,
     summary,
     training,
@@ -86,7 +86,7 @@ def write_report(
         nothing = "There is no validation data, so detections were not measured."
         sections = [heading, element("p", nothing), facts_list, training(history, pictures)]
     else:
-        found = find(evaluation)
+        found = at_best_threshold(evaluation)
         sections = [
             heading,
             summary(found),

@@ -54,7 +54,7 @@ class Findings:
     """The same of all detections."""
 
 
-def find(evaluation: Evaluation) -> Findings:
+def at_best_threshold(evaluation: Evaluation) -> Findings:
     """Add the threshold to an evaluation, and the matches that reach it."""
     dataset, voc, images = evaluation.dataset, evaluation.curves, evaluation.matches
     assert images is not None  # in the main process, which writes the report

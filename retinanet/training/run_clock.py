@@ -186,11 +186,10 @@ class RunClock:
 
     def steps_left(self, epoch: int, step: int) -> float:
         """Steps that fit into the time that is left, with the evaluations in between."""
-        pace, evaluation = self.pace or 0.0, self._seconds("evaluation")
-        time_left = self._time_to_train()
+        pace, course = self.pace, self.course
         if not pace:
             return math.inf
-        course = self.course
+        time_left, evaluation = self._time_to_train(), self._seconds("evaluation")
         cycle = course.epoch_steps * course.eval_every * pace
         passed = (epoch % course.eval_every * course.epoch_steps + step) * pace
         at_first = time_left - (cycle - passed)  # seconds left at the next evaluation
