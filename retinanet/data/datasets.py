@@ -426,7 +426,8 @@ class LabelledImages(ImageDataset):
         found = Found(folder, [relative_name(path, folder) for path in labels.paths], [])
         self.class_names = tuple(class_names or labels.class_names)
         data = labels.annotations.relabelled(labels.class_names, self.class_names, problems)
-        self._check(data, found, CSV_READINGS, problems)
+        claimed = None if labels.sizes is None else np.array(labels.sizes).reshape(-1, 2)
+        self._check(data, found, CSV_READINGS, problems, claimed)
         if not len(self):
             raise DataError(f"{root}: no images with labels; expected some; add them")
         self.name_by_place(folder)

@@ -14,6 +14,7 @@ from retinanet.runtime.files import READING_THREADS
 
 HEADERS_AT_ONCE = 64  # sizes that a thread reads before it takes the next part
 NAMED = 3  # images that a note names
+ROUNDING = 1  # pixel that a box may lie outside its image
 
 
 def read_sizes(
@@ -115,3 +116,40 @@ def check_sizes(
         data.first_lines[others],
         lambda k: f"{found(others[k])}; correct it, and scale its boxes if the file was resized",
     )
+    if others and not problems.strict:
+        _tell_resized(data, claimed, real, others, problems)
+
+
+def _tell_resized(
+    data: Annotations, claimed: Array, real: Array, others: Sequence[int], problems: Problems
+) -> None:
+    """Remark on images of another size than a file says; a problem where most boxes need that one.
+
+    Args:
+        data: the boxes, in pixels.
+        claimed: [images, 2] height and width in the file.
+        real: [images, 2] those of the images.
+        others: the images where they differ.
+        problems: takes in either.
+    """
+    k = others[0]
+    first = (
+        f"{shown(data.names[k])} is {real[k, 1]} x {real[k, 0]} pixels, and {claimed[k, 1]} x"
+        f" {claimed[k, 0]} in the file"
+    )
+    ends = [data.boxes_of(image)[:, 2:4] for image in others]
+    beyond, beyond_claimed = (
+        sum(
+            int((own > sizes[image][::-1] + ROUNDING).any(axis=1).sum())
+            for own, image in zip(ends, others, strict=True)
+        )
+        for sizes in (real, claimed)
+    )
+    count = sum(map(len, ends))
+    if 2 * beyond > count and not beyond_claimed:
+        text = f"{beyond:,} of {count:,} boxes lie in the latter alone; scale them to the images"
+        problems.add_one("boxes for images of another size", f"{first}; {text}")
+        return
+    many = f"{len(others):,} images are of another size than the file says: {first}"
+    advice = "boxes are taken as they are; scale them if the images were resized after labelling"
+    problems.remarks.append(f"{many}; {advice}")

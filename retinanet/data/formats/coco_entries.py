@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retinanet.data.formats.labels import side
 from retinanet.data.problems import Array, Problems
 from retinanet.errors import printable, shown
 
@@ -117,13 +118,7 @@ class ImageEntries(Entries):
             self.position[found] = len(self.ids)
             self.ids.append(found)
             self.file_names.append(name)
-            self.sizes.append((_side(entry.get("height")), _side(entry.get("width"))))
-
-
-def _side(value: Any) -> int:
-    """A side of an image, 0 where it is none."""
-    found = number(value)
-    return int(found) if found is not None and 0 < found < LARGEST else 0
+            self.sizes.append((side(entry.get("height")), side(entry.get("width"))))
 
 
 class CategoryEntries(Entries):
@@ -287,9 +282,11 @@ class AnnotationEntries(Entries):
     ) -> float | None:
         """A number that may be missing (NaN) or in quotes; None of what is none, which is said."""
         value = entry.get(name)
-        if value is None:
+        if value is None or value == "":
             if name in entry:
-                self.mend("null area or iscrowd", f"{name} null; expected a number, or none at all")
+                empty = "null" if value is None else shown(value)
+                text = f"{name} {empty}; expected a number, or none at all"
+                self.mend("null area or iscrowd", text)
             return nan
         is_word = isinstance(value, str) and value.lower() in ("true", "false")
         found = float(value.lower() == "true") if is_word else number(value)
@@ -376,7 +373,9 @@ def _box_around(polygons: Any) -> list[float] | None:
     if not isinstance(polygons, list):
         return None
     lists = polygons if polygons and isinstance(polygons[0], list) else [polygons]
-    points = [number(value) for part in lists if isinstance(part, list) for value in part]
+    # Points of one list may be pairs, too.
+    parts = [point if isinstance(point, list) else [point] for part in lists for point in part]
+    points = [number(value) for part in parts for value in part]
     values = [value for value in points if value is not None and isfinite(value)]
     if len(values) != len(points) or len(values) < 6 or len(values) % 2:
         return None

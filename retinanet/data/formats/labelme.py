@@ -19,6 +19,7 @@ from retinanet.data.formats.labels import (
     joined,
     left_out,
     sets_by_folder,
+    side,
 )
 from retinanet.data.problems import Problems
 from retinanet.errors import printable, shown
@@ -62,7 +63,8 @@ def _read(listing: Listing, files: list[Path], problems: Problems) -> Labels:
     ]
     if kinds["polygon"]:
         notes.append(f"{kinds['polygon']:,} polygons became the boxes around them")
-    return Labels(names, annotations, paths, tuple(notes))
+    sizes = [image.size for image in images]
+    return Labels(names, annotations, paths, tuple(notes), sizes)
 
 
 def _images(
@@ -104,7 +106,8 @@ def _images(
                 problems.add_one("wrong object", f"{entry}: {found}")
             elif found:
                 boxes.append(found)
-        yield Image(image, boxes)
+        height, width = (side(content.get(name)) for name in ("imageHeight", "imageWidth"))
+        yield Image(image, boxes, (height, width))
 
 
 def _box(shape: Any, entry: str, kinds: Counter[str]) -> Box | str | None:

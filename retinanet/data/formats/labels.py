@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from glob import escape
 from itertools import chain
 from pathlib import Path, PurePath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from retinanet.data.image_finder import Places
 from retinanet.data.problems import Problems
 from retinanet.errors import DataError, first_few, printable, shown
 
+LARGEST_SIDE = 1e9
 MOST_FOLDERS = 50  # of a path that is looked for: a hostile one may have millions
 
 # The words by which folders and files name a set.
@@ -42,6 +43,8 @@ class Labels(NamedTuple):
     """The images, in the order of `annotations.names`."""
     notes: tuple[str, ...] = ()
     """Facts that a user should know: kinds of shapes turned into boxes, images left out."""
+    sizes: Sequence[tuple[int, int]] | None = None
+    """[images] height and width as the files have them; 0 where they have none."""
 
 
 Reader = Callable[[Problems], Labels]
@@ -81,6 +84,8 @@ class Image(NamedTuple):
 
     path: Path
     boxes: Sequence[Box]
+    size: tuple[int, int] = (0, 0)
+    """Height and width as the file has them; 0 where it has none."""
 
 
 def set_of(name: str) -> str:
@@ -305,6 +310,15 @@ def _folders_in(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.is_dir())
     except OSError:
         return []
+
+
+def side(value: Any) -> int:
+    """A side of an image as a file has it, in pixels; 0 where it has none."""
+    try:
+        found = 0.0 if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+    return int(found) if 0 < found < LARGEST_SIDE else 0
 
 
 def by_stem(images: Iterable[Path]) -> dict[str, list[Path]]:

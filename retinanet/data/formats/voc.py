@@ -32,6 +32,7 @@ from retinanet.data.formats.labels import (
     nearest,
     set_of,
     sets_by_folder,
+    side,
 )
 from retinanet.data.problems import Problems
 from retinanet.errors import DataError, printable, shown
@@ -116,7 +117,8 @@ def _read(
     if files and lost is None:
         name = folder_set(files[0], root)
         notes = left_out(listing, name, paths, "an annotation file")
-    return Labels(names, annotations, paths, (*notes, *_notes(annotations)))
+    sizes = [image.size for image in images]
+    return Labels(names, annotations, paths, (*notes, *_notes(annotations)), sizes)
 
 
 def _notes(annotations: Annotations) -> Iterator[str]:
@@ -151,7 +153,9 @@ def _images(
         image = described_image(file, named, pictures, root, problems)
         if image is None:
             continue
-        yield Image(image, list(_boxes(annotation, place, problems)))
+        sides = [annotation.findtext(f"size/{name}") for name in ("height", "width")]
+        height, width = map(side, sides)
+        yield Image(image, list(_boxes(annotation, place, problems)), (height, width))
 
 
 def _boxes(annotation: Element, place: str, problems: Problems) -> Iterator[Box]:

@@ -245,6 +245,18 @@ def test_coco_problems_are_collected(tmp_path: Path) -> None:
             r"annotations\[1\]: bbox None; expected x, y, width, height; add them",
         ),
         (
+            lambda c: c["annotations"][1].update(
+                bbox=None, segmentation=[[[20, 30], [30, 30], [30, 35]]]
+            ),
+            "box around its polygon",
+            r"annotations\[1\]: bbox None; expected x, y, width, height; add them",
+        ),
+        (
+            changed("annotations", 1, "iscrowd", to=""),
+            "null area or iscrowd",
+            r"annotations\[1\]: iscrowd ''; expected a number, or none at all",
+        ),
+        (
             lambda c: c["annotations"].append({**c["annotations"][0], "id": 5, "image_id": 77}),
             "annotation of an image that is not listed",
             r"annotations\[2\]: image_id 77; expected the id of an image; correct it",

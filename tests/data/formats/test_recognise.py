@@ -196,6 +196,17 @@ def test_classes_are_mapped_by_name(tmp_path: Path) -> None:
         opened(root, class_names=("dog",))
 
 
+@pytest.mark.parametrize("kind", ["voc", "labelme", "coco"])
+def test_images_made_smaller_after_labelling_are_an_error(tmp_path: Path, kind: str) -> None:
+    root = export(tmp_path, kind)
+    assert not any("of another size" in note for note in opened(root).notes)
+    for image in (root / "images").glob("*.png"):
+        picture(image, 50, 40)
+    match = r"png' is 50 x 40 pixels, and 100 x 80 in the file; 3 of 3 boxes lie in the latter"
+    with pytest.raises(DataError, match=match):
+        opened(root)
+
+
 def test_some_of_the_images_can_be_kept(tmp_path: Path) -> None:
     data = opened(export(tmp_path, "labelme"))
     second = data.load_annotations(1)
@@ -212,7 +223,7 @@ def first_losses(samples: Sequence[Any]) -> list[float]:
     batch = collater(samples)
     with narrow_network():
         model = resnet18(3)
-    return [float(loss) for loss in model([batch["img"], batch["annot"]])]
+    return [loss.item() for loss in model([batch["img"], batch["annot"]])]
 
 
 @pytest.mark.skipif(not BLOOD_CELLS.exists(), reason="../shared/data/blood_cells is absent")
