@@ -85,7 +85,7 @@ class Parser(argparse.ArgumentParser):
         return args
 
     def _advice(self, unknown: Sequence[str]) -> str:
-        """What was perhaps meant by words that no flag takes."""
+        """The nearest flags to words that no flag takes."""
         flag = next((word.split("=")[0] for word in unknown if word.startswith("-")), None)
         if flag is None:
             return self._stray
