@@ -132,7 +132,8 @@ class Listing:
 
     def files(self, *endings: str) -> list[Path]:
         """The files with one of some endings, in order of name."""
-        return sorted(Path(path) for path in self._paths if path.lower().endswith(endings))
+        found = [path for path in self._paths if path.lower().endswith(endings)]
+        return [Path(path) for path in sorted(found, key=lambda path: path.split(os.sep))]
 
     def images_in(self, folder: Path) -> list[Path]:
         """The images in a folder and its folders, which may lie elsewhere, or be a link."""

@@ -49,7 +49,7 @@ FORMATS = {
 OTHERS = (
     (rb"<annotations>", "CVAT's own XML", "export as COCO 1.0, Ultralytics YOLO or Pascal VOC"),
     (rb'"_via_(settings|img_metadata)"', "VIA's project", "export the annotations as CSV or COCO"),
-    (rb'"annotations":\s*\[\s*\{\s*"id".*"result"|rectanglelabels', "Label Studio's own format",
+    (rb'(?s)"annotations":\s*\[\s*\{\s*"id".*"result"|rectanglelabels', "Label Studio's own format",
      "export as YOLO, COCO or Pascal VOC"),
     (rb'"assets":\s*\{', "VoTT's JSON", "export as CSV or Pascal VOC"),
     (rb'"coordinates":\s*\{', "CreateML's", "export as COCO, YOLO or Pascal VOC"),

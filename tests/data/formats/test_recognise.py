@@ -131,7 +131,7 @@ def test_nothing_there_and_nothing_known(tmp_path: Path) -> None:
          r"annotations\.xml is CVAT's own XML, which is not read: export as COCO 1\.0"),
         ("via_project.json", '{"_via_settings": {}, "_via_img_metadata": {}}',
          "is VIA's project, which is not read: export the annotations as CSV or COCO"),
-        ("project-1.json", '[{"id": 1, "annotations": [{"id": 2, "result": []}], "data": {}}]',
+        ("project-1.json", '[{"id": 1, "annotations": [{"id": 2,\n "result": []}], "data": {}}]',
          "is Label Studio's own format"),
         ("project-1.csv", 'image,id,label\na.jpg,1,"[{""x"":1,""rectanglelabels"":[""cow""]}]"',
          "is Label Studio's own format"),

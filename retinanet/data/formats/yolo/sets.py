@@ -114,7 +114,7 @@ def _names_file(listing: Listing) -> Path | None:
     """The file that lists the classes, at the top of the folder or in one of its folders."""
     files = [
         (file.parent != listing.path, file.name.lower() not in NAME_FILES, file)
-        for file in listing.files(".txt", ".names", ".labels")
+        for file in listing.files(*NAME_FILES, ".names")
         if file.name.lower() in NAME_FILES or file.suffix == ".names"
     ]
     near = [found for found in files if listing.path in found[2].parents[:2]]
