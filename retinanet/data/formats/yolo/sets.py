@@ -41,9 +41,13 @@ def _data_file(listing: Listing) -> Path | None:
     """
     files = [file for file in listing.files(*DATA_FILES) if looks_like_data(file)]
     there = [file for file in files if has_sets(file)]
-    at_top = [file for file in files if file.parent == listing.path and file.suffix != ".data"]
+    at_top = [file for file in files if file.parent == listing.path]
     nearest = min((len(file.parts) for file in there), default=0)
-    found = [file for file in there if len(file.parts) == nearest] or at_top
+    found = (
+        [file for file in at_top if file in there]
+        or [file for file in at_top if file.suffix != ".data"]  # and its sets are an error
+        or [file for file in there if len(file.parts) == nearest]
+    )
     found = [file for file in found if file.stem == "data"] or found
     if len(found) > 1:
         names = " and ".join(relative_name(file, listing.path) for file in found[:3])

@@ -131,6 +131,10 @@ def test_two_descriptions_are_an_error_that_names_them(tmp_path: Path) -> None:
     text(root / "old.yaml", "train: train/images", "names: [dog]")
     assert read(find_yolo(Listing(root)), "train", root).class_names == NAMES
     assert sorted(find_yolo(Listing(tmp_path / "day"))) == ["train", "val"]
+    # One at the top whose sets are not there is an error, not passed over for another one.
+    text(tmp_path / "data.yaml", "train: gone", "names: [cow]")
+    with pytest.raises(DataError, match="train: 'gone' is not below"):
+        find_yolo(Listing(tmp_path))
 
 
 @pytest.mark.parametrize("more", [[], ["data.yaml"]])
