@@ -19,6 +19,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from retinanet.boxes import clip_boxes, pairwise_iou
+from retinanet.data.box_checks import FRACTION_OVERHANG
 from retinanet.data.datasets import CocoDataset, CSVDataset
 from retinanet.data.formats.class_list import read_classes
 from retinanet.data.transforms import Augmenter, Resizer
@@ -123,7 +124,9 @@ annotation = st.fixed_dictionaries(
         "bbox": st.tuples(st.floats(0, 140).map(round), st.floats(0, 100).map(round), size, size),
         "iscrowd": st.sampled_from([0, 0, 0, 1]),
     }
-).filter(lambda entry: max(entry["bbox"]) > 1)  # else it may be one in fractions of the image
+).filter(  # else it may be one in fractions of the image
+    lambda entry: max(entry["bbox"]) > 1 + FRACTION_OVERHANG
+)
 
 
 def coco_data(folder: Path, annotations: list[dict[str, Any]]) -> CocoDataset:
