@@ -37,6 +37,7 @@ LIMITS = DetectionLimits(
     candidates_per_level=200,
     max_detections=20,
 )
+KEPT = {"thresholds": (0.14, 0.15, 0.625), "thresholds_epoch": 2}  # of the best F1, by class
 pytestmark = pytest.mark.usefixtures("narrow")
 FLAGS = [
     f"--{name}={value}" for name, value in asdict(LIMITS).items() if not isinstance(value, bool)
@@ -54,7 +55,7 @@ def checkpoint_of(**settings):
 def exported(tmp_path_factory):
     """What the command leaves and says: its files, and what it compared on the way."""
     folder = tmp_path_factory.mktemp("export")
-    save_checkpoint(folder / "model.pt", checkpoint_of())
+    save_checkpoint(folder / "model.pt", replace(checkpoint_of(), **KEPT))
     real, programs, said = export.export_graph, [], io.StringIO()
 
     def kept(*arguments):
@@ -150,10 +151,15 @@ def test_the_file_says_what_goes_in_and_out(exported) -> None:
         "class_names": list(NAMES),
         "min_side": 96,
         "max_side": 160,
-        "score_thresholds": 0.5,
+        "score_thresholds": list(KEPT["thresholds"]),
         "retinanet_version": retinanet.__version__,
         **asdict(LIMITS),
     }
+
+
+def test_a_model_without_kept_thresholds_is_given_one_for_all() -> None:
+    facts = export.metadata(SimpleNamespace(no_nms=True), checkpoint_of(), LIMITS)
+    assert json.loads(facts["score_thresholds"]) == 0.5
 
 
 def test_the_file_tells_nothing_of_the_machine(exported) -> None:
