@@ -52,16 +52,16 @@ class RunReport:
     ) -> None:
         self.args, self.folder, self.training, self.train = args, folder, training, train
         self._begun_at = time.monotonic()
-        self._spent = 0.0  # seconds, on reports
+        self._spent = self._last = 0.0  # seconds, on all reports and on the last one
 
     def renew(self, evaluation: Evaluation | None) -> None:
         """Write the report of a run that goes on, if its last epoch was evaluated.
 
-        It is left out where reports have already taken their share of the time: an epoch may be
-        shorter than a report. A report that cannot be written ends no run.
+        Only the first one is written where reports would take more than their share of the time:
+        an epoch may be shorter than a report. A report that cannot be written ends no run.
         """
         begin = time.monotonic()
-        too_soon = self._spent > SHARE * (begin - self._begun_at)
+        too_soon = self._spent + self._last > SHARE * (begin - self._begun_at)
         if evaluation is None or too_soon or not is_main_process():
             return
         done, epochs = self.training.epoch, self.args.epochs
@@ -75,7 +75,8 @@ class RunReport:
             self._write(evaluation, f", {far}", progress)
         except DataError as error:
             say(f"Warning: no report: {error}")
-        self._spent += time.monotonic() - begin
+        self._last = time.monotonic() - begin
+        self._spent += self._last
 
     @contextmanager
     def stopped_early(self) -> Iterator[None]:

@@ -37,7 +37,8 @@ def test_csv_training_writes_these_files(run: Path) -> None:
     assert (len(checkpoint.thresholds), checkpoint.thresholds_epoch) == (4, 1)
     final = load_checkpoint(run / "model_final.pt")
     assert all(torch.equal(final.weights[k], checkpoint.weights[k]) for k in final.weights)
-    assert "--lr 1e-05 --optimizer adam" in (run / "report.html").read_text()
+    flags = "<code>--lr 1e-5</code> <code>--optimizer adam</code>"
+    assert flags in (run / "report.html").read_text()
 
 
 def test_coco_training_in_a_process(sample: SampleData, tmp_path: Path) -> None:
