@@ -72,12 +72,13 @@ def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder) -> None:
     training = make_training(args, runtime, folder, model, train, val, batches)
     if resumed:
         training.restore(resumed)
-        say(f"Resumed {resumed.path}: epoch {training.epoch}, iteration {training.step}")
+        done = "" if training.goes_on else "; it was trained to its end"
+        say(f"Resumed {resumed.path}: epoch {training.epoch}, iteration {training.step}{done}")
 
     # The run, and what it leaves.
     say(f"Training a {config.title}: {describe(runtime)}")
     images = args.batch_size * runtime.world_size
-    say(f"{images} images a step, and --lr {args.lr:g} as given: it is scaled by nothing")
+    say(f"Images a step: {images}; learning rate: {args.lr:g}, which no batch size scales")
     weights_size = sum(tensor.nbytes for tensor in training.checkpoint.weights.values())
     folder.claim(settings, epochs=args.epochs or args.keep or 1, weights_size=weights_size)
     folder.save_config(vars(args), describe_machine(runtime))

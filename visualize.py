@@ -25,7 +25,7 @@ from retinanet.cli.from_flags import (
 from retinanet.cli.parser import Parser, positive_int
 from retinanet.cli.script import script
 from retinanet.data.transforms import Sample, without_boxes
-from retinanet.errors import DataError, printable
+from retinanet.errors import DataError, counted, printable
 from retinanet.inference import film
 from retinanet.inference.image_folder import ImageFiles
 from retinanet.inference.results import FORMATS, Images, rows, save_predictions
@@ -249,7 +249,8 @@ def save(
 ) -> None:
     """Write the files of all detections that are asked for."""
     total = sum(len(detections.scores) for detections in found.values())
-    say(f"{total} detections on {len(found)} images: {args.output_dir}")
+    told = f"{counted(total, 'detection')} on {counted(len(found), 'image')}"
+    say(f"{told}: {args.output_dir}")
     for kind in FORMATS:
         if kind in args.save:
             say(f"Written: {save_predictions(Path(args.output_dir), kind, images, found, names)}")

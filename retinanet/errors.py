@@ -48,6 +48,12 @@ def listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{kind}: {count:,}" for kind, count in counts.items() if count)
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 box`, `2 boxes`, `1,000 images`."""
+    ending = "" if count == 1 else "es" if noun.endswith(("s", "x")) else "s"
+    return f"{count:,} {noun}{ending}"
+
+
 def first_few(names: Iterable[str], most: int = 5) -> str:
     """The first names of many, each printable and cut when long; `nothing` of none."""
     given = [printable(name)[:120] for name in names]

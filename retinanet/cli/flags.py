@@ -65,7 +65,9 @@ def add_training_data_flags(parser: Parser, kinds: Sequence[str]) -> argparse._A
         "--csv_train", metavar="FILE", help="boxes to train on: path,x1,y1,x2,y2,class"
     )
     group.add_argument("--csv_classes", metavar="FILE", help="classes: name,id")
-    group.add_argument("--csv_val", metavar="FILE", help="boxes to evaluate on (no evaluation)")
+    group.add_argument(
+        "--csv_val", metavar="FILE", help="boxes to evaluate on (else no evaluation)"
+    )
     add_reading_flags(group)
     return group
 

@@ -15,7 +15,7 @@ from retinanet.data.datasets import CocoDataset, CSVDataset, Data
 from retinanet.data.formats.class_list import read_classes
 from retinanet.data.shapes import TRAIN_IMAGES, VAL_IMAGES, write_shapes
 from retinanet.data.transforms import Sample, evaluation_transform, training_transform
-from retinanet.errors import DataError, first_few
+from retinanet.errors import DataError, counted, first_few
 from retinanet.inference.batching import Item
 from retinanet.inference.prediction import SampleDataset, predict, predict_stream
 from retinanet.inference.tiles import Tiling
@@ -32,8 +32,8 @@ def tell_notes(name: str, dataset: Data) -> None:
     """Print the counts of a data set and the notes on it."""
     boxes = sum(len(dataset.load_annotations(i)) for i in range(len(dataset)))
     say(
-        f"{name}: {len(dataset)} images below {dataset.images_root}, {boxes} boxes,"
-        f" {dataset.num_classes()} classes"
+        f"{name}: {counted(len(dataset), 'image')} below {dataset.images_root},"
+        f" {counted(boxes, 'box')}, {counted(dataset.num_classes(), 'class')}"
     )
     for note in dataset.notes:
         say(f"  {note}")

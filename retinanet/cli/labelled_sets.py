@@ -48,7 +48,9 @@ def open_labelled(
     if name is None:
         return None
     source = sets[name]
-    said = f"{root}: {format_.title}, the set {name} of {', '.join(sets)}"
+    said = f"{root}: {format_.title}"
+    if len(sets) > 1:
+        said += f", the set {name} of {', '.join(sets)}"
     if isinstance(source, SetFile):
         said += f": {printable(path_below(source.path, source.places.below))}"
     say(said)

@@ -97,7 +97,7 @@ class Problems:
         texts = [f"{self._place(line)}{text}" for line, text in self._first]
         if total > len(texts):
             more = f"{total - len(texts):,} more problems in {self.path}"
-            texts.append(f"... and {more} (in all {listed(self._counts)})")
+            texts.append(f"... and {more}; {total:,} in all ({listed(self._counts)})")
         if self.read_as:
             texts.append(f"{self.path} was read as {self.read_as}")
         raise DataError("\n".join(texts))

@@ -32,7 +32,7 @@ def training_facts(
     """
     return {
         "Started from": started_from,
-        "Trained on": f"{images} images, batches of {batch_size}",
+        "Trained on": f"{images:,} images, batches of {batch_size}",
         "Learned by": _flags(settings),
     }
 

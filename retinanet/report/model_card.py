@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from retinanet.data.datasets import Data, checksum
+from retinanet.errors import counted
 from retinanet.evaluation.confusion import confusion_matrix, frequent_mistakes
 from retinanet.evaluation.measure import Evaluation
 from retinanet.evaluation.voc import three_digits
@@ -43,7 +44,7 @@ def model_card(model: TrainedModel) -> str:
     config = checkpoint.config
     names = ", ".join(_escaped(name) for name in checkpoint.names)
     parts = [
-        f"{_BEGINNING}# RetinaNet of {config.num_classes} classes",
+        f"{_BEGINNING}# RetinaNet of {counted(config.num_classes, 'class')}",
         f"Detects: {names}.",
         f"A {config.title} for images of {checkpoint.min_side} to"
         f" {checkpoint.max_side} px, trained up to epoch {checkpoint.epoch}. Boxes are x1, y1, x2,"
@@ -77,9 +78,10 @@ def _data(title: str, dataset: Data) -> str:
         f"{_escaped(name)} {count:,}"
         for name, count in zip(dataset.class_names, boxes, strict=True)
     )
+    images = counted(len(dataset), "image")
     return (
-        f"{title}: {len(dataset):,} images, {sum(boxes):,} boxes ({counts}); checksum of names and"
-        f" boxes {checksum(dataset):08x}."
+        f"{title}: {images}, {counted(sum(boxes), 'box')} ({counts}); checksum of names and boxes"
+        f" {checksum(dataset):08x}."
     )
 
 

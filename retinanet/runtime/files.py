@@ -106,7 +106,7 @@ def _replacement(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into the latter
-        reason = str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or "perhaps the disk is full"
         raise DataError(
             f"{path}: could not be written ({reason}); make room, or choose another --output_dir"
         ) from error

@@ -83,7 +83,10 @@ def read_file(path: Path) -> object:
                 " run code; expected a checkpoint of this project, a state dict, or a module saved"
                 " by the original's scripts"
             ) from error
-        raise DataError(f"{path}: it is damaged or no checkpoint ({reason(error)})") from error
+        raise DataError(
+            f"{path}: it is damaged or no checkpoint ({reason(error)}); expected a .pt that"
+            " train.py or torch.save wrote"
+        ) from error
 
 
 def _module_tensors(module: object, seen: set[int], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,7 +4,7 @@ import csv
 import io
 from pathlib import Path
 
-from retinanet.data.formats.csv_header import plain_name
+from retinanet.data.formats.csv_header import COLUMNS, plain_name
 from retinanet.data.formats.csv_lines import has_spaces, read_text, repair, split_line
 from retinanet.data.problems import SHOWN, Problems
 from retinanet.errors import DataError, printable, shown
@@ -34,6 +34,11 @@ def read_classes(path: str | Path, problems: Problems | None = None) -> dict[str
     """
     problems = problems or Problems(path)
     rows = _rows(read_text(path, problems).decode(), problems)
+    if rows and all(fields and len(fields) == len(COLUMNS) for fields in rows.values()):
+        raise DataError(
+            f"{path}: lines of {len(COLUMNS)} fields, as annotations have; expected lines of"
+            " name,id; were --csv_classes and the annotations exchanged?"
+        )
     entries: list[tuple[int, str]] = []
     seen: set[str] = set()
     for number, fields in rows.items():

@@ -143,7 +143,7 @@ def test_coco_problems_are_collected(tmp_path: Path) -> None:
     assert len(str(error.value).split("\n")) == 21
     assert str(error.value).endswith(
         f"and 10 more problems in {tmp_path}/annotations/instances_val.json"
-        " (in all wrong entry of annotations: 30)"
+        "; 30 in all (wrong entry of annotations: 30)"
     )
     content = coco_content()
     del content["images"][1]["id"]  # the annotations of it are not wrong, too

@@ -375,8 +375,8 @@ def test_all_problems_are_collected_the_first_20_shown(tmp_path: Path) -> None:
     *shown, rest = str(error.value).split("\n")
     assert [line.split(":")[1] for line in shown] == [str(k) for k in range(1, 21)]
     assert rest == (
-        f"... and 10 more problems in {tmp_path}/train.csv"
-        " (in all wrong number of fields: 10, incomplete box: 10, unknown class: 10)"
+        f"... and 10 more problems in {tmp_path}/train.csv; 30 in all"
+        " (wrong number of fields: 10, incomplete box: 10, unknown class: 10)"
     )
 
 
