@@ -94,6 +94,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(rows, st.randoms(use_true_random=False))
 def test_what_is_put_right_changes_nothing(pictures: Path, rows: Any, rng: Any) -> None:
     """Quotes, spaces, blank lines, a header, fractions, repeats, line ends, a byte order mark."""
+    # With their repeats at most half of the boxes reach outside: more may mean something else.
+    outside = [box for _, box, _ in rows if box[3] > PICTURE[1]]
+    assume(3 * len(outside) <= len(rows))
 
     def read(text: str) -> list[list[float]]:
         file = pictures / "rows.csv"
@@ -146,8 +149,11 @@ def coco_data(folder: Path, annotations: list[dict[str, Any]]) -> CocoDataset:
     }
     (root / "annotations/instances_val.json").write_text(json.dumps(content))
     solid = [entry for entry in annotations if not entry["iscrowd"]]
-    thin = [entry for entry in solid if min(entry["bbox"][2:]) < 1]
-    assume(len(solid) == 1 or 2 * len(thin) <= len(solid))  # else the file is refused
+    boxes = [entry["bbox"] for entry in solid]
+    odd = [
+        b for b in boxes if min(b[2:]) < 1 or b[0] + b[2] > PICTURE[0] or b[1] + b[3] > PICTURE[1]
+    ]
+    assume(len(solid) == 1 or 2 * len(odd) <= len(solid))  # else the file is refused
     return CocoDataset(root, "val")
 
 
