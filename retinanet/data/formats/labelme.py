@@ -115,7 +115,7 @@ def _box(shape: Any, entry: str, kinds: Counter[str]) -> Box | str | None:
     if not isinstance(shape, dict):
         return f"{shown(shape)}; expected a shape with label and points; correct it"
     label, points = shape.get("label"), shape.get("points")
-    kind = shape.get("shape_type") or "polygon"
+    kind = str(shape.get("shape_type") or "polygon")
     kind = "polygon" if kind in POLYGONS else kind
     if not isinstance(label, str) or not label.strip():
         return f"label {shown(label)}; expected the name of a class; correct it"

@@ -331,6 +331,11 @@ def test_labelme_boxes_of_four_corners(tmp_path: Path, kind: str) -> None:
         ({"label": "a", "points": None, "shape_type": "rectangle"}, "points None; expected 2"),
         ({"label": "a", "points": [[1, "x"], [2, 3]], "shape_type": "rectangle"}, "expected 2"),
         ({"label": "a", "points": [], "shape_type": "star"}, "shape_type 'star'; expected"),
+        (
+            {"label": "a", "points": [], "shape_type": [["rectangle"]]},
+            "; expected rectangle or polygon",
+        ),
+        ({"label": "a", "points": [], "shape_type": {"a": 1}}, "; expected rectangle or polygon"),
     ],
 )
 def test_wrong_labelme_shapes(tmp_path: Path, shape: object, expected: str) -> None:
