@@ -405,5 +405,5 @@ def _write_mark(axes: "Axes", x: float, y: float, text: str) -> None:
     axes.plot([x], [y], "o", markersize=7, markerfacecolor="none", color=INK, zorder=4)
     left, right = axes.get_xlim()
     place = (x - left) / (right - left)
-    alignment = "left" if place < 0.2 else "right" if place > 0.8 else "center"
+    alignment = "left" if place < 0.35 else "right" if place > 0.65 else "center"
     axes.set_title(text, x=place, horizontalalignment=alignment, fontsize="medium")

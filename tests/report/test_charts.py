@@ -1,11 +1,13 @@
 """Charts: well-formed files, whatever the names in them, and nothing left behind."""
 
+import io
 import re
 from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from PIL import Image
 
 from retinanet.evaluation.intervals import Interval
 from retinanet.evaluation.precision_recall import class_scores
@@ -101,6 +103,17 @@ def test_losses_and_scores_of_a_run() -> None:
     assert {"COCO AP50", "COCO AP", "COCO AP 0.200 after epoch 1"} <= set(written(chart))
     assert losses_chart([epoch(0)]) is None
     assert scores_chart([step(0), epoch(0)]) is None
+
+
+@pytest.mark.parametrize("best", range(10))
+def test_words_at_the_best_epoch_stay_inside_the_picture(best: int) -> None:
+    scored = [(number, 0.92 - 0.01 * abs(number - best)) for number in range(10)]
+    history = [epoch(k, mAP=v, mAP_low=v - 0.1, mAP_high=v + 0.1, AP=0.5) for k, v in scored]
+    chart = scores_chart(history)
+    assert chart
+    assert f"mAP 0.920 (0.820-1.020) after epoch {best}" in written(chart)
+    pixels = np.asarray(Image.open(io.BytesIO(chart.png)).convert("L"))
+    assert (pixels[:, [0, -1]] == 255).all()  # white: nothing is cut off there
 
 
 def test_losses_that_were_not_finite_leave_the_running_one() -> None:
