@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from retinanet.errors import counted
 from retinanet.evaluation.coco import CocoScores
 from retinanet.evaluation.intervals import (
     Interval,
@@ -27,7 +28,7 @@ class Difference(NamedTuple):
     def verdict(self, images: int) -> str:
         """Verdict on the second model, in words."""
         if self.interval is None or self.interval.low <= 0 <= self.interval.high:
-            return f"cannot be told with {images} images"
+            return f"cannot be told with {counted(images, 'image')}"
         return "better" if self.value > 0 else "worse"
 
 

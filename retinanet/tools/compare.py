@@ -24,7 +24,7 @@ from retinanet.cli.from_flags import (
 from retinanet.cli.parser import Parser
 from retinanet.cli.script import script
 from retinanet.data.datasets import Data
-from retinanet.errors import DataError, printable, reason
+from retinanet.errors import DataError, counted, printable, reason
 from retinanet.evaluation.comparison import Difference, differences, mistakes, most_different
 from retinanet.evaluation.measure import Evaluation, measure
 from retinanet.postprocess import Detections
@@ -210,15 +210,15 @@ def describe(contender: Contender, runtime: Runtime) -> str:
     if checkpoint is None:
         return "detections, of unknown precision"
     return (
-        f"ResNet-{checkpoint.config.depth}, {checkpoint.config.num_classes} classes, images of"
-        f" {checkpoint.min_side}-{checkpoint.max_side} px, {runtime.precision}"
+        f"ResNet-{checkpoint.config.depth}, {counted(checkpoint.config.num_classes, 'class')},"
+        f" images of {checkpoint.min_side}-{checkpoint.max_side} px, {runtime.precision}"
     )
 
 
 def table(found: Sequence[Difference], second: str, first: str, images: int) -> str:
     """The differences, one a row, and a sentence on the first."""
     width = max(len("class"), *(len(row.name) for row in found))
-    lines = [f"{'':{width}}  difference     95 % interval  {second} is"]
+    lines = [f"{'':{width}}  difference     95 % interval  {second}"]
     for row in found:
         ends = f"{row.interval.low:+.3f} to {row.interval.high:+.3f}" if row.interval else "-"
         lines.append(f"{row.name:{width}}  {row.value:+10.3f}  {ends:>16}  {row.verdict(images)}")
@@ -241,8 +241,11 @@ def draw_differences(
         sides = [_drawn(dataset, index, evaluation) for evaluation in (first, second)]
         paths.append(folder / f"difference_{rank}.jpg")
         save_picture(paths[-1], contact_sheet(sides, columns=2, side=640))
-        counts = [int(mistakes(evaluation)[index]) for evaluation in (first, second)]
-        say(f"{printable(dataset.image_path(index))}: {counts[0]} mistakes, then {counts[1]}")
+        left, right = (int(mistakes(evaluation)[index]) for evaluation in (first, second))
+        image = printable(dataset.image_path(index))
+        say(
+            f"{image}: {counted(left, 'mistake')} of the first model, left; {right:,} of the second"
+        )
     return paths
 
 

@@ -71,7 +71,7 @@ def test_a_clear_difference_and_one_that_cannot_be_told(data: CSVDataset) -> Non
 
 
 def test_no_interval_no_verdict() -> None:
-    assert Difference("AP", 0.5, None).verdict(1) == "cannot be told with 1 images"
+    assert Difference("AP", 0.5, None).verdict(1) == "cannot be told with 1 image"
 
 
 def test_images_with_the_largest_gap_come_first(data: CSVDataset) -> None:
@@ -91,6 +91,7 @@ def test_detections_of_two_models(
     said = capsys.readouterr().out
     assert f"By AP, {files[1]} is better than {files[0]}." in said
     assert "detections, of unknown precision" in said
+    assert "/3.png: 2 mistakes of the first model, left; 0 of the second" in said
     content = json.loads((out / "compare.json").read_text())
     [row, *_] = content["others"][0]["differences"]
     assert (row["name"], row["verdict"], content["images"]) == ("AP", "better", IMAGES)
