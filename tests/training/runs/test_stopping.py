@@ -125,6 +125,11 @@ def test_an_error_nobody_expected_ends_the_loaders_workers_too() -> None:
     assert "LookupError" in result.stderr
 
 
+def going_on(folder: Path) -> list[str]:
+    """Flags with which a killed run goes on, or begins again if it has no state yet."""
+    return ["--resume"] if (folder / "training_state.pt").exists() else ["--overwrite"]
+
+
 def kill_until_done(
     sample: SampleData, folder: Path, kills: int, seconds: float, seed: int = 0
 ) -> int:
@@ -142,9 +147,8 @@ def kill_until_done(
     """
     pause = random.Random(seed)
     for done in range(kills):
-        resume = ["--resume"] if (folder / "training_state.pt").exists() else ["--overwrite"]
         often = ["--save_every_minutes", "0.0001"]
-        process = Forked(train.main, flags(sample, folder, *often, *resume))
+        process = Forked(train.main, flags(sample, folder, *often, *going_on(folder)))
         process.read_until("Training a ResNet")
         process.process.join(pause.uniform(0, seconds))
         process.process.kill()
@@ -156,8 +160,7 @@ def kill_until_done(
 
 
 def resume_and_compare(sample: SampleData, folder: Path, whole: Path) -> None:
-    resume = ["--resume"] if (folder / "training_state.pt").exists() else []
-    assert train.main(flags(sample, folder, *resume)) == 0
+    assert train.main(flags(sample, folder, *going_on(folder))) == 0
     assert_same_run(folder, whole)
 
 
