@@ -9,6 +9,7 @@ from retinanet.data.formats.class_list import read_classes
 from retinanet.data.formats.csv_header import (
     CLASSIC,
     COLUMNS,
+    SNIFFED_ROWS,
     is_header,
     plain_layout,
     plain_name,
@@ -22,7 +23,6 @@ from retinanet.data.problems import Problems
 from retinanet.errors import DataError
 
 SNIFFED = 2**16  # bytes of a file in which its kind shows
-SNIFFED_ROWS = 20
 # Names of files that list classes, without signs.
 CLASS_FILES = (
     *("classes", "class", "classlist", "classnames", "classmap", "labels", "labelnames"),
@@ -72,7 +72,7 @@ def unread_header(file: Path) -> str:
 
 
 def _shows_boxes(file: Path) -> bool:
-    """The same.
+    """Whether a file's first lines are those of boxes.
 
     Raises:
         OSError: it cannot be read.
@@ -91,7 +91,7 @@ def _shows_boxes(file: Path) -> bool:
         return bool(rows)
     if is_header(rows[0], {}):
         return bool(read_header(rows[0], str(file)))
-    return plain_layout(rows[:SNIFFED_ROWS]) != CLASSIC or any(map(_is_row, rows[:SNIFFED_ROWS]))
+    return plain_layout(rows) != CLASSIC or any(map(_is_row, rows[:SNIFFED_ROWS]))
 
 
 def _is_row(fields: Sequence[str]) -> bool:

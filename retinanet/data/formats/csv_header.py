@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from retinanet.data.decoding.formats import SUFFIXES
@@ -59,6 +60,7 @@ _ASIDE = {
     *("imgwidth", "imgheight", "source", "score", "confidence", "area", "split", "fold"),
 }
 NO_COLUMN = -1
+SNIFFED_ROWS = 20  # in which it shows what the columns hold
 
 
 class Layout(NamedTuple):
@@ -97,7 +99,7 @@ def is_header(fields: Sequence[str], classes: Mapping[str, int]) -> bool:
 
 def plain_layout(rows: Iterable[Sequence[str]]) -> Layout:
     """The columns of rows without a header, by the first that tells; else the classic ones."""
-    found = (_PLAIN.get("".join(map(_sign, fields))) for fields in rows)
+    found = (_PLAIN.get("".join(map(_sign, fields))) for fields in islice(rows, SNIFFED_ROWS))
     return next(filter(None, found), CLASSIC)
 
 
@@ -126,11 +128,7 @@ def read_header(fields: Sequence[str], place: str, *, many_classes: bool = False
     path = next((place for place in paths if place != label), None)
     orders = ((kind, order) for kind, orders in _ORDERS.items() for order in orders)
     kind, order = next((o for o in orders if position.keys() >= set(o[1])), ("", ()))
-    if (
-        label is None
-        and not many_classes
-        and position.keys() - set(order) - _ASIDE - {*_PATHS} == set()
-    ):
+    if label is None and not many_classes and position.keys() <= {*order, *_ASIDE, *_PATHS}:
         label = NO_COLUMN
     if path is not None and label is not None and order:
         return Layout(len(fields), (path, *(position[name] for name in order), label), kind)

@@ -46,7 +46,6 @@ _ROW = ",".join(COLUMNS)
 EXTRA = 3  # empty fields that a row may have behind the others
 
 
-SNIFFED_ROWS = 20
 _NO_NUMBER = {"nan", "none", "null", "na", "n/a"}
 _NO_CLASS = {"", "background", "no object", "no finding", "negative", *_NO_NUMBER}
 
@@ -75,9 +74,10 @@ def read_annotations(
         DataError: the file cannot be read at all, or holds no image.
     """
     data = read_text(path, problems)
-    if is_via(first_fields(data)):
+    header = first_fields(data)
+    if is_via(header):
         data = as_boxes(data, problems)
-    elif has_box_field(first_fields(data)):
+    elif has_box_field(header):
         data = split_boxes(data, problems)
     lines = Lines(data)
     layout, good = _good_lines(lines, classes or {}, problems)
@@ -175,7 +175,7 @@ def _good_lines(
         place = f"{problems.path}:{first + 1}"
         layout = read_header(fields, place, many_classes=len(classes) > 1)
     else:
-        rows = (split_line(lines.text(k)) or [] for k in range(first, len(blank))[:SNIFFED_ROWS])
+        rows = (split_line(lines.text(k)) or [] for k in range(first, len(blank)))
         layout = plain_layout(rows)
     if layout != CLASSIC:
         places = [place for place in layout.places if place != NO_COLUMN]

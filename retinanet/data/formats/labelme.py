@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from retinanet.data.formats.labels import (
+    LOOKED_AT,
     Box,
     Image,
     Labels,
@@ -25,7 +26,6 @@ from retinanet.data.problems import Problems
 from retinanet.errors import printable, shown
 
 SNIFFED = 1_000_000  # bytes of a file in which its kind shows
-LOOKED_AT = 20  # files: there may be those of other tools
 LEAST_POINTS = {"rectangle": 2, "polygon": 3}
 # Other names of polygons: rotated boxes of LabelMe and X-AnyLabeling.
 POLYGONS = ("rotation", "oriented_rectangle", "quadrilateral")

@@ -18,6 +18,7 @@ from retinanet.data.image_finder import Places
 from retinanet.data.problems import Problems
 from retinanet.errors import DataError, first_few, printable, shown
 
+LOOKED_AT = 20  # files, for one of the kind that is looked for: others may lie beside it
 LARGEST_SIDE = 1e9
 MOST_FOLDERS = 50  # of a path that is looked for: a hostile one may have millions
 

@@ -9,7 +9,7 @@ from retinanet.data.datasets import CocoDataset, CSVDataset, Data, LabelledImage
 from retinanet.data.formats.coco import find_coco
 from retinanet.data.formats.csv_files import find_csv, unread_header
 from retinanet.data.formats.labelme import find_labelme
-from retinanet.data.formats.labels import FileSets, Listing, Sets
+from retinanet.data.formats.labels import LOOKED_AT, FileSets, Listing, Sets
 from retinanet.data.formats.voc import find_voc
 from retinanet.data.formats.yolo.sets import find_yolo, nameless
 from retinanet.errors import DataError, first_few, printable
@@ -56,7 +56,7 @@ OTHERS = (
     (rb'"classTitle"|"exterior"', "Supervisely's", "export as COCO, YOLO or Pascal VOC"),
     (rb"^\S+\.\w+ \d+,\d+,\d+,\d+,\d+", "Keras YOLO's list", "export as COCO, YOLO or Pascal VOC"),
 )  # fmt: skip
-LOOKED_AT, SNIFFED = 20, 2**16  # files, and bytes of each
+SNIFFED = 2**16  # bytes of a file in which its tool shows
 
 
 def recognise(path: Path, name: str | None = None) -> tuple[Format, Mapping[str, Any]]:

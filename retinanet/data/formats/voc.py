@@ -19,6 +19,7 @@ import numpy as np
 from retinanet.data.annotations import Annotations
 from retinanet.data.decoding.formats import SUFFIXES
 from retinanet.data.formats.labels import (
+    LOOKED_AT,
     Box,
     Image,
     Labels,
@@ -41,7 +42,6 @@ LISTS = Path("ImageSets", "Main")  # train.txt, val.txt ...: a name a line, with
 LISTED = ("train", "val", "test", "trainval")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 SNIFFED = 4096  # bytes of a file in which its kind shows
-LOOKED_AT = 20  # files: there may be those of other tools
 
 
 def find_voc(listing: Listing) -> Sets:
