@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retinanet.data.annotations import Annotations, group_by_image
-from retinanet.data.decoding.formats import SUFFIXES
 from retinanet.data.image_finder import Places
+from retinanet.data.images import is_image_name
 from retinanet.data.problems import Problems
 from retinanet.errors import DataError, first_few, printable, shown
 
@@ -129,7 +129,7 @@ class Listing:
     @cached_property
     def images(self) -> list[Path]:
         """The images, in order of name, folder by folder."""
-        return [Path(path) for path in self._paths if _is_image(path)]
+        return [Path(path) for path in self._paths if is_image_name(os.path.basename(path))]
 
     def files(self, *endings: str) -> list[Path]:
         """The files with one of some endings, in order of name."""
@@ -173,10 +173,6 @@ def is_regular(entry: os.DirEntry[str]) -> bool:
         return entry.is_file()
     except OSError:  # a link to itself
         return False
-
-
-def _is_image(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in SUFFIXES
 
 
 def sets_by_folder(listing: Listing, files: Iterable[Path], read: FilesReader) -> Sets:
@@ -280,7 +276,8 @@ def _without_set(file: Path) -> str:
 def data_root(file: Path) -> Path:
     """The folder of the data that a file describes: its own, if images lie there; else above."""
     parent = file.absolute().parent
-    if parent.name.lower() in LABEL_FOLDERS or not any(map(_is_image, _walk(parent))):
+    has_images = any(is_image_name(os.path.basename(path)) for path in _walk(parent))
+    if parent.name.lower() in LABEL_FOLDERS or not has_images:
         return Path(os.path.normpath(file.parent / ".."))
     return file.parent
 
