@@ -276,8 +276,8 @@ def _without_set(file: Path) -> str:
 def data_root(file: Path) -> Path:
     """The folder of the data that a file describes: its own, if images lie there; else above."""
     parent = file.absolute().parent
-    has_images = any(is_image_name(os.path.basename(path)) for path in _walk(parent))
-    if parent.name.lower() in LABEL_FOLDERS or not has_images:
+    names = map(os.path.basename, _walk(parent))
+    if parent.name.lower() in LABEL_FOLDERS or not any(map(is_image_name, names)):
         return Path(os.path.normpath(file.parent / ".."))
     return file.parent
 
