@@ -1,7 +1,7 @@
 """COCO's twelve numbers and the AP of every class, for COCO and CSV data alike.
 
-All calls of pycocotools are in `_run`, `_evaluator` and `_index`; what it knows of each match is
-read in `_entries` and `_joined`.
+All calls of pycocotools are in `_run`, `_twelve_numbers`, `_evaluator` and `_index`; what it knows
+of each match is read in `_entries` and `_joined`.
 """
 
 import gc
@@ -147,7 +147,7 @@ def score_coco(dataset: Data, detections: Sequence[Detections]) -> CocoScores:
         if (measured > -1).any():
             per_class[name] = float(measured[measured > -1].mean())
     return CocoScores(
-        stats=dict(zip(STATS, map(float, evaluation.stats[:12]), strict=True)),
+        stats=_twelve_numbers(evaluation),
         per_class=per_class,
         absent=tuple(name for name in dataset.class_names if name not in per_class),
         num_images=len(dataset),
@@ -244,8 +244,16 @@ def _run(truth: dict[str, Records], results: Records) -> Any:
         evaluation = _evaluator(_index(truth, truth["annotations"]), _index(truth, results))
         evaluation.evaluate()
         evaluation.accumulate()
-        evaluation.summarize()
     return evaluation
+
+
+def _twelve_numbers(evaluation: Any) -> dict[str, float]:
+    """The twelve numbers by name, summed by pycocotools: another sum may end in another bit."""
+    sums = COCOeval(iouType="bbox")
+    sums.eval = dict(evaluation.eval)
+    with redirect_stdout(StringIO()):
+        sums.summarize()
+    return dict(zip(STATS, map(float, sums.stats), strict=True))
 
 
 def _evaluator(truth: COCO, results: COCO) -> Any:
