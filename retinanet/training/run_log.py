@@ -240,6 +240,8 @@ class RunLog:
         curves = {f"epoch/{name}": value for name, value in numbers.items()}
         curves |= {f"validation/{name}": value for name, value in metrics.items()}
         curves |= {f"AP of a class/{name}": value for name, value in per_class.items()}
+        for name, (low, high) in (class_intervals or {}).items():
+            curves |= {f"AP of a class/{name}_low": low, f"AP of a class/{name}_high": high}
         self._plot(epoch + 1, 0, curves)
 
     @property

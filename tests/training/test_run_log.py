@@ -120,14 +120,15 @@ def test_tensorboard_gets_curves_and_forgets_steps_done_again(tmp_path: Path) ->
         log.open(0, first)
         for step in range(first, 4):
             log.add_step(0, step, **NUMBERS)
-        log.add_epoch(0, 0.75, {"AP": 0.5}, {"ring": 0.25})
+        log.add_epoch(0, 0.75, {"AP": 0.5}, {"ring": 0.25}, {"ring": (0.125, 0.5)})
         log.add_picture(0, "sheet", np.full((4, 6, 3), 200, np.uint8))
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("train/lr")] == [0, 1, 2, 3]
     assert [(e.step, e.value) for e in events.Scalars("validation/AP")] == [(4, 0.5)]
     (image, *_) = events.Images("sheet")
     assert (image.width, image.height) == (6, 4)
-    assert [e.value for e in events.Scalars("AP of a class/ring")] == [0.25]
+    for name, value in (("ring", 0.25), ("ring_low", 0.125), ("ring_high", 0.5)):
+        assert [e.value for e in events.Scalars(f"AP of a class/{name}")] == [value]
 
 
 def three_steps(_: Sequence[str] = ()) -> int:
