@@ -1,5 +1,6 @@
 """Difference of two models on the same images, and whether so many images can tell it."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -60,7 +61,7 @@ def mistakes(evaluation: Evaluation) -> Indices:
     return np.array(counts, dtype=np.int64)
 
 
-def most_different(first: Evaluation, second: Evaluation, most: int) -> list[int]:
-    """The images, at most so many, on which the numbers of mistakes differ most."""
-    gap = np.abs(mistakes(second) - mistakes(first))
+def most_different(evaluations: Sequence[Evaluation], most: int) -> list[int]:
+    """The images, at most so many, on which the numbers of the models' mistakes differ most."""
+    gap = np.ptp([mistakes(evaluation) for evaluation in evaluations], axis=0)
     return [int(index) for index in np.argsort(-gap, kind="stable")[:most] if gap[index]]

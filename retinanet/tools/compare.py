@@ -36,7 +36,7 @@ from retinanet.runtime.distributed import is_main_process
 from retinanet.runtime.files import check_output_dir, write_whole
 from retinanet.weights.checkpoint import Checkpoint, load_checkpoint
 
-PICTURES = 8  # of images on which two models differ most
+PICTURES = 8  # of images on which the models differ most
 NAMES = ("compare.json", *(f"difference_{rank}.jpg" for rank in range(1, PICTURES + 1)))
 
 
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         content = {"first": str(contenders[0].file), "images": len(dataset), "others": results}
         write_whole(folder / NAMES[0], json.dumps(content, indent=1).encode())
         say(f"Written: {folder / NAMES[0]}")
-        for path in draw_differences(folder, dataset, first, others[0]):
+        for path in draw_differences(folder, dataset, evaluations):
             say(f"Written: {path}")
 
 
@@ -232,20 +232,16 @@ def _numbers(found: Sequence[Difference], images: int) -> list[dict[str, object]
     return [row._asdict() | {"verdict": row.verdict(images)} for row in found]
 
 
-def draw_differences(
-    folder: Path, dataset: Data, first: Evaluation, second: Evaluation
-) -> list[Path]:
-    """Write the images on which two models differ most: the first's detections, the second's."""
+def draw_differences(folder: Path, dataset: Data, evaluations: Sequence[Evaluation]) -> list[Path]:
+    """Write the images on which the models differ most, the detections of each side by side."""
     paths = []
-    for rank, index in enumerate(most_different(first, second, PICTURES), start=1):
-        sides = [_drawn(dataset, index, evaluation) for evaluation in (first, second)]
+    for rank, index in enumerate(most_different(evaluations, PICTURES), start=1):
+        sides = [_drawn(dataset, index, evaluation) for evaluation in evaluations]
         paths.append(folder / f"difference_{rank}.jpg")
-        save_picture(paths[-1], contact_sheet(sides, columns=2, side=640))
-        left, right = (int(mistakes(evaluation)[index]) for evaluation in (first, second))
+        save_picture(paths[-1], contact_sheet(sides, columns=len(sides), side=640))
+        counts = ", ".join(f"{mistakes(evaluation)[index]:,}" for evaluation in evaluations)
         image = printable(dataset.image_path(index))
-        say(
-            f"{image}: {counted(left, 'mistake')} of the first model, left; {right:,} of the second"
-        )
+        say(f"{image}: mistakes of the models, from left to right: {counts}")
     return paths
 
 

@@ -78,7 +78,7 @@ def test_images_with_the_largest_gap_come_first(data: CSVDataset) -> None:
     good, poor = measure(data, found(1, 0)), measure(data, found(0.75, 0))
     assert mistakes(good).tolist() == [0] * IMAGES
     assert mistakes(poor).tolist() == [0] * 9 + [2] * 3  # cat and dog are missed
-    assert most_different(good, poor, 2) == [9, 10]
+    assert most_different([good, poor], 2) == [9, 10]
 
 
 def test_detections_of_two_models(
@@ -91,7 +91,7 @@ def test_detections_of_two_models(
     said = capsys.readouterr().out
     assert f"By AP, {files[1]} is better than {files[0]}." in said
     assert "detections, of unknown precision" in said
-    assert "/3.png: 2 mistakes of the first model, left; 0 of the second" in said
+    assert "/3.png: mistakes of the models, from left to right: 2, 0" in said
     content = json.loads((out / "compare.json").read_text())
     [row, *_] = content["others"][0]["differences"]
     assert (row["name"], row["verdict"], content["images"]) == ("AP", "better", IMAGES)
@@ -120,6 +120,27 @@ def test_models_of_other_classes_and_sizes_are_named(
     assert "b.pt: other classes than the data's: without dog; left out emu" in said
     assert "a.pt: ResNet-18, 2 classes, images of 32-96 px, fp32" in said
     assert "b.pt: ResNet-18, 2 classes, images of 64-96 px, fp32" in said
+
+
+def test_three_models_are_drawn_side_by_side(
+    data: CSVDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The third alone differs, on the last six images."""
+    files = [
+        written(tmp_path / f"{k}.json", data, found(share, 0))
+        for k, share in enumerate((1, 1, 0.5))
+    ]
+    flags = ["--csv_val", str(tmp_path / "val.csv"), "--csv_classes", str(tmp_path / "classes.csv")]
+    out = tmp_path / "out"
+    assert compare.main([*files, *flags, "--output_dir", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "/9.png: mistakes of the models, from left to right: 0, 0, 2" in said
+    assert f"By AP, {files[2]} is worse than {files[0]}." in said
+    pictures = sorted(out.glob("*.jpg"))
+    assert len(pictures) == 6
+    with Image.open(pictures[0]) as picture:
+        width, height = picture.size
+    assert width > 3 * height  # three of 64 x 48
 
 
 @pytest.mark.parametrize(
