@@ -20,7 +20,7 @@ from retinanet.data.batches import TrainingBatches
 from retinanet.data.loading import LoadingError, UnreadableImageError
 from retinanet.data_check.anchor_coverage import TrainingSetup
 from retinanet.data_check.text import digest
-from retinanet.errors import DataError
+from retinanet.errors import DataError, counted
 from retinanet.evaluation.measure import Evaluation, Evaluator
 from retinanet.report.pictures import draw_sheet
 from retinanet.runtime.console import say
@@ -142,13 +142,14 @@ def run_epochs(
             training.finish_epoch()
         save_state()
         if training.goes_on:
-            say(f"The validation mAP is no better for {args.patience} evaluations: the end")
+            waited = counted(args.patience, "evaluation")
+            say(f"The validation mAP is no better for {waited}: the end")
     return evaluation
 
 
 def evaluate(evaluator: Evaluator, training: Training) -> Evaluation:
     """Evaluate the model, say its scores, and note them in its checkpoint."""
-    say(f"Evaluating on {len(evaluator.dataset)} images")
+    say(f"Evaluating on {counted(len(evaluator.dataset), 'image')}")
     with training.clock.timed("evaluation"):
         evaluation = evaluator(training.model)
     say(evaluation.summary(training.runtime.precision))

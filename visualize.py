@@ -206,7 +206,7 @@ def visualize_film(
             writer.add(picture, frame.time)
             stream.write(film_line(frame, found, names) + "\n")
             count += 1
-    say(f"{count} frames: {drawn}, {lines}")
+    say(f"{counted(count, 'frame')}: {drawn}, {lines}")
     if source.damage:
         raise DataError(f"{source.path}: damaged {source.damage}; what could be read is written")
 
@@ -258,7 +258,7 @@ def save(
 
 def unreadable_text(errors: Sequence[str], total: int) -> str:
     """Message about the images that could not be read."""
-    text = f"{len(errors):,} of {total:,} images could not be read"
+    text = f"{len(errors):,} of {counted(total, 'image')} could not be read"
     if len(errors) == 1:
         return f"{text}: {errors[0]}"
     more = [f"and {len(errors) - NAMED:,} more"] * (len(errors) > NAMED)

@@ -17,6 +17,7 @@ from retinanet.anchors import GRIDS, RATIOS, SCALES, SIZES, Anchors, level_shape
 from retinanet.atss import match_atss
 from retinanet.backbone import LAYERS, WIDTH, conv_bn, imagenet_weights, make_layers
 from retinanet.boxes import LOG_RATIO_LIMITS
+from retinanet.errors import counted
 from retinanet.losses import FocalLoss, Matcher, match_anchors
 from retinanet.postprocess import (
     DEFAULT_LIMITS,
@@ -91,7 +92,7 @@ class ModelConfig:
         if self.channels != ModelConfig.channels:
             size.append(f"{self.channels} channels")
         if self.head_convs != ModelConfig.head_convs:
-            size.append(f"{self.head_convs} head convolution{'s' * (self.head_convs != 1)}")
+            size.append(counted(self.head_convs, "head convolution"))
         return f"ResNet-{self.depth} RetinaNet" + (f" ({', '.join(size)})" if size else "")
 
     @property

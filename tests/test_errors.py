@@ -13,6 +13,7 @@ from retinanet.errors import counted
         (2, "box", "2 boxes"),
         (1, "image", "1 image"),
         (12345, "image", "12,345 images"),
+        (1, "more problem", "1 more problem"),
     ],
 )
 def test_counts_have_their_plural(count: int, noun: str, text: str) -> None:

@@ -268,7 +268,7 @@ def check_classes(dataset: Data, checkpoint: Checkpoint, file: str) -> None:
     if found != expected or (names and names != dataset.class_names):
         listed = f" ({first_few(names)})" if names else ""
         raise DataError(
-            f"{file}: the model has {found} classes{listed}, the data {expected}"
+            f"{file}: the model has {counted(found, 'class')}{listed}, the data {expected}"
             f" ({first_few(dataset.class_names)}); give the data that it was trained for, or train"
             " one with train.py --weights"
         )
@@ -286,7 +286,7 @@ def class_names(csv_classes: str | None, checkpoint: Checkpoint, file: str) -> t
     names = tuple(read_classes(csv_classes))
     if len(names) != K:
         raise DataError(
-            f"{csv_classes}: lists {len(names)} classes ({first_few(names)}), {file} has {K};"
-            " give the class file that it was trained with"
+            f"{csv_classes}: lists {counted(len(names), 'class')} ({first_few(names)}),"
+            f" {file} has {K}; give the class file that it was trained with"
         )
     return names

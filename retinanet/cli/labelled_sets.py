@@ -13,7 +13,7 @@ from retinanet.data.formats.labels import Listing, SetFile, left_out
 from retinanet.data.formats.recognise import recognise
 from retinanet.data.near_duplicates import alike
 from retinanet.data.splits import VAL_LIST, choose_validation, read_list
-from retinanet.errors import DataError, printable
+from retinanet.errors import DataError, counted, printable
 from retinanet.runtime.console import say
 from retinanet.runtime.files import path_below
 
@@ -97,8 +97,8 @@ def cut_validation_set(dataset: Data, share: float, *, near_duplicates: bool) ->
     dataset.keep(sorted(set(range(len(dataset))).difference(chosen)))
     validation.keep(chosen)
     say(
-        f"No validation set is there: {len(validation)} of {len(validation) + len(dataset)} images"
-        " become one, the same ones in every run (--val_share)"
+        f"No validation set is there: one is cut, {counted(len(validation), 'image')} of"
+        f" {len(validation) + len(dataset):,}, the same in every run (--val_share)"
     )
     return validation
 

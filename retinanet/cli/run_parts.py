@@ -12,6 +12,7 @@ from retinanet.cli.from_flags import tiling
 from retinanet.cli.run_length import run_length
 from retinanet.data.batches import TrainingBatches
 from retinanet.data.datasets import Data
+from retinanet.errors import counted
 from retinanet.evaluation.measure import Evaluator
 from retinanet.inference.tiles import Tiling
 from retinanet.model import RetinaNet
@@ -48,7 +49,8 @@ def make_loaders(
     tiles = tiling(args)
     samples = TrainingTiles(train, tiles, args.seed) if tiles else train
     if tiles:
-        say(f"{len(samples)} views an epoch: tiles of {args.tile} px, and each picture as a whole")
+        views = counted(len(samples), "view")
+        say(f"{views} an epoch: tiles of {args.tile} px, and each picture as a whole")
     batches = TrainingBatches(samples, args.batch_size, seed=args.seed, **loading)
     if val is None:
         return batches, None

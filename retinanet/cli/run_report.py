@@ -11,7 +11,7 @@ from retinanet import __version__
 from retinanet.cli.flags import learning_settings
 from retinanet.cli.train_flags import as_flags, repeating_command
 from retinanet.data.datasets import Data
-from retinanet.errors import DataError
+from retinanet.errors import DataError, counted
 from retinanet.evaluation.measure import Evaluation
 from retinanet.report.facts import model_facts, training_facts
 from retinanet.report.html import REFRESH
@@ -65,7 +65,7 @@ class RunReport:
         if evaluation is None or too_soon or not is_main_process():
             return
         done, epochs = self.training.epoch, self.args.epochs
-        far = f"{done} of {epochs} epochs" if epochs else f"{done} epochs"
+        far = f"{done} of {counted(epochs, 'epoch')}" if epochs else counted(done, "epoch")
         progress = f"Training: {far} on {_now()}"
         left = self.training.clock.left(done, 0)
         if left is not None:  # else the run was resumed at an epoch's end: no pace is known yet

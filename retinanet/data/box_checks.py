@@ -245,7 +245,7 @@ class _BoxCheck:
             )
         if self.likely_text:
             notes.append(
-                f"{path}: {len(self.misfits):,} boxes reach outside their images;"
+                f"{path}: boxes that reach outside their images: {len(self.misfits):,};"
                 f" {self.likely_text}, if they are meant so"
             )
         if self.turned:

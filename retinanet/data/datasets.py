@@ -41,7 +41,7 @@ from retinanet.data.image_sizes import check_sizes, read_sizes
 from retinanet.data.images import UNKNOWN, Size, read_image
 from retinanet.data.problems import Array, Problems
 from retinanet.data.transforms import Sample
-from retinanet.errors import DataError
+from retinanet.errors import DataError, counted
 from retinanet.runtime.files import path_below
 
 BoxRows = NDArray[np.float64]  # [M, 5] x1, y1, x2, y2, label
@@ -221,7 +221,9 @@ class ImageDataset(Dataset[Sample]):
         """Leave out the images that the checks have found to be missing or unreadable."""
         readable = np.flatnonzero((self._sizes != UNKNOWN).all(axis=1)).tolist()
         if not readable and len(self):
-            raise DataError(f"{self.image_path(0).parent}: none of {len(self)} images can be read")
+            raise DataError(
+                f"{self.image_path(0).parent}: none of {counted(len(self), 'image')} can be read"
+            )
         if len(readable) < len(self):
             ImageDataset.keep(self, readable)  # the rest of a data set is yet to be made
         return readable

@@ -9,7 +9,7 @@ import numpy as np
 from retinanet.data.annotations import Annotations
 from retinanet.data.images import UNKNOWN, Size, inspect_image, is_sideways
 from retinanet.data.problems import Array, Problems
-from retinanet.errors import DataError, printable, shown
+from retinanet.errors import DataError, counted, printable, shown
 from retinanet.runtime.files import READING_THREADS
 
 HEADERS_AT_ONCE = 64  # sizes that a thread reads before it takes the next part
@@ -150,6 +150,6 @@ def _tell_resized(
         text = f"{beyond:,} of {count:,} boxes lie in the latter alone; scale them to the images"
         problems.add_one("boxes for images of another size", f"{first}; {text}")
         return
-    many = f"{len(others):,} images are of another size than the file says: {first}"
+    many = f"{counted(len(others), 'image')} of another size than the file says: {first}"
     advice = "boxes are taken as they are; scale them if the images were resized after labelling"
     problems.remarks.append(f"{many}; {advice}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from retinanet.errors import DataError, listed
+from retinanet.errors import DataError, counted, listed
 
 SHOWN = 20  # problems of a file shown in full; the rest is counted
 MOST_SKIPPED = 100  # images that may be left out, because they cannot be read
@@ -96,7 +96,7 @@ class Problems:
             return
         texts = [f"{self._place(line)}{text}" for line, text in self._first]
         if total > len(texts):
-            more = f"{total - len(texts):,} more problems in {self.path}"
+            more = f"{counted(total - len(texts), 'more problem')} in {self.path}"
             texts.append(f"... and {more}; {total:,} in all ({listed(self._counts)})")
         if self.read_as:
             texts.append(f"{self.path} was read as {self.read_as}")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retinanet.data_check.findings import Findings, Place, is_across
-from retinanet.errors import printable
+from retinanet.errors import counted, printable
 
 SHOWN = 10  # of a kind; check.json and --json have them all
 
@@ -21,27 +21,32 @@ def problem_text(found: Findings, *, decoded: bool, compared: bool) -> str:
     near = [(group, is_across(group)) for group in found.alike]
     in_both = "in the training and in the validation data"
     parts = [
-        _listed(f"image{{s}} {in_both}", [_names(group) for group, across in equal if across]),
+        _listed("image", in_both, [_names(group) for group, across in equal if across]),
         _listed(
-            "image{s} there under several names",
+            "image",
+            "there under several names",
             [_names(group) for group, across in equal if not across],
         ),
         _listed(
-            f"group{{s}} of images that look alike {in_both}",
+            "group",
+            f"of images that look alike {in_both}",
             [_names(group) for group, across in near if across],
         ),
         _listed(
-            "group{s} of images that look alike in one of them",
+            "group",
+            "of images that look alike in one of them",
             [_names(group) for group, across in near if not across],
         ),
         _listed(
-            "image{s} unreadable; train.py leaves out such with --on_bad_image skip, after the"
-            " start with --resume --on_bad_image skip",
+            "image",
+            "unreadable; train.py leaves out such with --on_bad_image skip, after the start with"
+            " --resume --on_bad_image skip",
             found.unreadable,
         ),
-        _listed("image{s} of one colour", [printable(path) for _, path in found.one_colour]),
+        _listed("image", "of one colour", [printable(path) for _, path in found.one_colour]),
         _listed(
-            "object{s} drawn twice with different classes",
+            "object",
+            "drawn twice with different classes",
             [
                 f"{printable(double.image)}: {' and '.join(map(printable, double.classes))} at"
                 f" {', '.join(f'{value:g}' for value in double.box)}"
@@ -49,7 +54,7 @@ def problem_text(found: Findings, *, decoded: bool, compared: bool) -> str:
             ],
         ),
         *(
-            _listed(f"class{{es}} with boxes in the {part} data alone", [*map(printable, names)])
+            _listed("class", f"with boxes in the {part} data alone", [*map(printable, names)])
             for part, names in found.only_in.items()
         ),
     ]
@@ -63,14 +68,13 @@ def problem_text(found: Findings, *, decoded: bool, compared: bool) -> str:
     return "\n".join(text)
 
 
-def _listed(kind: str, cases: Sequence[str]) -> str:
+def _listed(noun: str, kind: str, cases: Sequence[str]) -> str:
     """Number of cases of a kind, and the first of them; nothing where there are none."""
     if not cases:
         return ""
-    several = len(cases) > 1
-    ending = kind.replace("{s}", "s" * several).replace("{es}", "es" * several)
     more = [f"  and {len(cases) - SHOWN:,} more"] * (len(cases) > SHOWN)
-    return "\n".join([f"{len(cases):,} {ending}:", *(f"  {case}" for case in cases[:SHOWN]), *more])
+    head = f"{counted(len(cases), noun)} {kind}:"
+    return "\n".join([head, *(f"  {case}" for case in cases[:SHOWN]), *more])
 
 
 def _names(group: Sequence[Place]) -> str:

@@ -220,7 +220,7 @@ def anchor_text(
     """
     total = len(facts.reached)
     if not facts.unreached:
-        return f"Some anchor reaches each of the {total:,} boxes (IoU {POSITIVE_IOU:g} or more)."
+        return f"Some anchor reaches every box, {total:,} in all (IoU {POSITIVE_IOU:g} or more)."
     rows = [(row, side) for row, side in zip(facts.classes, sides, strict=True) if row.unreached]
     rows.sort(key=lambda pair: -pair[0].unreached)
     table = [["class", "never train", "of", "", "min-max side", "reaches"]]

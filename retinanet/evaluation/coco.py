@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from retinanet.data.datasets import Data
+from retinanet.errors import counted
 from retinanet.evaluation.intervals import (
     ClassMatches,
     Interval,
@@ -100,7 +101,7 @@ class CocoScores:
             found = self.intervals.get(name)
             interval = f" (95 %: {found.low:.3f} to {found.high:.3f})" if found else ""
             parts.append(f"{name} {self.stats[name]:.3f}{interval}")
-        return f"{', '.join(parts)} of {self.num_images} images"
+        return f"{', '.join(parts)} of {counted(self.num_images, 'image')}"
 
     @property
     def summary(self) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from retinanet.errors import counted
 from retinanet.evaluation.matching import Indices, Matches, claimed, label_column, overlaps
 
 NEAR = 0.1  # IoU from which a detection is about an object, however badly placed
@@ -122,7 +123,7 @@ def condensed(
     worst = occurring[np.argsort(-mistakes[occurring], kind="stable")]
     kept, rest = np.sort(worst[:most]), worst[most:]
     groups = [[label] for label in kept] + ([rest] if len(rest) else []) + [[len(names)]]
-    shown = [names[label] for label in kept] + [f"{len(rest)} others"] * bool(len(rest))
+    shown = [names[label] for label in kept] + [counted(len(rest), "other")] * bool(len(rest))
     rows = np.stack([matrix[group].sum(axis=0) for group in groups])
     cells = np.stack([rows[:, group].sum(axis=1) for group in groups], axis=1)
     return cells, [*shown, "background"]

@@ -9,7 +9,7 @@ import torch
 
 from retinanet.data.datasets import CocoDataset, Data
 from retinanet.data.problems import MOST_SKIPPED
-from retinanet.errors import DataError
+from retinanet.errors import DataError, counted
 from retinanet.evaluation.coco import CocoScores, score_coco
 from retinanet.evaluation.matching import Matches
 from retinanet.evaluation.voc import VocScores, match_images, score_matches, voc_table
@@ -75,7 +75,7 @@ class Evaluation(NamedTuple):
         if not self.left_out:
             return ""
         total = self.left_out + len(self.dataset)
-        return f"Without {self.left_out} of {total} images, which could not be read:\n"
+        return f"Without {self.left_out} of {counted(total, 'image')}, which could not be read:\n"
 
     def summary(self, precision: str) -> str:
         """Scores as lines of text: COCO's twelve, or for CSV data a table of the classes.

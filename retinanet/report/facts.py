@@ -2,6 +2,7 @@
 
 import re
 
+from retinanet.errors import counted
 from retinanet.report.html import Html, element, joined
 from retinanet.weights.checkpoint import Checkpoint
 
@@ -32,7 +33,7 @@ def training_facts(
     """
     return {
         "Started from": started_from,
-        "Trained on": f"{images:,} images, batches of {batch_size}",
+        "Trained on": f"{counted(images, 'image')}, batches of {batch_size}",
         "Learned by": _flags(settings),
     }
 

@@ -13,6 +13,7 @@ from retinanet.report.drawing import Pixels, contact_sheet, draw_boxes, draw_gro
 from retinanet.runtime.files import first_free, write_whole
 from retinanet.runtime.own_files import MARK, is_foreign
 
+SHEET = 12  # pictures of a sheet
 JPEG_SIDE = 65_500  # pixels, the most that a JPEG can have
 
 
@@ -76,7 +77,6 @@ def draw_sheet(
     detections: Sequence[Detections],
     *,
     score_threshold: float,
-    pictures: int = 12,
 ) -> Pixels:
     """Draw the first images of a data set, detections over annotations, on one sheet.
 
@@ -84,13 +84,12 @@ def draw_sheet(
         dataset: the images and annotations.
         detections: one an image, in the order of the data set.
         score_threshold: what is drawn.
-        pictures: how many.
 
     Returns:
         [H, W, 3] RGB.
     """
     drawn = []
-    for index, found in enumerate(detections[:pictures]):
+    for index, found in enumerate(detections[:SHEET]):
         sure = found.only(found.scores > score_threshold)
         drawn.append(draw_image(dataset, index, sure, dataset.class_names, ground_truth=True))
     return contact_sheet(drawn, columns=4)

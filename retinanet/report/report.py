@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from retinanet.errors import counted
 from retinanet.evaluation.confusion import cause, most_confident_false, most_missed
 from retinanet.evaluation.measure import Evaluation
 from retinanet.evaluation.precision_recall import Floats
@@ -134,7 +135,7 @@ def _suspects(findings: Findings, folder: Path) -> Html:
     write_whole(folder / SUSPECTS, text.encode(errors="surrogateescape"))
     note = element(
         "p",
-        f"{count:,} suspected annotation errors, the surest first, to go through: ",
+        f"{counted(count, 'suspected annotation error')}, the surest first, to go through: ",
         element("code", SUSPECTS),
         ", CSV like training data, with a score and a reason. They are annotations drawn twice and"
         f" false detections with a score of at least {findings.threshold:.2f}, many of which are"

@@ -44,7 +44,7 @@ from retinanet.data_check.text import (
     size_table,
     tile_advice,
 )
-from retinanet.errors import DataError
+from retinanet.errors import DataError, counted
 from retinanet.model import ModelConfig
 from retinanet.runtime.console import say
 from retinanet.runtime.files import check_output_dir, write_whole
@@ -301,7 +301,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             files["augmented.jpg"] = sheet
         write_files(Path(args.output_dir), files, told=not args.json)
     if problems := checked.findings.problems:
-        raise DataError(f"{problems:,} problem{'s' * (problems > 1)} found, named above")
+        raise DataError(f"{counted(problems, 'problem')} found, named above")
 
 
 if __name__ == "__main__":

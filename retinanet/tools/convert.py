@@ -9,7 +9,7 @@ from pathlib import Path
 from retinanet.cli.from_flags import class_names
 from retinanet.cli.parser import Parser, positive_float
 from retinanet.cli.script import script
-from retinanet.errors import DataError
+from retinanet.errors import DataError, counted
 from retinanet.runtime.console import say
 from retinanet.runtime.files import check_output_dir
 from retinanet.weights.checkpoint import load_checkpoint, load_foreign, save_checkpoint, write_file
@@ -66,7 +66,7 @@ def convert_from(args: argparse.Namespace) -> None:
     save_checkpoint(args.output, checkpoint, overwrite=args.overwrite)
     config = checkpoint.config
     title = SOURCES[args.source].title
-    say(f"{args.file}: {title}, ResNet-{config.depth}, {config.num_classes} classes")
+    say(f"{args.file}: {title}, ResNet-{config.depth}, {counted(config.num_classes, 'class')}")
     if note:
         say(f"  {note}")
     if not checkpoint.class_names:

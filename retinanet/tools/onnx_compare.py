@@ -11,6 +11,7 @@ from torch import Tensor
 
 from retinanet.boxes import clip_boxes, decode_boxes
 from retinanet.data.transforms import Normalizer, Resizer, Sample, without_boxes
+from retinanet.errors import counted
 from retinanet.model import RetinaNet
 from retinanet.postprocess import DetectionLimits, Detections
 from retinanet.tools.onnx_graph import NETWORK_OUTPUTS
@@ -112,7 +113,9 @@ class Agreement:
             f" {self.score:.1e}, of a box {self.box:.1e} px"
         )
         alike = max(0, self.detections - self.unlike)
-        return text + f"; {alike} of {self.detections} detections alike" * (self.detections > 0)
+        return text + f"; {alike:,} of {counted(self.detections, 'detection')} alike" * (
+            self.detections > 0
+        )
 
 
 def largest_difference(found: Tensor, wanted: Tensor) -> float:

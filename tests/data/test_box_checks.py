@@ -139,7 +139,7 @@ def test_exchanged_axes_are_said_where_most_boxes_fit_both_ways() -> None:
     *_, repaired, notes = checked([*small, [2, 5, 29, 38], [5, 2, 20, 39]])
     assert repaired == {"box clipped to its image": 2}
     assert notes == [
-        "f.csv: 2 boxes reach outside their images; 8 of 8 boxes fit as y1,x1,y2,x2:"
+        "f.csv: boxes that reach outside their images: 2; 8 of 8 boxes fit as y1,x1,y2,x2:"
         " exchange x and y, if they are meant so"
     ]
 

@@ -119,7 +119,7 @@ def test_missing_empty_and_damaged_images_are_left_out_where_they_may(tmp_path: 
     rows = "".join(f"none{k}.jpg,,,,,\n" for k in range(101))
     with pytest.raises(DataError, match="missing image, more than the 100 that may be skipped"):
         csv_data(tmp_path, ROWS + rows, skip_unreadable=True)
-    with pytest.raises(DataError, match="none of 1 images can be read"):
+    with pytest.raises(DataError, match="none of 1 image can be read"):
         csv_data(tmp_path, "none.jpg,,,,,\n", skip_unreadable=True)
 
 

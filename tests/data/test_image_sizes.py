@@ -78,7 +78,7 @@ def test_images_of_another_size_than_the_file_says_are_named() -> None:
     problems = checked([[1, 2, 15, 9]], (15, 20))
     problems.raise_if_any()
     assert problems.remarks == [
-        "1 images are of another size than the file says: 'a.jpg' is 40 x 30 pixels, and 20 x 15 in"
+        "1 image of another size than the file says: 'a.jpg' is 40 x 30 pixels, and 20 x 15 in"
         " the file; boxes are taken as they are; scale them if the images were resized after"
         " labelling"
     ]

@@ -120,6 +120,7 @@ def test_a_condensed_matrix_leaves_out_what_does_not_occur_and_joins_the_rest() 
     whole, shown = condensed(matrix, names, most=4)
     assert shown == ["a", "b", "d", "e", "background"]
     assert whole.tolist() == np.delete(np.delete(matrix, 2, 0), 2, 1).tolist()
+    assert condensed(matrix, names, most=3)[1][-2:] == ["1 other", "background"]
     joined, shown = condensed(matrix, names, most=2)
     assert shown == ["a", "d", "2 others", "background"]
     assert joined.tolist() == [[5, 4, 0, 0], [2, 0, 0, 0], [0, 0, 8, 1], [0, 0, 1, 0]]

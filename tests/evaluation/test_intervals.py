@@ -197,7 +197,9 @@ def test_a_class_of_a_single_image_has_no_interval() -> None:
 def test_a_single_image_tells_nothing_of_others() -> None:
     data = Scattered(1, 5, seed=3)
     assert score_voc(data, data.found).mean_interval is None  # type: ignore[arg-type]
-    assert score_coco(data, data.found).intervals == {}  # type: ignore[arg-type]
+    coco = score_coco(data, data.found)  # type: ignore[arg-type]
+    assert coco.intervals == {}
+    assert coco.certainty.endswith(" of 1 image")
 
 
 def test_intervals_cost_less_than_a_second_per_hundred_images() -> None:

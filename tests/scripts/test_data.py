@@ -92,7 +92,7 @@ def test_training_says_the_format_the_cut_and_its_settings(
     assert train.main(data_flags(voc, tmp_path)) == 0
     said = capsys.readouterr().out
     assert f"{voc}: Pascal VOC\n" in said
-    assert "No validation set is there: 1 of 6 images become one" in said
+    assert "No validation set is there: one is cut, 1 image of 6, the same in every run" in said
     assert "Settings that suit the data: --lr 6e-4 --schedule cosine" in said
     assert json.loads((tmp_path / "config.json").read_text())["flags"]["data"] == str(voc)
 

@@ -97,7 +97,7 @@ def test_one_picture_that_is_none(
     flags = [model, "--images", str(tmp_path / "none.jpg"), *QUICK]
     assert visualize.main([*flags, "--output_dir", str(tmp_path / "out"), "--save", "json"]) == 1
     error = capsys.readouterr().err
-    assert f"error: 1 of 1 images could not be read: {tmp_path}/none.jpg: No such file" in error
+    assert f"error: 1 of 1 image could not be read: {tmp_path}/none.jpg: No such file" in error
     assert not (tmp_path / "out").exists()
 
 
