@@ -15,10 +15,10 @@ from retinanet.cli.flags import (
     model_file,
 )
 from retinanet.cli.from_flags import (
-    cut_as_told,
     open_validation_data,
-    predict_as_told,
+    predict_by_flags,
     sample_transform,
+    with_tile_flags,
 )
 from retinanet.cli.parser import Parser, fraction
 from retinanet.cli.script import script
@@ -89,14 +89,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.output_dir:
         names = ("metrics.json", "detections.json", *(REPORT_FILES if args.report else ()))
         check_output_dir(args.output_dir, names=names)
-    checkpoint = cut_as_told(load_checkpoint(file), args)
+    checkpoint = with_tile_flags(load_checkpoint(file), args)
     transform = sample_transform(checkpoint)
     skips = args.on_bad_image == "skip"
     dataset = open_validation_data(flags, args, checkpoint, transform, skip_unreadable=skips)
 
     unreadable: dict[int, str] = {}
     try:
-        detections = predict_as_told(checkpoint, dataset, args, runtime, unreadable)
+        detections = predict_by_flags(checkpoint, dataset, args, runtime, unreadable)
     except UnreadableImageError as error:
         raise DataError(f"{error}; or leave it out: --on_bad_image skip") from error
     name_unreadable(unreadable, set())

@@ -17,10 +17,10 @@ from retinanet.cli.flags import (
 )
 from retinanet.cli.from_flags import (
     class_names,
-    cut_as_told,
-    detect_as_told,
     open_validation_data,
     sample_transform,
+    stream_by_flags,
+    with_tile_flags,
 )
 from retinanet.cli.parser import Parser, positive_int
 from retinanet.cli.script import script
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         flags.error("--images takes one film alone")
     check_output_dir(args.output_dir)
     runtime = start_runtime(args.device, args.precision)
-    checkpoint = cut_as_told(load_checkpoint(file), args)
+    checkpoint = with_tile_flags(load_checkpoint(file), args)
     if args.score_threshold is None:
         args.score_threshold = checkpoint.score_threshold
         say(f"{checkpoint.threshold_note}; --score_threshold sets one for all")
@@ -148,7 +148,7 @@ def visualize_images(
     errors: list[str] = []
     taken = {Path(os.path.realpath(images.image_path(index))) for index in range(len(images))}
     count, threads = len(images), usable_workers(args.workers)
-    results = detect_as_told(
+    results = stream_by_flags(
         checkpoint, range(count), images.__getitem__, args, runtime, threads=threads
     )
     for index, result in progress(results, total=count, desc="detect"):
@@ -188,7 +188,7 @@ def visualize_film(
         return transform(sample) if transform else sample
 
     frames = progress(source, total=source.total, desc="detect")
-    results = detect_as_told(checkpoint, frames, load, args, runtime)
+    results = stream_by_flags(checkpoint, frames, load, args, runtime)
     folder, stem = Path(args.output_dir), source.path.stem
     drawn = first_free(folder / f"{stem}.mp4", os.path.lexists)
     lines = first_free(folder / f"{stem}.jsonl", os.path.lexists)

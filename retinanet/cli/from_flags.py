@@ -175,14 +175,14 @@ def open_for_evaluation(
     return dataset
 
 
-def predict_as_told(
+def predict_by_flags(
     checkpoint: Checkpoint,
     dataset: SampleDataset,
     args: argparse.Namespace,
     runtime: Runtime,
     unreadable: dict[int, str] | None = None,
 ) -> list[Detections]:
-    """The detections of a saved model, by the flags of detection and of the machine.
+    """Detect with a saved model, by the flags of detection and of the machine.
 
     `unreadable` takes in the images that are left out, as in `predict`.
     """
@@ -199,7 +199,7 @@ def predict_as_told(
     )
 
 
-def cut_as_told(checkpoint: Checkpoint, args: argparse.Namespace) -> Checkpoint:
+def with_tile_flags(checkpoint: Checkpoint, args: argparse.Namespace) -> Checkpoint:
     """The checkpoint with the tiles that the flags ask for; else its own, which is said."""
     tile, overlap = args.tile, args.tile_overlap
     if tile is None and checkpoint.tile:
@@ -226,7 +226,7 @@ def sample_transform(settings: Checkpoint | argparse.Namespace) -> Compose | Non
     return evaluation_transform(settings.min_side, settings.max_side)
 
 
-def detect_as_told(
+def stream_by_flags(
     checkpoint: Checkpoint,
     items: Iterable[Item],
     load: Callable[[Item], Sample],
@@ -235,7 +235,7 @@ def detect_as_told(
     *,
     threads: int = 0,
 ) -> Iterator[tuple[Item, Detections | DataError]]:
-    """The detections of a saved model image by image, or why one cannot be read.
+    """Detect with a saved model image by image, by the flags of detection and of the machine.
 
     Args:
         checkpoint: of the model.
@@ -244,6 +244,9 @@ def detect_as_told(
         args: flags of detection and of the machine.
         runtime: device and precision.
         threads: that load; 0 loads in this one.
+
+    Yields:
+        Each item with its detections, or with the reason why it cannot be read.
     """
     return predict_stream(
         checkpoint.build(runtime.device),

@@ -64,7 +64,7 @@ SHAPES_DEFAULTS = {
 }
 
 # Flags that change neither weights nor scores.
-_BESIDE_THE_POINT = """
+_NOT_DECIDING = """
     output_dir resume overwrite workers tensorboard log_every save_every_minutes keep device compile
 """.split()
 
@@ -289,7 +289,7 @@ def repeating_command(args: argparse.Namespace) -> str:
         args: of the run, filled in.
     """
     other = tuple(f"{kind}_" for kind in ("coco", "csv") if kind != args.dataset)
-    unused = {*_BESIDE_THE_POINT}
+    unused = {*_NOT_DECIDING}
     unused |= {"dataset"} if args.data else {"format", "val_share"}
     unused |= set() if args.tile else {"tile_overlap"}
     flags = {

@@ -11,7 +11,7 @@ from retinanet.data_check.duplicates import equal_files
 from retinanet.data_check.pixels import decode_all
 from retinanet.data_check.summary import Facts
 
-Place = tuple[str, Path]  # the data that an image is of (training, validation), and its path
+PartImage = tuple[str, Path]  # an image: its data (training, validation) and its path
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class DoubleBox:
 class Findings:
     """Problems of the data sets, and what else one should look at."""
 
-    equal: list[list[Place]]
+    equal: list[list[PartImage]]
     """Groups of images of the same content."""
-    alike: list[list[Place]] = field(default_factory=list)
+    alike: list[list[PartImage]] = field(default_factory=list)
     """Groups of images that look alike and are not all equal."""
     unreadable: list[str] = field(default_factory=list)
     """Why images cannot be decoded."""
-    one_colour: list[Place] = field(default_factory=list)
+    one_colour: list[PartImage] = field(default_factory=list)
     double_boxes: list[DoubleBox] = field(default_factory=list)
     only_in: dict[str, list[str]] = field(default_factory=dict)
     """By data: the classes that have boxes there alone."""
@@ -56,7 +56,7 @@ class Findings:
         )
 
 
-def is_across(group: Sequence[Place]) -> bool:
+def is_across(group: Sequence[PartImage]) -> bool:
     """Whether a group has images of several data sets."""
     return len({part for part, _ in group}) > 1
 

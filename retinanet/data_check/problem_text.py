@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from retinanet.data_check.findings import Findings, Place, is_across
+from retinanet.data_check.findings import Findings, PartImage, is_across
 from retinanet.errors import counted, printable
 
 SHOWN = 10  # of a kind; check.json and --json have them all
@@ -77,7 +77,7 @@ def _listed(noun: str, kind: str, cases: Sequence[str]) -> str:
     return "\n".join([head, *(f"  {case}" for case in cases[:SHOWN]), *more])
 
 
-def _names(group: Sequence[Place]) -> str:
+def _names(group: Sequence[PartImage]) -> str:
     paths: list[Path] = [path for _, path in group]
     more = f" and {len(paths) - SHOWN:,} more" if len(paths) > SHOWN else ""
     return " = ".join(printable(path) for path in paths[:SHOWN]) + more

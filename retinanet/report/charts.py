@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # importing it takes a tenth of a script's start, so it waits
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Records: TypeAlias = Sequence[Mapping[str, Any]]
+History: TypeAlias = Sequence[Mapping[str, Any]]
 POINTS = 300  # of a curve: more cannot be told apart on a screen
 INK = "#1f2933"
 FAINT = "#8a959f"  # for what is there, but not the point
@@ -90,7 +90,7 @@ class Line(NamedTuple):
     """[T] lower and upper ends of an interval, drawn behind the line."""
 
 
-def loss_curve(history: Records, name: str) -> tuple[Floats, Floats]:
+def loss_curve(history: History, name: str) -> tuple[Floats, Floats]:
     """Epochs [T] and a loss [T] of the steps, or their means over equal stretches if many.
 
     A loss that was not finite is None, and left out.
@@ -108,7 +108,7 @@ def loss_curve(history: Records, name: str) -> tuple[Floats, Floats]:
     return table[:, 0], table[:, 1]
 
 
-def metric_curve(history: Records, name: str) -> tuple[Floats, Floats]:
+def metric_curve(history: History, name: str) -> tuple[Floats, Floats]:
     """Epochs [T] and a metric [T] of those that have it; -1 is COCO's sign for none."""
     points = [
         (record["epoch"], record["metrics"][name])
@@ -119,7 +119,7 @@ def metric_curve(history: Records, name: str) -> tuple[Floats, Floats]:
     return table[:, 0], table[:, 1]
 
 
-def losses_chart(history: Records) -> Chart | None:
+def losses_chart(history: History) -> Chart | None:
     """The losses of a run; None where no step is recorded."""
     lines = [
         Line("running loss", *loss_curve(history, "running_loss"), INK),
@@ -140,7 +140,7 @@ def losses_chart(history: Records) -> Chart | None:
     )
 
 
-def scores_chart(history: Records) -> Chart | None:
+def scores_chart(history: History) -> Chart | None:
     """The average precisions after each epoch; None where none was evaluated."""
     main = _score_line("mAP", "mAP", history, INK)
     if not len(main.x):  # which COCO data have not
@@ -156,7 +156,7 @@ def scores_chart(history: Records) -> Chart | None:
     return line_chart(lines, xlabel="epoch", ylabel="average precision", mark=mark)
 
 
-def _score_line(name: str, metric: str, history: Records, color: str) -> Line:
+def _score_line(name: str, metric: str, history: History, color: str) -> Line:
     """A metric over the epochs, with its 95 % interval where every epoch has one."""
     line = Line(name, *metric_curve(history, metric), color)
     low, high = (metric_curve(history, f"{metric}_{end}")[1] for end in ("low", "high"))

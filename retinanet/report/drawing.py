@@ -19,9 +19,7 @@ from retinanet.errors import DataError
 
 Pixels = NDArray[np.uint8]  # [H, W, 3] RGB
 Color = tuple[int, int, int]
-
-
-Place = tuple[int, int]  # across and down, pixels
+XY = tuple[int, int]  # across and down, pixels: a place or a size
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 GOLDEN_RATIO = 0.618034  # as a step around the circle of hues it keeps any number of them apart
 READABLE = 12  # pixels, least height of letters
@@ -96,18 +94,18 @@ def class_color(label: int) -> Color:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-class Places:
+class CaptionPlaces:
     """Places of a picture's captions, none upon another where there is room."""
 
     def __init__(self) -> None:
         self._taken = np.zeros((0, 4))  # left, top, right, bottom
 
-    def find(self, places: Sequence[Place], size: Place) -> Place:
+    def find(self, places: Sequence[XY], size: XY) -> XY:
         """The first of the places that is free for a caption of this size, else the first."""
         width, height = size
         left, top, right, bottom = self._taken.T
 
-        def is_free(place: Place) -> bool:
+        def is_free(place: XY) -> bool:
             x, y = place
             beside = (x >= right) | (x + width <= left) | (y >= bottom) | (y + height <= top)
             return bool(beside.all())
@@ -117,7 +115,7 @@ class Places:
         return found
 
 
-def caption_places(box: Sequence[int], size: Place, picture: Place, *, below: bool) -> list[Place]:
+def caption_places(box: Sequence[int], size: XY, picture: XY, *, below: bool) -> list[XY]:
     """Left and top of where a caption may stand, the best first, all inside the picture.
 
     Args:
@@ -229,7 +227,7 @@ def _captioned(
     """
     canvas = Image.fromarray(image)
     draw = ImageDraw.Draw(canvas)
-    places = Places()
+    places = CaptionPlaces()
     ready = []
     for box, caption, color in [*zip(corners.tolist(), captions, colors, strict=True)][::-1]:
         size = _letter_size(caption, canvas.width, canvas.height)

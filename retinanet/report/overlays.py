@@ -8,7 +8,7 @@ from PIL import Image
 from retinanet.evaluation.matching import Matches
 from retinanet.evaluation.precision_recall import Floats
 from retinanet.report.charts import shortened
-from retinanet.report.drawing import Pixels, Places, caption_places, class_color
+from retinanet.report.drawing import CaptionPlaces, Pixels, caption_places, class_color
 from retinanet.report.html import Html, element, embedded
 from retinanet.report.interactive import KINDS, steps_reached
 from retinanet.report.pictures import as_jpeg
@@ -79,7 +79,7 @@ def _annotations(
     matches: Matches, scale: float, image: Pixels, names: Sequence[str], hits: set[int]
 ) -> list[Html]:
     """The annotations, dashed, those that nothing found with their names."""
-    found, places = [], Places()
+    found, places = [], CaptionPlaces()
     for place, row in enumerate(matches.annotations):
         corners = _corners(scale * row[:4], image)
         rectangle = _rectangle(corners)
@@ -97,7 +97,7 @@ def _detections(
 
     They come best first, so whichever count, the captions of none lie upon those of others.
     """
-    drawn, places = [], Places()
+    drawn, places = [], CaptionPlaces()
     scores, labels, boxes = (column.numpy() for column in matches.detections)
     columns = zip(scores, labels, boxes, matches.found, _steps(matches), strict=True)
     for score, label, box, found, step in columns:
@@ -132,7 +132,7 @@ def _text(
     corners: tuple[float, float, float, float],
     text: str,
     image: Pixels,
-    places: Places,
+    places: CaptionPlaces,
     *,
     below: bool,
     fine: bool = False,

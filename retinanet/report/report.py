@@ -11,7 +11,7 @@ from retinanet.evaluation.confusion import cause, most_confident_false, most_mis
 from retinanet.evaluation.measure import Evaluation
 from retinanet.evaluation.precision_recall import Floats
 from retinanet.postprocess import Detections
-from retinanet.report.charts import Records
+from retinanet.report.charts import History
 from retinanet.report.drawing import draw_boxes, draw_ground_truth
 from retinanet.report.html import Html, definitions, element, joined, page, section
 from retinanet.report.interactive import SCRIPT, counts_by_threshold, slider
@@ -19,7 +19,7 @@ from retinanet.report.overlays import photo, reduced
 from retinanet.report.pictures import as_jpeg
 from retinanet.report.sections import (
     FILES,
-    Findings,
+    ReportedEvaluation,
     at_best_threshold,
     class_table,
     coco_numbers,
@@ -55,7 +55,7 @@ def write_report(
     *,
     title: str,
     facts: Mapping[str, str],
-    history: Records = (),
+    history: History = (),
     progress: str = "",
 ) -> Path:
     """Write the report of a model, one page, and its pictures beside it.
@@ -87,16 +87,16 @@ def write_report(
         nothing = "There is no validation data, so detections were not measured."
         sections = [heading, element("p", nothing), facts_list, training(history, pictures)]
     else:
-        found = at_best_threshold(evaluation)
+        reported = at_best_threshold(evaluation)
         sections = [
             heading,
-            summary(found),
+            summary(reported),
             facts_list,
             *([training(history, pictures)] if history else []),
-            _at_the_slider(found, folder),
-            precision_and_recall(found, pictures),
-            confusion(found, pictures),
-            coco_numbers(found.coco),
+            _at_the_slider(reported, folder),
+            precision_and_recall(reported, pictures),
+            confusion(reported, pictures),
+            coco_numbers(reported.coco),
         ]
     write_whole(path, page(title, sections, renewed=bool(progress), script=SCRIPT))
     return path
@@ -111,26 +111,26 @@ def report_title(folder: Path) -> str:
     return html.unescape(found[1]) if found else ""
 
 
-def _at_the_slider(findings: Findings, folder: Path) -> Html:
+def _at_the_slider(reported: ReportedEvaluation, folder: Path) -> Html:
     """The slider for the score threshold, and below it all that it changes."""
-    classes = len(findings.dataset.class_names)
-    counts = counts_by_threshold(findings.all_matches, classes, findings.threshold)
+    classes = len(reported.dataset.class_names)
+    counts = counts_by_threshold(reported.all_matches, classes, reported.threshold)
     return element(
         "div",
         slider(counts),
-        class_table(findings, counts),
-        _missed(findings, folder / "report", counts.start),
-        _false(findings, folder / "report", counts.start),
-        _suspects(findings, folder),
+        class_table(reported, counts),
+        _missed(reported, folder / "report", counts.start),
+        _false(reported, folder / "report", counts.start),
+        _suspects(reported, folder),
     )
 
 
-def _suspects(findings: Findings, folder: Path) -> Html:
+def _suspects(reported: ReportedEvaluation, folder: Path) -> Html:
     """A file of suspected annotation errors, and the note on it."""
-    dataset = findings.dataset
+    dataset = reported.dataset
     paths = [dataset.image_path(index) for index in range(len(dataset))]
     text, count = suspected_errors(
-        findings.images, paths, dataset.class_names, findings.voc.iou_threshold
+        reported.matches, paths, dataset.class_names, reported.voc.iou_threshold
     )
     write_whole(folder / SUSPECTS, text.encode(errors="surrogateescape"))
     note = element(
@@ -138,40 +138,40 @@ def _suspects(findings: Findings, folder: Path) -> Html:
         f"{counted(count, 'suspected annotation error')}, the surest first, to go through: ",
         element("code", SUSPECTS),
         ", CSV like training data, with a score and a reason. They are annotations drawn twice and"
-        f" false detections with a score of at least {findings.threshold:.2f}, many of which are"
+        f" false detections with a score of at least {reported.threshold:.2f}, many of which are"
         " objects that nobody annotated.",
     )
     return section("Suspected annotation errors", note)
 
 
-def _missed(findings: Findings, folder: Path, start: int) -> Html:
+def _missed(reported: ReportedEvaluation, folder: Path, start: int) -> Html:
     """The images with the most annotations that were not found."""
     drawn = []
-    for rank, index in enumerate(most_missed(findings.images, PICTURES), start=1):
-        image = findings.images[index]
+    for rank, index in enumerate(most_missed(reported.matches, PICTURES), start=1):
+        image = reported.matches[index]
         missed = image.annotations[image.missed]
-        names = Counter(findings.dataset.class_names[int(label)] for label in missed[:, 4])
+        names = Counter(reported.dataset.class_names[int(label)] for label in missed[:, 4])
         what = ", ".join(f"{count} {name}" for name, count in names.most_common())
-        caption = f" missed at {findings.threshold:.2f}: {what}"
+        caption = f" missed at {reported.threshold:.2f}: {what}"
         path = folder / f"missed_{rank}.jpg"
-        drawn.append(_photo(path, findings, index, image.detections, missed, caption, start))
+        drawn.append(_photo(path, reported, index, image.detections, missed, caption, start))
     return _gallery("Most missed", LEGEND if drawn else "No annotation was missed.", drawn)
 
 
-def _false(findings: Findings, folder: Path, start: int) -> Html:
+def _false(reported: ReportedEvaluation, folder: Path, start: int) -> Html:
     """The images with the surest detections that are false."""
     drawn = []
-    names = findings.dataset.class_names
-    worst = most_confident_false(findings.images, PICTURES)
+    names = reported.dataset.class_names
+    worst = most_confident_false(reported.matches, PICTURES)
     for rank, (index, detection) in enumerate(worst, start=1):
-        image = findings.images[index]
+        image = reported.matches[index]
         name = names[int(image.detections.labels[detection])]
         score = float(image.detections.scores[detection])
-        why = cause(image, detection, names, findings.voc.iou_threshold)
+        why = cause(image, detection, names, reported.voc.iou_threshold)
         caption = f" {name} {score:.2f}: {why}"
         false = image.detections.only(image.found < 0)
         path = folder / f"false_{rank}.jpg"
-        drawn.append(_photo(path, findings, index, false, image.annotations, caption, start))
+        drawn.append(_photo(path, reported, index, false, image.annotations, caption, start))
     return _gallery(
         "Most confident and false", LEGEND if drawn else "No detection is false.", drawn
     )
@@ -183,7 +183,7 @@ def _gallery(title: str, text: str, drawn: Sequence[Html]) -> Html:
 
 def _photo(
     path: Path,
-    findings: Findings,
+    reported: ReportedEvaluation,
     index: int,
     detections: Detections,
     annotations: Floats,
@@ -194,14 +194,14 @@ def _photo(
 
     Args:
         path: of the file.
-        findings: what to show.
+        reported: the evaluation.
         index: of the image.
         detections: in the file.
         annotations: [M, 5] in the file.
         caption: below the image.
         start: step of the slider.
     """
-    dataset = findings.dataset
+    dataset = reported.dataset
     names = dataset.class_names
     image, scale = reduced(dataset.load_image(index))
     boxes, labels = scale * annotations[:, :4], annotations[:, 4]
@@ -212,5 +212,5 @@ def _photo(
     file, root = dataset.image_path(index), dataset.images_root
     name = str(file.relative_to(root) if file.is_relative_to(root) else file.name)
     title = (element("b", name), caption)
-    matches = findings.all_matches[index]
+    matches = reported.all_matches[index]
     return photo(image, scale, matches, names, start, alt=name, caption=title)

@@ -18,7 +18,7 @@ from retinanet.evaluation.voc import VocScores, three_digits
 from retinanet.report.charts import (
     COLORED_CLASSES,
     Chart,
-    Records,
+    History,
     f1_chart,
     line_color,
     losses_chart,
@@ -37,8 +37,8 @@ FILES = ("losses.png", "scores.png", "precision_recall.png", "f1.png", "confusio
 
 
 @dataclass(frozen=True)
-class Findings:
-    """Detections of a data set with all their scores."""
+class ReportedEvaluation:
+    """An evaluation as the report shows it, at the threshold where its slider starts."""
 
     dataset: Data
     coco: CocoScores
@@ -48,19 +48,19 @@ class Findings:
     threshold: float
     """Least score in the confusion matrix and the pictures, where the slider starts: about that
     of the best F1, else 0.5."""
-    images: list[Matches]
-    """Matches of every image, of the detections that reach the threshold."""
+    matches: list[Matches]
+    """Of every image, of the detections that reach the threshold."""
     all_matches: Sequence[Matches]
-    """The same of all detections."""
+    """Of every image, of all detections."""
 
 
-def at_best_threshold(evaluation: Evaluation) -> Findings:
-    """Add the threshold to an evaluation, and the matches that reach it."""
+def at_best_threshold(evaluation: Evaluation) -> ReportedEvaluation:
+    """Choose the threshold of the report, and the matches of the detections that reach it."""
     dataset, voc, images = evaluation.dataset, evaluation.curves, evaluation.matches
     assert images is not None  # in the main process, which writes the report
     best_f1 = best_mean_f1(voc.annotated)
     threshold = value_below(best_f1[0] if best_f1 else 0.5)
-    return Findings(
+    return ReportedEvaluation(
         dataset,
         evaluation.coco,
         voc,
@@ -71,20 +71,20 @@ def at_best_threshold(evaluation: Evaluation) -> Findings:
     )
 
 
-def summary(findings: Findings) -> Html:
+def summary(reported: ReportedEvaluation) -> Html:
     """Images, classes and boxes that were evaluated, and the main numbers."""
-    voc, stats = findings.voc, findings.coco.stats
+    voc, stats = reported.voc, reported.coco.stats
     counts = (
-        f"images: {len(findings.images):,}",
+        f"images: {len(reported.matches):,}",
         f"classes: {len(voc.annotated):,}",
         f"annotated boxes: {sum(row.num_annotations for row in voc.annotated):,}",
         f"detections with scores above {voc.score_threshold:g}:"
         f" {sum(len(row.scores) for row in voc.classes):,}",
     )
-    threshold, f1 = findings.best_f1 or (None, None)
+    threshold, f1 = reported.best_f1 or (None, None)
     numbers = {
-        "COCO AP": _sure(stats["AP"], findings.coco.intervals.get("AP")),
-        "COCO AP50": _sure(stats["AP50"], findings.coco.intervals.get("AP50")),
+        "COCO AP": _sure(stats["AP"], reported.coco.intervals.get("AP")),
+        "COCO AP50": _sure(stats["AP50"], reported.coco.intervals.get("AP50")),
         f"mAP, IoU {voc.iou_threshold:g}": _sure(voc.mean_average_precision, voc.mean_interval),
         "best mean F1": three_digits(f1),
         "at a score of": three_digits(threshold),
@@ -92,7 +92,7 @@ def summary(findings: Findings) -> Html:
     return joined(element("p", " · ".join(counts)), definitions(numbers, "numbers"))
 
 
-def training(history: Records, folder: Path) -> Html:
+def training(history: History, folder: Path) -> Html:
     """Losses and scores over the epochs of the run."""
     charts = {
         "losses": (losses_chart(history), "Losses over the epochs"),
@@ -106,15 +106,15 @@ def training(history: Records, folder: Path) -> Html:
     return section("Training", element("div", *drawn, class_="charts"))
 
 
-def precision_and_recall(findings: Findings, folder: Path) -> Html:
+def precision_and_recall(reported: ReportedEvaluation, folder: Path) -> Html:
     """Precision over recall, and F1 over the threshold."""
-    title, voc = "Precision and recall", findings.voc
+    title, voc = "Precision and recall", reported.voc
     if not voc.annotated:
         return section(title, element("p", "Nothing is annotated, so nothing can be measured."))
-    if findings.best_f1 is None:
+    if reported.best_f1 is None:
         nothing = f"Nothing true has a score above {voc.score_threshold:g}, so there are no curves."
         return section(title, element("p", nothing))
-    threshold, f1 = findings.best_f1
+    threshold, f1 = reported.best_f1
     text = [
         "A detection is true if it overlaps an annotation of its class by an IoU of at least"
         f" {voc.iou_threshold:g} and no better one does. F1, as the mean over classes, is highest,"
@@ -122,7 +122,7 @@ def precision_and_recall(findings: Findings, folder: Path) -> Html:
         element("code", f"--score_threshold {threshold:.3f}"),
         ".",
     ]
-    if isinstance(findings.dataset, CocoDataset):
+    if isinstance(reported.dataset, CocoDataset):
         text.append(" What lies on a crowd of its class counts neither way.")
     if len(voc.annotated) > COLORED_CLASSES:
         half = COLORED_CLASSES // 2
@@ -139,7 +139,7 @@ def precision_and_recall(findings: Findings, folder: Path) -> Html:
         ),
         _chart(
             folder / "f1.png",
-            f1_chart(voc.classes, findings.best_f1),
+            f1_chart(voc.classes, reported.best_f1),
             "F1 over the score threshold",
             "F1 = 2 · precision · recall / (precision + recall). Named: the highest.",
         ),
@@ -147,14 +147,14 @@ def precision_and_recall(findings: Findings, folder: Path) -> Html:
     return section(title, element("p", *text), element("div", *charts, class_="charts"))
 
 
-def confusion(findings: Findings, folder: Path) -> Html:
+def confusion(reported: ReportedEvaluation, folder: Path) -> Html:
     """Confusion matrix and the most frequent mistakes."""
-    names, iou_threshold = findings.dataset.class_names, findings.voc.iou_threshold
-    matrix = confusion_matrix(findings.images, len(names), iou_threshold)
+    names, iou_threshold = reported.dataset.class_names, reported.voc.iou_threshold
+    matrix = confusion_matrix(reported.matches, len(names), iou_threshold)
     counts, shown = condensed(matrix, names, CLASSES_IN_MATRIX)
     text = (
-        f"Scores of at least {findings.threshold:.2f}"
-        f" ({'about where F1 is best' if findings.best_f1 else 'for want of a best F1'}), IoU of at"
+        f"Scores of at least {reported.threshold:.2f}"
+        f" ({'about where F1 is best' if reported.best_f1 else 'for want of a best F1'}), IoU of at"
         f" least {iou_threshold:g}. A row is what became of the annotations of a class, the last"
         " one what was detected where nothing is annotated. The stronger the colour, the larger the"
         " part of the row."
@@ -181,9 +181,9 @@ def confusion(findings: Findings, folder: Path) -> Html:
     )
 
 
-def class_table(findings: Findings, counts: Counts) -> Html:
+def class_table(reported: ReportedEvaluation, counts: Counts) -> Html:
     """Class table, with the numbers that validate.py prints, and the counts at the slider."""
-    voc, coco = findings.voc, findings.coco
+    voc, coco = reported.voc, reported.coco
     groups = (
         *(("", 4), ("at the slider", len(KINDS))),
         *((f"scores above {voc.score_threshold:g}", 2), ("where F1 is best", 4)),

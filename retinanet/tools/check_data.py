@@ -32,7 +32,7 @@ from retinanet.data_check.anchor_coverage import (
     better_anchors,
     better_sides,
 )
-from retinanet.data_check.findings import Findings, Place, find_problems
+from retinanet.data_check.findings import Findings, PartImage, find_problems
 from retinanet.data_check.pictures import augmented_sheet, sample_sheet, size_chart
 from retinanet.data_check.positives import class_positives
 from retinanet.data_check.problem_text import problem_text
@@ -273,7 +273,7 @@ def seen(args: argparse.Namespace) -> Compose:
     return training_transform(args.min_side, args.max_side, augment=args.augment, seed=0)
 
 
-def _plain(groups: Sequence[Sequence[Place]]) -> list[list[list[str]]]:
+def _plain(groups: Sequence[Sequence[PartImage]]) -> list[list[list[str]]]:
     return [[[part, str(path)] for part, path in group] for group in groups]
 
 

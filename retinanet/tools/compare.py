@@ -17,7 +17,7 @@ from retinanet.cli.flags import (
 )
 from retinanet.cli.from_flags import (
     open_for_evaluation,
-    predict_as_told,
+    predict_by_flags,
     sample_transform,
     tell_notes,
 )
@@ -128,7 +128,7 @@ def evaluate(
         detections = read_detections(file, dataset)
     else:
         dataset.transform = sample_transform(checkpoint)
-        detections = predict_as_told(checkpoint, dataset, args, runtime)
+        detections = predict_by_flags(checkpoint, dataset, args, runtime)
         detections = by_names(detections, checkpoint, dataset, file)
     limits = {"score_threshold": args.score_threshold, "max_detections": args.max_detections}
     return measure(dataset, detections, **limits)
