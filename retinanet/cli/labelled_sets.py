@@ -62,7 +62,7 @@ def open_labelled(
         strict=args.strict,
         skip_unreadable=skip_unreadable,
     )
-    if not dataset.num_classes():
+    if not any(len(dataset.load_annotations(index)) for index in range(len(dataset))):
         raise DataError(f"{root}: no boxes in the set {name}; expected some; label the images")
     if isinstance(source, SetFile):
         below = source.places.below

@@ -157,10 +157,11 @@ def test_images_that_all_look_alike_leave_some_to_train_on(
     assert [len(names.splitlines()) - 1 for names in lists] == [count - aside, aside]
 
 
+@pytest.mark.parametrize("kind", ["csv", "coco"])  # COCO has its classes all the same
 def test_images_without_any_box_are_nothing_to_train_on(
-    voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    root = with_labels(voc, tmp_path / "data", "csv", {"0001.jpg": []})
+    root = with_labels(voc, tmp_path / "data", kind, {"0001.jpg": []})
     assert train.main(data_flags(root, tmp_path / "out")) == 1
     assert f"{root}: no boxes in the set all; expected some" in capsys.readouterr().err
 

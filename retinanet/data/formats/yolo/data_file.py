@@ -13,7 +13,7 @@ from retinanet.data.formats.labels import found_below
 from retinanet.errors import DataError, printable, shown
 
 DATA_FILES = (".yaml", ".yml", ".data")
-SETS = ("train", "val", "valid", "test")  # their keys in such a file
+SETS = ("train", "val", "valid", "validation", "test")  # their keys in such a file
 MOST_YAML = 1_000_000  # bytes: the parser takes seconds for as many
 
 
@@ -127,6 +127,16 @@ def data_folder(file: Path, content: dict[str, Any]) -> Path:
             if os.path.isdir(base):  # Path's own raises where a name is too long
                 return base
     return file.parent
+
+
+def same_place(one: str, other: str) -> bool:
+    """Whether two texts may name one place: the end of one is the other, on any machine."""
+    ways = [
+        [part for part in re.split(r"[\\/]+", given.strip()) if part not in ("", ".", "..")]
+        for given in (one, other)
+    ]
+    short, long = sorted(ways, key=len)
+    return long[len(long) - len(short) :] == short
 
 
 def set_place(root: Path, file: Path, given: str) -> Path | None:

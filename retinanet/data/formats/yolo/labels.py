@@ -7,6 +7,7 @@ become the box around them.
 
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,13 +25,15 @@ from retinanet.data.formats.labels import (
     joined,
 )
 from retinanet.data.problems import Problems
-from retinanet.errors import DataError, printable, shown
+from retinanet.errors import DataError, counted, printable, shown
 
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "names.txt")
 NOT_LABELS = {*NAME_FILES, "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt"}
 ROW = "expected `class x y width height`, fractions of the image's size"
 SNIFFED = 1000  # bytes of a first line
 PIXELS = 2.0  # a number above it is no fraction: not even of a box that reaches outside
+# A word for images in a folder's name, such as `images`, `IMAGES` and `train_img`.
+IMAGE_WORD = re.compile(r"(?<![^\W\d_])(images?|imgs?)(?![^\W\d_])", re.I)
 
 
 class LabelFiles:
@@ -53,16 +56,21 @@ class LabelFiles:
     def of(self, image: Path) -> str:
         """The label file of an image; "" where there is none."""
         folder, name = os.path.split(image)
-        label = f"{os.path.splitext(name)[0]}.txt"
+        stem = os.path.splitext(name)[0]
         for place in self._places(folder):
-            if label in self._text_files(place):
-                return os.path.join(place, label)
+            if found := self._text_files(place).get(stem):
+                return os.path.join(place, found[0])
         return ""
+
+    def expected(self, image: Path) -> str:
+        """The place in which the label file of an image is looked for first."""
+        folder, name = os.path.split(image)
+        return os.path.join(self._places(folder)[0], f"{os.path.splitext(name)[0]}.txt")
 
     def is_regular(self, file: str) -> bool:
         """Whether it is a file, not a folder, nor a pipe, which would hang, nor a device."""
         folder, name = os.path.split(file)
-        return self._text_files(folder)[name]
+        return self._text_files(folder)[os.path.splitext(name)[0]][1]
 
     def without_image(self, images: Iterable[Path]) -> Iterator[str]:
         """The label files, in the folders of the labels of these images, that have no image."""
@@ -74,9 +82,9 @@ class LabelFiles:
                 continue
             stems = {stem for stem, suffix in parts if suffix.lower() in SUFFIXES}
             for place in self._places(folder):
-                for name, is_file in sorted(self._text_files(place).items()):
+                for stem, (name, is_file) in sorted(self._text_files(place).items()):
                     file = os.path.join(place, name)
-                    alone = name[:-4] not in stems and name.lower() not in NOT_LABELS
+                    alone = stem not in stems and name.lower() not in NOT_LABELS
                     if alone and is_file and has_labels(file):
                         yield file
 
@@ -85,22 +93,28 @@ def _label_folders(folder: str) -> tuple[str, ...]:
     """The folders in which the labels of a folder of images may lie, the best first."""
     parts = list(Path(folder).parts)
     for k in range(len(parts) - 1, -1, -1):
-        if parts[k] in ("images", "Images"):
-            parts[k] = "labels" if parts[k] == "images" else "Labels"
-            return str(Path(*parts)), folder
+        if found := IMAGE_WORD.search(parts[k]):
+            start, end = parts[k][: found.start()], parts[k][found.end() :]
+            names = [f"{start}{_cased(word, found[0])}{end}" for word in ("labels", "label")]
+            return *(str(Path(*parts[:k], name, *parts[k + 1 :])) for name in names), folder
     return (folder,)
 
 
-def _text_files(folder: str) -> dict[str, bool]:
-    """The names in a folder that end in `.txt`, and whether each is a file.
+def _cased(word: str, like: str) -> str:
+    """A word in the letter case of another one."""
+    return word.upper() if like.isupper() else word.title() if like.istitle() else word
+
+
+def _text_files(folder: str) -> dict[str, tuple[str, bool]]:
+    """The names in a folder that end in `.txt`, by what is before, and whether each is a file.
 
     Raises:
         DataError: the folder cannot be read: its labels are not to be taken for missing.
     """
     try:
         with os.scandir(folder) as entries:
-            texts = [entry for entry in entries if entry.name.endswith(".txt")]
-            return {entry.name: is_regular(entry) for entry in texts}
+            texts = [entry for entry in entries if entry.name.lower().endswith(".txt")]
+            return {entry.name[:-4]: (entry.name, is_regular(entry)) for entry in texts}
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
@@ -145,6 +159,14 @@ class YoloSet:
             paths += self._listed(place, problems) if is_list else self.listing.images_in(place)
         paths = list(dict.fromkeys(paths))
         files = LabelFiles(self.labels)
+        if paths and not any(map(files.of, paths)):
+            text = (
+                f"{printable(paths[0])}: no label file for it, nor for any of"
+                f" {counted(len(paths), 'image')}; expected {printable(files.expected(paths[0]))};"
+                " put the labels there, or beside the images"
+            )
+            problems.add_one("no labels", text)
+            return Labels(self.names, joined(self.root, [], self.names, problems)[0], ())
         images = [Image(path, self._boxes(files, path, problems)) for path in paths]
         for file in files.without_image(paths):
             text = "labels without an image; expected one of its name; add it, or remove the file"

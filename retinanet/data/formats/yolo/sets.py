@@ -1,8 +1,17 @@
 """The sets of YOLO data: of `data.yaml`, of `obj.data`, or of a folder beside a list of classes."""
 
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
-from retinanet.data.formats.labels import Listing, Sets, divided, relative_name
+from retinanet.data.formats.labels import (
+    Listing,
+    Sets,
+    divided,
+    folder_set,
+    relative_name,
+    set_of,
+)
 from retinanet.data.formats.yolo.data_file import (
     DATA_FILES,
     SETS,
@@ -13,11 +22,14 @@ from retinanet.data.formats.yolo.data_file import (
     listed_names,
     looks_like_data,
     read_data,
+    same_place,
     set_place,
     wrong,
 )
 from retinanet.data.formats.yolo.labels import NAME_FILES, LabelFiles, YoloSet, has_labels
-from retinanet.errors import DataError, printable, shown
+from retinanet.errors import DataError, counted, printable, shown
+
+NAMES_DEPTH = 3  # folders below that of the data in which classes are listed: train/labels
 
 
 def find_yolo(listing: Listing) -> Sets:
@@ -65,6 +77,7 @@ def _described_sets(listing: Listing, file: Path) -> Sets:
     keypoints = "kpt_shape" in content
     sets: dict[str, YoloSet] = {}
     absent = []
+    named: dict[str, tuple[str, Path]] = {}  # by key: the first place of a set
     for key in SETS:
         given = content.get(key)
         if given in (None, "", "~", "null", []):
@@ -78,9 +91,9 @@ def _described_sets(listing: Listing, file: Path) -> Sets:
             absent.append((key, shown(lost[0])))
             continue
         there = [place for place in found.values() if place]
-        sets["val" if key == "valid" else key] = YoloSet(
-            listing, root, names, there, keypoints=keypoints
-        )
+        named[key] = places[0], there[0]
+        sets[set_of(key)] = YoloSet(listing, root, names, there, keypoints=keypoints)
+    _check_apart(file, named)
     for key, place in absent:
         # Exports name the other folders whether or not there are any.
         if key == "train" or not sets:
@@ -96,33 +109,73 @@ def _described_sets(listing: Listing, file: Path) -> Sets:
     return {name: found.read for name, found in sets.items()}
 
 
+def _check_apart(file: Path, named: Mapping[str, tuple[str, Path]]) -> None:
+    """Refuse sets of different names of which only one folder is left, that of all images."""
+    for (key, (given, place)), (other, (second, other_place)) in combinations(named.items(), 2):
+        if place == other_place and not same_place(given, second):
+            raise wrong(
+                file,
+                f"{key}: {shown(given)} and {other}: {shown(second)} are both {printable(place)}"
+                f" here; expected a folder each; correct them, or remove {other}:",
+            )
+
+
 def _folder_sets(listing: Listing) -> Sets:
     """The sets of a folder with class names, and labels in `labels/` or beside the images."""
-    names_file = _names_file(listing)
-    if names_file is None:
+    names_files = _names_files(listing)
+    if not names_files:
         return {}
-    names = checked_names(names_file, listed_names(names_file))
     images = listing.images
     files = LabelFiles()
     folder = "" if any(files.of(image) for image in images) else _label_folder(listing)
-    if not any(LabelFiles(folder).of(image) for image in images):
-        return {}
+    files = LabelFiles(folder)
     by_set = divided(listing.path, images)
-    return {
-        name: YoloSet(listing, listing.path, names, images=found, labels=folder).read
-        for name, found in by_set.items()
-    }
+    with_labels = [name for name, found in by_set.items() if any(map(files.of, found))]
+    sets: dict[str, YoloSet] = {}
+    for name in with_labels:
+        names_file = _names_of(name, names_files, listing)
+        names = checked_names(names_file, listed_names(names_file))
+        sets[name] = YoloSet(listing, listing.path, names, images=by_set[name], labels=folder)
+    for first in [*sets.values()][:1]:
+        first.remarks += [
+            f"the set {name}: {counted(len(found), 'image')} without any label: not read"
+            for name, found in by_set.items()
+            if name not in sets
+        ]
+    return {name: found.read for name, found in sets.items()}
 
 
-def _names_file(listing: Listing) -> Path | None:
-    """The file that lists the classes, at the top of the folder or in one of its folders."""
+def _names_files(listing: Listing) -> list[Path]:
+    """The files that list classes, in the folder or not far below it; the likeliest first."""
     files = [
-        (file.parent != listing.path, file.name.lower() not in NAME_FILES, file)
+        (len(file.parts), file.name.lower() not in NAME_FILES, file)
         for file in listing.files(*NAME_FILES, ".names")
         if file.name.lower() in NAME_FILES or file.suffix == ".names"
     ]
-    near = [found for found in files if listing.path in found[2].parents[:2]]
-    return min(near)[2] if near else None
+    return [file for _, _, file in sorted(files) if listing.path in file.parents[:NAMES_DEPTH]]
+
+
+def _names_of(name: str, files: Sequence[Path], listing: Listing) -> Path:
+    """The file that lists the classes of a set: its own, else that of all.
+
+    labelImg writes one into each folder, in the order in which it saw the classes.
+
+    Raises:
+        DataError: several, which say different things.
+    """
+    own = [file for file in files if folder_set(file, listing.path) == name]
+    of_all = [file for file in files if folder_set(file, listing.path) == "all"]
+    first, *others = own or of_all or files
+    for other in others:
+        alike = (len(other.parts), other.name) == (len(first.parts), first.name)
+        if alike and listed_names(other) != listed_names(first):
+            one, two = (printable(relative_name(file, listing.path)) for file in (first, other))
+            raise DataError(
+                f"{printable(listing.path)}: {one} and {two} list different classes; expected one"
+                " list, in the order of the numbers in the labels; correct one, or give each"
+                " folder as --data FOLDER"
+            )
+    return first
 
 
 def _label_folder(listing: Listing) -> str:
