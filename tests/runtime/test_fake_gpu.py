@@ -16,7 +16,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
 from retinanet.anchors import image_anchors
+from retinanet.inference.prediction import detect_samples
 from retinanet.model import ModelConfig, RetinaNet
+from retinanet.postprocess import DEFAULT_LIMITS
 from retinanet.runtime.device import Runtime
 from retinanet.runtime.distributed import GlobalBatch
 from retinanet.training import trainer
@@ -122,3 +124,19 @@ def test_a_detection_waits_once_a_batch(autocast: torch.dtype | None) -> None:
     # Of 9 anchors and 3 classes: 1000 of the 2592 pairs on the 96 cells of P3, and all of 24, 6, 2
     # and 1 cells.
     assert reached.value.args[0] == (4, 1000 + 27 * (24 + 6 + 2 + 1), 6)
+
+
+@pytest.mark.parametrize("autocast", PRECISIONS)
+def test_an_evaluation_waits_once_a_batch(autocast: torch.dtype | None) -> None:
+    """Samples as the loader gives them go to the GPU, and nothing waits before the candidates."""
+    model = network()
+    model.anchors(torch.zeros(1, 3, 64, 96, device=GPU))
+    sample = {"img": torch.zeros(64, 96, 3), "size": (64, 90), "scale": 0.5}
+    found = detect_samples(
+        model, enumerate([sample] * 4), DEFAULT_LIMITS, batch_size=4, autocast=autocast
+    )
+    with OneDevice() as watched, pytest.raises(ReachedHost) as reached:
+        next(found)
+    assert reached.value.args[0] == (4, 1000 + 27 * (24 + 6 + 2 + 1), 6)
+    assert watched.counts["aten.conv2d.default"] > 20
+    assert model.training  # as it was
