@@ -104,7 +104,7 @@ def test_check_data_counts_positives(
     assert (dog["positive_anchors"], dog["better_size"]) == ({"least": 0, "median": 0}, None)
 
 
-def test_boxes_of_different_tiles_do_not_share_anchors(data: CSVDataset, tmp_path: Path) -> None:
+def test_boxes_of_different_tiles_do_not_share_anchors(tmp_path: Path) -> None:
     """Two cats at the same place of two tiles, side by side."""
     Image.new("RGB", (256, 128)).save(tmp_path / "a.png")
     (tmp_path / "train.csv").write_text("a.png,20,20,60,60,cat\na.png,148,20,188,60,cat\n")

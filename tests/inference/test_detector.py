@@ -290,7 +290,7 @@ def test_the_package_has_no_other_attributes() -> None:
         retinanet.save  # noqa: B018
 
 
-def test_the_thresholds_of_the_file_are_used_unless_another_is_given(file, photo, tmp_path):
+def test_the_files_thresholds_are_used_unless_another_is_given(file, photo, tmp_path) -> None:
     everything = retinanet.load(file, "cpu", score_threshold=THRESHOLD, max_detections=None)(photo)
     middle = float(np.median(everything.scores))
     own = tuple(middle if label == 0 else 0.999 for label in range(len(NAMES)))

@@ -2,7 +2,6 @@
 
 import itertools
 import weakref
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -211,7 +210,7 @@ def test_pictures_of_many_sizes_in_order_and_an_unreadable_one() -> None:
     np.testing.assert_allclose(widths, [20, 30, 40, 50], atol=4)
 
 
-def test_few_views_are_held_however_large_the_picture_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_views_are_held_however_large_the_picture_is() -> None:
     held: weakref.WeakSet[Tensor] = weakref.WeakSet()
     most = 0
     resize = Compose([Resizer(SIDE, 2 * SIDE), Normalizer()])
@@ -229,7 +228,7 @@ def test_few_views_are_held_however_large_the_picture_is(monkeypatch: pytest.Mon
     assert most <= 2 * 4 + 2  # a batch that was done, one that is made, the whole view
 
 
-def test_a_data_set_gives_the_same_with_workers(tmp_path: Path) -> None:
+def test_a_data_set_gives_the_same_with_workers() -> None:
     boxes, labels = scattered(300, 400, 20, 14, 60)
     pictures = _Listed({"img": sheet(300, 400, boxes, labels)} for _ in range(3))
     results = [

@@ -150,7 +150,7 @@ def test_class_agnostic_suppression(agnostic: bool, labels: list[int]) -> None:
 
 
 @pytest.mark.parametrize("limit", [None, 1000])
-def test_each_class_may_have_a_threshold_of_its_own(limit):
+def test_each_class_may_have_a_threshold_of_its_own(limit) -> None:
     logits, deltas, anchors = predictions(bias=-1.0)
     one = DetectionLimits(0.3, candidates_per_level=limit, max_detections=None)
     every = detect_image(logits, deltas, anchors, LENGTHS, SIZE, one)

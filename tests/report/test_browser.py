@@ -229,7 +229,7 @@ def test_counts_are_of_scores_of_at_least_the_threshold(data: CocoDataset) -> No
     assert steps_reached([0, 0.5, 0.509, 1]) == [0, 50, 50, 100]
 
 
-def test_suspected_errors_are_training_data(written: Path, data: CocoDataset) -> None:
+def test_suspected_errors_are_training_data(written: Path) -> None:
     path = written.parent / "report" / "suspects.csv"
     lines = path.read_text().splitlines()
     assert lines[0] == "path,x1,y1,x2,y2,class,score,reason"

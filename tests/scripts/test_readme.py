@@ -15,7 +15,7 @@ import validate
 import visualize
 from retinanet.cli import from_flags
 from retinanet.data.shapes import write_shapes
-from retinanet.tools import check_data, convert, export
+from retinanet.tools import check_data, compare, convert, export
 from tests.support.paths import ROOT
 
 PAGES = {file: file.read_text() for file in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]}
@@ -26,6 +26,7 @@ SCRIPTS = {
     "validate.py": validate,
     "visualize.py": visualize,
     "-m retinanet.tools.check_data": check_data,
+    "-m retinanet.tools.compare": compare,
     "-m retinanet.tools.convert": convert,
     "-m retinanet.tools.export": export,
 }
@@ -81,11 +82,14 @@ def test_command_runs(command: str, home: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(home)
     monkeypatch.setattr(from_flags, "SAMPLE_SIZE", {"train_images": 4, "val_images": 2})
     script, flags = script_and_flags(command)
-    if "model_final.pt" in flags and not Path("model_final.pt").exists():  # run by itself
+    models = {"model_final.pt", "one.pt", "other.pt"}.intersection(flags)
+    if models and not Path("model_final.pt").exists():  # run by itself
         assert train.main([*script_and_flags(IN_ORDER[0])[1], *QUICK, "--overwrite"]) == 0
+    for other in models - {"model_final.pt"}:
+        shutil.copy("model_final.pt", other)
     if script == "train.py":
         flags += [*QUICK, "--overwrite"]
-    elif script.endswith(".py"):
+    elif script.endswith((".py", "compare")):
         flags += ["--workers", "0"]
     assert SCRIPTS[script].main(flags) == 0
 

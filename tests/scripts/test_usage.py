@@ -120,9 +120,7 @@ def test_classes_of_validation_data_are_found_by_name(
     assert "Validation data: 4 images" in capsys.readouterr().out
 
 
-def test_flags_from_a_file_and_later_ones_win(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_flags_from_a_file_and_later_ones_win(tmp_path: Path) -> None:
     flags = tmp_path / "run.args"
     flags.write_text("# a comment\n--dataset shapes --lr 1e-3\n--max-side 100\n")
     args = train.parse([f"@{flags}", "--min_side", "64", "--lr", "2e-3"])

@@ -152,7 +152,7 @@ def test_validation_by_two_processes_equals_one(
 
 
 def test_a_stream_of_pictures_through_two_processes_equals_one(
-    sample: SampleData, alone: tuple[Path, str], tmp_path: Path
+    alone: tuple[Path, str], tmp_path: Path
 ) -> None:
     """40 pictures of three shapes: two rounds of exchange, the second one not full."""
     photos = tmp_path / "photos"
