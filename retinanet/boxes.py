@@ -9,8 +9,8 @@ from torch import Tensor
 CENTER_STD = 0.1  # dx, dy
 SIZE_STD = 0.2  # dw, dh
 
-# What the logarithms of box / anchor may be. Wild deltas must not overflow the exponential: a 16 px
-# anchor grows to 1000 px at most.
+# Minimum and maximum of the logarithms of box / anchor. Wild deltas must not overflow the
+# exponential: a 16 px anchor grows to 1000 px at most.
 LOG_RATIO_LIMITS = (-math.inf, math.log(1000 / 16))
 
 
@@ -67,7 +67,7 @@ def decode_boxes(
     Args:
         anchors: [N, 4] xyxy.
         deltas: [..., N, 4] (dx, dy, dw, dh) in units of `CENTER_STD` and `SIZE_STD`.
-        log_ratio_limits: least and most that the logarithm of box / anchor may be.
+        log_ratio_limits: minimum and maximum of the logarithm of box / anchor.
 
     Returns:
         [..., N, 4] xyxy, unclipped, in the dtype of `anchors`.

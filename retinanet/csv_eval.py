@@ -27,7 +27,7 @@ def evaluate(
         retinanet: the model, bare or wrapped.
         iou_threshold: least overlap of a detection with the annotation it has found.
         score_threshold: scores at or below it are dropped.
-        max_detections: most detections of an image; None for all.
+        max_detections: maximum number of detections of an image; None: all.
         save_path: folder for the precision-recall curves; None draws none.
 
     Returns:

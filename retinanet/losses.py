@@ -75,7 +75,7 @@ def _chunks(length: int, size: int) -> Iterator[slice]:
 
 
 def _focal_terms(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Focal loss of entries that should be 0, without alpha, and its slope; the logits are lost.
+    """Focal loss of entries that should be 0, without alpha, and its slope; overwrites the logits.
 
     The loss p^2 * softplus(x), here negated, is that of the clamped probability; the slope is that
     of the loss without a clamp, so that an entry which is sure and wrong is still pulled back.

@@ -28,7 +28,7 @@ from retinanet.postprocess import (
 )
 from retinanet.runtime.device import memory_format
 
-PRIOR = 0.01  # what an untrained model thinks of every anchor and class (paper, section 3.3)
+PRIOR = 0.01  # score of every anchor and class in an untrained model (paper, section 3.3)
 GROUPS = 32  # of group norm
 MATCHINGS = ("iou", "atss")  # the original's, by thresholds of IoU; and `atss.match_atss`
 
@@ -52,7 +52,7 @@ class ModelConfig:
     anchor_grid: str = GRIDS[0]
     """Place of the anchors on their cells: one of `anchors.GRIDS`."""
     log_ratio_limits: tuple[float, float] = LOG_RATIO_LIMITS
-    """Least and most that the logarithms of box / anchor may be."""
+    """Minimum and maximum of the logarithms of box / anchor."""
     stride_in_1x1: bool = False
     """Stride of a bottleneck block in its first 1x1 instead of its 3x3."""
     p6_from_p5: bool = False
@@ -187,7 +187,7 @@ class Head(nn.Module):
         for i in range(1, self.convs + 1):
             x = F.relu_(getattr(self, f"norm{i}")(getattr(self, f"conv{i}")(x)))
         B, _, H, W = x.shape
-        # Sizes are said in full, because B may be 0 in a process whose share of a batch is empty.
+        # All sizes are given, none is -1: B may be 0 in a process whose share of a batch is empty.
         return self.output(x).permute(0, 2, 3, 1).reshape(B, H * W * self.anchors, self.outputs)
 
 
@@ -204,8 +204,8 @@ class RetinaNet(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        # Of the network in training. Opened inside forward, because the threads of DataParallel do
-        # not inherit autocast's dtype. None leaves it to the caller.
+        # Float type of the network in training. Entered inside forward, because the threads of
+        # DataParallel do not inherit autocast's dtype. None leaves it to the caller.
         self.autocast: torch.dtype | None = None
         self.matching = MATCHINGS[0]  # of anchors with boxes, in training
         self.conv1 = nn.Conv2d(3, WIDTH, 7, stride=2, padding=3, bias=False)
@@ -226,7 +226,7 @@ class RetinaNet(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        """He-normal convolutions; heads that say `PRIOR` and "no shift" for every anchor."""
+        """He-normal convolutions; heads that give all anchors a score of `PRIOR`, deltas of 0."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -333,7 +333,7 @@ class RetinaNet(nn.Module):
         Args:
             images: [B, 3, H, W] float, normalised, padded with zeros.
             sizes: (height, width) of the picture inside each image, to which its boxes are clipped.
-            limits: thresholds and most numbers.
+            limits: thresholds and maximum numbers.
 
         Returns:
             One `Detections` an image, on the CPU, in pixels of `images`.
@@ -361,7 +361,7 @@ def build_model(config: ModelConfig, pretrained: bool = False) -> RetinaNet:
     """A new model, its backbone trained on ImageNet if wanted.
 
     Raises:
-        DataError: the ImageNet weights are not to be had.
+        DataError: the ImageNet weights are not available.
     """
     weights = imagenet_weights(config.depth) if pretrained else {}
     model = RetinaNet(config)

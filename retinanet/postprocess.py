@@ -15,16 +15,16 @@ SCORE_THRESHOLD = 0.05  # the original's
 
 @dataclass(frozen=True)
 class DetectionLimits:
-    """Thresholds and most numbers, from the network's outputs to the detections of an image."""
+    """Thresholds and maximum numbers, from the network's outputs to the detections of an image."""
 
     score_threshold: float | tuple[float, ...] = SCORE_THRESHOLD
     """Scores at or below it are dropped: one for all classes, or one of each, by label."""
     nms_threshold: float = 0.5
     """IoU with a better box of its class above which a box is dropped."""
     candidates_per_level: int | None = 1000
-    """Most pairs of anchor and class of a pyramid level before suppression; None for all."""
+    """Maximum number of pairs of anchor and class of a pyramid level; None: all are candidates."""
     max_detections: int | None = 100
-    """Most detections of an image; None for all."""
+    """Maximum number of detections of an image; None: all are kept."""
     class_agnostic_nms: bool = False
     """Suppression across classes: a box is dropped for a better one of any class."""
 

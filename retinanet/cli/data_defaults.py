@@ -24,7 +24,7 @@ from retinanet.weights.conversion import PUBLISHED
 from retinanet.weights.pretrained import IMAGENET, start_weights
 
 SIDES = (256, MIN_SIDE)  # pixels, between which the shorter side of the images may be kept
-SHAPE = MAX_SIDE / MIN_SIDE  # most of the longer side, by the shorter one's length: the paper's
+SHAPE = MAX_SIDE / MIN_SIDE  # longer side by the shorter one, at most: the paper's
 CROWDED = 10  # boxes an image, on average, from which the higher learning rate is better
 IMAGES_SEEN = 2000  # at least, in a training from trained weights; three times as many from none
 EPOCHS = (6, 100)

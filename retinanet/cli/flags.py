@@ -318,7 +318,7 @@ def add_data_flags(parser: Parser) -> None:
 
 
 def add_detection_flags(parser: Parser, score_threshold: float | None = SCORE_THRESHOLD) -> None:
-    """Thresholds and most numbers of detection; a score threshold of None is the model's own."""
+    """Thresholds and maximum numbers of detection; a score threshold of None is the model's own."""
     own = " (each class's best F1)" if score_threshold is None else ""
     group = parser.add_argument_group("detection")
     group.add_argument(

@@ -10,7 +10,7 @@ from torchvision.transforms import Compose
 from retinanet.cli.flags import choose_source, detection_limits
 from retinanet.cli.labelled_sets import cut_validation_set, open_for_model, open_labelled
 from retinanet.cli.parser import Parser
-from retinanet.cli.train_flags import suit
+from retinanet.cli.train_flags import fill_from_data
 from retinanet.data.datasets import CocoDataset, CSVDataset, Data
 from retinanet.data.formats.class_list import read_classes
 from retinanet.data.shapes import TRAIN_IMAGES, VAL_IMAGES, write_shapes
@@ -106,7 +106,7 @@ def open_data(args: argparse.Namespace) -> tuple[Data, Data | None]:
             val = cut_validation_set(
                 train, args.val_share, near_duplicates=not args.no_near_duplicates
             )
-        suit(args, train)
+        fill_from_data(args, train)
     sides = args.min_side, args.max_side
     train.transform = training_transform(*sides, augment=args.augment, seed=args.seed)
     tell_notes("Training data", train)

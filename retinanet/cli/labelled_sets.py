@@ -87,7 +87,7 @@ def cut_validation_set(dataset: Data, share: float, *, near_duplicates: bool) ->
             for index in group:
                 groups[index] = group[0]
     if len(set(groups)) == 1:  # such as the frames of one film
-        say("All images look alike: the validation set is cut from among them all the same")
+        say("All images look alike: the validation set is cut from among them anyway")
         groups = list(range(len(dataset)))
     labels = [dataset.load_annotations(index)[:, 4].astype(int) for index in range(len(dataset))]
     counts = np.array([np.bincount(found, minlength=dataset.num_classes()) for found in labels])

@@ -23,7 +23,7 @@ def verdict(error: BaseException) -> tuple[int, str]:
     if isinstance(error, RuntimeError | MemoryError):
         if "DataLoader worker" in text:
             return 1, (
-                "a loader process died, perhaps for want of memory; lower --workers or"
+                "a loader process died, perhaps out of memory; lower --workers or"
                 f" --batch_size ({text.splitlines()[0]})"
             )
         wants = ("out of memory", "not enough memory", "can't allocate memory")  # in torch's words

@@ -253,7 +253,7 @@ def contradiction(args: argparse.Namespace) -> str:
     return ""
 
 
-def suit(args: argparse.Namespace, dataset: Data) -> None:
+def fill_from_data(args: argparse.Namespace, dataset: Data) -> None:
     """Fill in the settings of --data that follow from the data, and say them as flags.
 
     Raises:

@@ -32,7 +32,7 @@ class TrainingSetup:
     """The part of a training that decides which boxes anchors reach."""
 
     min_side: int
-    """Shorter side of the images after resizing, pixels; `max_side` is the most of the longer."""
+    """Shorter side of the images after resizing, pixels; `max_side` limits the longer one."""
     max_side: int
     config: ModelConfig
     """Of the network, with its anchors."""

@@ -37,7 +37,7 @@ class Evaluation(NamedTuple):
 
     @property
     def voc(self) -> VocScores | None:
-        """The curves as VOC scores, which COCO data are not told by."""
+        """The curves as VOC scores; None for COCO data, which have COCO's numbers alone."""
         return None if isinstance(self.dataset, CocoDataset) else self.curves
 
     @property
@@ -96,7 +96,7 @@ class Evaluator:
 
     Args:
         dataset: images and ground truth.
-        batch_size: most images at a time.
+        batch_size: images at a time, at most.
         workers: processes that load images; 0 loads them in this one.
         pin_memory: for copies to a GPU.
         autocast: float type of the convolutions; None is float32.
@@ -185,7 +185,7 @@ def measure(
         unreadable: images to leave out, by index.
         iou_threshold: overlap that counts as found, for the VOC-style measures.
         score_threshold: at which precision and recall are given.
-        max_detections: most detections of an image that count; None for all.
+        max_detections: maximum number of detections of an image that count; None: all.
     """
     kept = [index for index in range(len(dataset)) if index not in unreadable]
     left_out = len(dataset) - len(kept)

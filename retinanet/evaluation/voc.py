@@ -89,7 +89,7 @@ def score_voc(
         detections: one an image, in the order of the data set, in pixels of the files.
         iou_threshold: least overlap of a detection with the annotation it has found.
         score_threshold: scores at or below it are dropped.
-        max_detections: most detections of an image that count; None for all.
+        max_detections: maximum number of detections of an image that count; None: all.
 
     Returns:
         The scores of every class.

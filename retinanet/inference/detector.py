@@ -98,10 +98,11 @@ class Detector:
             None: where the F1 of each class was best on the validation data, if the file says, as
             `train.py` writes it; else 0.5.
         nms_threshold: IoU with a better box of its class above which a box is dropped.
-        candidates_per_level: most pairs of anchor and class before suppression; None for all.
-        max_detections: most detections of an image; None for all.
+        candidates_per_level: maximum number of pairs of anchor and class before suppression; None:
+            all.
+        max_detections: maximum number of detections of an image; None: all.
         class_agnostic_nms: let a box be dropped for a better one of any class.
-        batch_size: most images at a time; those of one shape go together.
+        batch_size: images at a time, at most; those of one shape go together.
         tile: side of the tiles that larger images are cut into, pixels; 0 does not cut, None cuts
             as the model was trained.
         tile_overlap: least part of it that neighbours share: as large as most objects; None: as

@@ -103,8 +103,8 @@ def predict(
             training flags come back as they were.
         dataset: gives normalised samples, or decoded ones where there is a tiling; or its loader,
             to be used again.
-        limits: thresholds and most numbers.
-        batch_size: most images at a time.
+        limits: thresholds and maximum numbers.
+        batch_size: images at a time, at most.
         workers: of a loader that is made here.
         autocast: float type of the network's convolutions; None leaves them in that of the weights.
         progress: whether to show a bar.
@@ -161,8 +161,8 @@ def predict_stream(
         model: as `predict` takes it.
         items: paths, numbers: whatever names an image.
         load: the normalised sample of an item, or the decoded one where there is a tiling.
-        limits: thresholds and most numbers.
-        batch_size: most images at a time.
+        limits: thresholds and maximum numbers.
+        batch_size: images at a time, at most.
         threads: that load; 0 loads in this one.
         autocast: as `predict` takes it.
         tiling: as `predict` takes it.
@@ -215,8 +215,8 @@ def detect_samples(
     Args:
         model: as `predict` takes it.
         loaded: samples, each with a key.
-        limits: thresholds and most numbers.
-        batch_size: most samples at a time, all of one shape.
+        limits: thresholds and maximum numbers.
+        batch_size: samples at a time, at most, all of one shape.
         window: how many later samples one waits for others of its shape; a batch's by default.
         autocast: as `predict` takes it.
         tiling: as `predict` takes it.
@@ -253,7 +253,7 @@ def _detect(
         # Copied one by one: a stack of pinned tensors would not be pinned. [B, H, W, 3] seen as
         # [B, 3, H, W] is channels_last as it lies.
         images = [sample["img"].to(device, non_blocking=True) for sample in samples]
-        # Scores, boxes and suppression are float32 all the same: see `RetinaNet.detect`.
+        # Scores, boxes and suppression are float32 nevertheless: see `RetinaNet.detect`.
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             return network.detect(
                 torch.stack(images).permute(0, 3, 1, 2), list(map(picture_size, samples)), limits

@@ -13,7 +13,7 @@ from retinanet.report.html import Html, element, embedded
 from retinanet.report.interactive import KINDS, steps_reached
 from retinanet.report.pictures import as_jpeg
 
-SIZE = (480, 360)  # most of width and height, pixels: letters on it can be read
+SIZE = (480, 360)  # maximum width and height, pixels: letters on it can be read
 LETTERS = 13  # pixels of the same, height of a line
 FINE = 10  # of detections that are true
 

@@ -154,7 +154,7 @@ def confusion(reported: ReportedEvaluation, folder: Path) -> Html:
     counts, shown = condensed(matrix, names, CLASSES_IN_MATRIX)
     text = (
         f"Scores of at least {reported.threshold:.2f}"
-        f" ({'about where F1 is best' if reported.best_f1 else 'for want of a best F1'}), IoU of at"
+        f" ({'about where F1 is best' if reported.best_f1 else 'there is no best F1'}), IoU of at"
         f" least {iou_threshold:g}. A row is what became of the annotations of a class, the last"
         " one what was detected where nothing is annotated. The stronger the colour, the larger the"
         " part of the row."

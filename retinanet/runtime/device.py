@@ -145,7 +145,7 @@ def _own_device(name: str) -> str:
 
 
 def usable_device(name: str) -> torch.device:
-    """The device of a name, after a try whether it works.
+    """The device of a name, checked by a first tensor on it.
 
     Args:
         name: as `start_runtime` takes it.

@@ -121,12 +121,12 @@ def leave_signals_to_main(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # elsewhere nobody can tell who sent a signal
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_when_the_parent_says_so, daemon=True).start()
+        threading.Thread(target=_end_on_sigterm_of_parent, daemon=True).start()
     else:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _end_when_the_parent_says_so() -> None:
+def _end_on_sigterm_of_parent() -> None:
     """SIGTERM is blocked in this process's threads; take it here."""
     parent = multiprocessing.parent_process()
     while parent and signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:

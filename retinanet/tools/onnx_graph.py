@@ -85,7 +85,7 @@ class PictureDetector(PictureNetwork):
 
     Args:
         model: a detector in evaluation mode.
-        limits: thresholds and most numbers; both numbers are given.
+        limits: thresholds and maximum numbers; both numbers are given.
     """
 
     def __init__(self, model: RetinaNet, limits: DetectionLimits) -> None:

@@ -19,9 +19,10 @@ class LossLog:
     """Losses of every step, read one step late, when the device has long computed them.
 
     Args:
-        run: is told them.
-        image_path: says for an index which file it is, for errors.
-        skips_overflow: float16 may overflow now and then; the scaler sees to it.
+        run: records them.
+        image_path: gives the file of an index, for errors.
+        skips_overflow: whether a few overflows are no error: float16 has some, and the scaler skips
+            their steps.
     """
 
     def __init__(

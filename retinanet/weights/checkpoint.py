@@ -29,7 +29,7 @@ class Checkpoint:
     class_names: tuple[str, ...] = ()
     """Class names by label; empty where the file does not give them."""
     min_side: int = MIN_SIDE
-    """Shorter side of the images in training, pixels; `max_side` is the most of the longer one."""
+    """Shorter side of the images in training, pixels; `max_side` limits the longer one."""
     max_side: int = MAX_SIDE
     epoch: int | None = None
     """The last one trained, from 0."""

@@ -36,7 +36,7 @@ def start_weights(source: str, depth: int) -> Start:
         depth: of the model's ResNet.
 
     Raises:
-        DataError: the file cannot be had or read, or its ResNet is another one.
+        DataError: the file cannot be fetched or read, or its ResNet is another one.
     """
     if source == "none":
         return Start(source, {})

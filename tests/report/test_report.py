@@ -213,7 +213,7 @@ def test_nothing_found(tmp_path: Path, data: CSVDataset) -> None:
     html = write_report(tmp_path, found, title="run", facts={}).read_text()
     assert "Training" not in html  # nothing was trained
     assert "Nothing true has a score above 0.05, so there are no curves." in html
-    assert "Scores of at least 0.50 (for want of a best F1)" in html
+    assert "Scores of at least 0.50 (there is no best F1)" in html
     assert ["cat missed", "2"] in rows(html)
     assert "No detection is false." in html
 
