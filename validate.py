@@ -114,7 +114,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         unreadable,
         iou_threshold=args.iou_threshold,
         score_threshold=args.score_threshold,
-        max_detections=None if checkpoint.tile else args.max_detections,
     )
     summary = f"{scores.note}{scores.coco.summary}\n{scores.coco.certainty}"
     say(f"{summary}\n{ap_table(scores.coco)}")

@@ -16,7 +16,7 @@ from retinanet.evaluation.voc import VocScores, match_images, score_matches, voc
 from retinanet.inference.prediction import SampleLoader, predict
 from retinanet.inference.tiles import Tiling
 from retinanet.model import RetinaNet
-from retinanet.postprocess import DEFAULT_LIMITS, SCORE_THRESHOLD, Detections
+from retinanet.postprocess import SCORE_THRESHOLD, Detections
 from retinanet.runtime.distributed import from_main, is_main_process
 
 
@@ -139,8 +139,7 @@ class Evaluator:
         own: list[Evaluation] = []  # with the matches, which only the main process needs
 
         def scores() -> tuple[CocoScores, VocScores]:
-            most = None if self.tiling else DEFAULT_LIMITS.max_detections
-            own.append(measure(self.dataset, detections, unreadable, max_detections=most))
+            own.append(measure(self.dataset, detections, unreadable))
             return own[0].coco, own[0].curves
 
         shared = from_main(scores)
@@ -175,9 +174,8 @@ def measure(
     *,
     iou_threshold: float = 0.5,
     score_threshold: float = SCORE_THRESHOLD,
-    max_detections: int | None = DEFAULT_LIMITS.max_detections,
 ) -> Evaluation:
-    """Compare detections with annotations.
+    """Compare all detections with annotations; COCO's numbers look at the best 100 of an image.
 
     Args:
         dataset: the ground truth.
@@ -185,7 +183,6 @@ def measure(
         unreadable: images to leave out, by index.
         iou_threshold: overlap that counts as found, for the VOC-style measures.
         score_threshold: at which precision and recall are given.
-        max_detections: maximum number of detections of an image that count; None: all.
     """
     kept = [index for index in range(len(dataset)) if index not in unreadable]
     left_out = len(dataset) - len(kept)
@@ -193,6 +190,6 @@ def measure(
         dataset, detections = copy.copy(dataset), [detections[index] for index in kept]
         dataset.keep(kept)
     coco = score_coco(dataset, detections)
-    matches = match_images(dataset, detections, iou_threshold, score_threshold, max_detections)
+    matches = match_images(dataset, detections, iou_threshold, score_threshold)
     curves = score_matches(dataset, matches, iou_threshold, score_threshold)
     return Evaluation(dataset, detections, coco, curves, matches, left_out)

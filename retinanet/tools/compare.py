@@ -130,8 +130,7 @@ def evaluate(
         dataset.transform = sample_transform(checkpoint)
         detections = predict_by_flags(checkpoint, dataset, args, runtime)
         detections = by_names(detections, checkpoint, dataset, file)
-    limits = {"score_threshold": args.score_threshold, "max_detections": args.max_detections}
-    return measure(dataset, detections, **limits)
+    return measure(dataset, detections, score_threshold=args.score_threshold)
 
 
 def by_names(

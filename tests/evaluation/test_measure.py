@@ -1,12 +1,16 @@
-"""Evaluations of a data set of which not all images could be read."""
+"""Evaluations: of all that was found, and of a data set of which not all images could be read."""
+
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from retinanet.data.datasets import CocoDataset, CSVDataset, Data
 from retinanet.data.problems import MOST_SKIPPED
 from retinanet.data.shapes import SampleData, write_shapes
 from retinanet.errors import DataError
+from retinanet.evaluation.comparison import mistakes
 from retinanet.evaluation.measure import measure, name_unreadable
 from retinanet.postprocess import Detections
 
@@ -41,6 +45,20 @@ def test_images_that_could_not_be_read_count_neither_way(sample: SampleData, kin
     assert names == [dataset.image_path(k).name for k in (0, 1, 3)]
     assert len(evaluation.detections) == 3
     assert measure(dataset, found).note == ""
+
+
+def test_all_detections_of_a_large_picture_count(tmp_path: Path) -> None:
+    """150 things in one picture, as tiles find them; COCO's numbers alone look at 100."""
+    Image.new("RGB", (600, 400)).save(tmp_path / "a.png")
+    corners = [(20 * k % 600, 40 * (k // 30)) for k in range(150)]
+    rows = "".join(f"a.png,{x},{y},{x + 16},{y + 30},thing\n" for x, y in corners)
+    (tmp_path / "val.csv").write_text(rows)
+    dataset = CSVDataset(tmp_path / "val.csv", {"thing": 0})
+    evaluation = measure(dataset, [annotated(dataset, 0)])
+    [thing] = evaluation.curves.classes
+    assert (thing.num_annotations, thing.recall) == (150, 1)
+    assert mistakes(evaluation).tolist() == [0]
+    assert evaluation.coco.stats["AR100"] == pytest.approx(100 / 150)
 
 
 def test_images_that_are_left_out_are_named_once(capsys: pytest.CaptureFixture[str]) -> None:
