@@ -14,6 +14,17 @@ MOST_SKIPPED = 100  # images that may be left out, because they cannot be read
 Array = NDArray[Any]
 
 
+def became_boxes(count: int, kind: str) -> str:
+    """Remark on shapes of a kind that are read as the boxes around them."""
+    around = "the box around it" if count == 1 else "the boxes around them"
+    return f"{counted(count, kind)} became {around}"
+
+
+def without_boxes(count: int, kind: str) -> str:
+    """Remark on shapes of a type that have no area."""
+    return f"{counted(count, 'shape')} of type {kind} without a box: left out"
+
+
 class Problems:
     """Problems of one file, collected and raised as one error; and the count of its repairs.
 

@@ -123,10 +123,10 @@ def test_every_kind_of_problem(
     assert found["classes_in_one_set"] == {"training": [], "validation": ["owl"]}
     assert found["problems"] == 5
     notes = " ".join(found["training"]["notes"])
-    assert ("1 images without a label: background" in notes) == (kind == "yolo")
+    assert ("1 image without a label: background" in notes) == (kind == "yolo")
     files = {"coco": "an entry in _annotations.coco.json", "csv": "an entry in labels.csv"}
     lack = files.get(kind, "an annotation file")
-    assert (f"1 images without {lack}: left out" in notes) == (kind != "yolo")
+    assert (f"1 image without {lack}: left out" in notes) == (kind != "yolo")
     fewer = checked(root, capsys, code=1, flags=("--no_near_duplicates", "--no_decode"))
     assert (fewer["near_duplicates"], fewer["one_colour"], fewer["problems"]) == (None, None, 3)
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from retinanet.data.formats.csv_header import CLASS_NAMES, COLUMNS, plain_name
 from retinanet.data.formats.csv_lines import repair, split_line
-from retinanet.data.problems import Problems
+from retinanet.data.problems import Problems, became_boxes, without_boxes
 from retinanet.errors import DataError, first_few, shown
 
 SHAPE, ATTRIBUTES = "region_shape_attributes", "region_attributes"
@@ -190,6 +190,6 @@ def _remark(kinds: Counter[str], key: str, problems: Problems) -> None:
     problems.read_as = f"VIA's regions, their class from {shown(key)}"
     for kind, count in sorted(kinds.items()):
         if kind in NO_BOX:
-            problems.remarks.append(f"{count:,} shapes of type {kind} left out: they have no box")
+            problems.remarks.append(without_boxes(count, kind))
         elif kind and kind != "rect":
-            problems.remarks.append(f"{count:,} of type {kind} became the boxes around them")
+            problems.remarks.append(became_boxes(count, kind))

@@ -22,7 +22,7 @@ from retinanet.data.formats.labels import (
     sets_by_folder,
     side,
 )
-from retinanet.data.problems import Problems
+from retinanet.data.problems import Problems, became_boxes, without_boxes
 from retinanet.errors import printable, shown
 
 SNIFFED = 1_000_000  # bytes of a file in which its kind shows
@@ -57,12 +57,12 @@ def _read(listing: Listing, files: list[Path], problems: Problems) -> Labels:
     name = folder_set(files[0], root)
     notes = left_out(listing, name, paths, "an annotation file")
     notes += [
-        f"{count:,} shapes of type {kind} left out: they have no box"
+        without_boxes(count, kind)
         for kind, count in sorted(kinds.items())
         if kind not in LEAST_POINTS
     ]
     if kinds["polygon"]:
-        notes.append(f"{kinds['polygon']:,} polygons became the boxes around them")
+        notes.append(became_boxes(kinds["polygon"], "polygon"))
     sizes = [image.size for image in images]
     return Labels(names, annotations, paths, tuple(notes), sizes)
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from glob import escape
 from itertools import chain
@@ -16,7 +16,7 @@ from retinanet.data.annotations import Annotations, group_by_image
 from retinanet.data.image_finder import Places
 from retinanet.data.images import is_image_name
 from retinanet.data.problems import Problems
-from retinanet.errors import DataError, first_few, printable, shown
+from retinanet.errors import DataError, counted, first_few, printable, shown
 
 LOOKED_AT = 20  # files, for one of the kind that is looked for: others may lie beside it
 LARGEST_SIDE = 1e9
@@ -25,8 +25,8 @@ MOST_FOLDERS = 50  # of a path that is looked for: a hostile one may have millio
 # The words by which folders and files name a set.
 SET_WORDS = {
     "train": ("train", "training", "trainval", "trainset"),
-    "val": ("val", "valid", "validation", "dev", "valset", "eval"),
-    "test": ("test", "testing", "testset"),
+    "val": ("val", "valid", "validation", "dev", "valset", "eval", "minival"),
+    "test": ("test", "testing", "testset", "testdev"),
 }
 # Sets that nothing is read of where another one is there.
 SECOND = {"all": "train", "test": "val"}
@@ -92,10 +92,12 @@ class Image(NamedTuple):
 def set_of(name: str) -> str:
     """The set that a folder or a file is named after: train, val, test; all if after none.
 
-    The last word counts: `instances_train2017.json` is train, `raccoon_valid` is val.
+    The last word counts: `instances_train2017.json` is train, `raccoon_valid` is val, `TestImages`
+    and `test-dev` are test.
     """
-    words = "".join(c if c.isalpha() else " " for c in PurePath(name).stem.lower()).split()
-    for word in reversed(words):
+    stem = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", PurePath(name).stem)
+    text = " ".join("".join(c if c.isalpha() else " " for c in stem.lower()).split())
+    for word in reversed(re.sub(r"\btest dev\b", "testdev", text).split()):
         for result, known in SET_WORDS.items():
             if word in known:
                 return result
@@ -203,7 +205,7 @@ def left_out(listing: Listing, name: str, used: Iterable[Path], lack: str) -> li
     """
     mine = divided(listing.path, listing.images).get(name, [])
     count = len(set(mine).difference(used))
-    return [f"{count:,} images without {lack}: left out"] if count else []
+    return [f"{counted(count, 'image')} without {lack}: left out"] if count else []
 
 
 def sets_of_files(
@@ -368,9 +370,15 @@ def partner_of(file: Path, named: str, images: Mapping[str, Sequence[Path]]) -> 
         for choice in (called, beside, alike):
             if len(choice) == 1:
                 return choice[0]
-        if image := nearest(called or beside or alike, file.parent.parts):
+        # That both lie in annotations/ says nothing: masks do, too.
+        if image := nearest(called or beside or alike, _parts_but(file.parent, LABEL_FOLDERS)):
             return image
     return None
+
+
+def _parts_but(folder: Path, names: Collection[str]) -> list[str]:
+    """The parts of a folder's path that have none of some names, in lower case."""
+    return [part for part in folder.parts if part.lower() not in names]
 
 
 def nearest(files: Sequence[Path], folders: Iterable[str]) -> Path | None:

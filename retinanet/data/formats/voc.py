@@ -8,6 +8,7 @@ at the upper and the left side.
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -35,12 +36,12 @@ from retinanet.data.formats.labels import (
     sets_by_folder,
     side,
 )
-from retinanet.data.problems import Problems
-from retinanet.errors import DataError, printable, shown
+from retinanet.data.problems import Problems, became_boxes
+from retinanet.errors import DataError, counted, printable, shown
 
-LISTS = Path("ImageSets", "Main")  # train.txt, val.txt ...: a name a line, without an ending
-LISTED = ("train", "val", "test", "trainval")
+LISTS = "ImageSets/Main"  # train.txt, val.txt ...: a name a line, without an ending
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+ELSEWHERE = 3  # the kind of a list that lies in no ImageSets
 SNIFFED = 4096  # bytes of a file in which its kind shows
 
 
@@ -49,38 +50,82 @@ def find_voc(listing: Listing) -> Sets:
     files = listing.files(".xml") if listing.is_folder else []
     if not any(_is_voc(file) for file in files[:LOOKED_AT]):
         return {}
-    lists = [file for file in listing.files(".txt") if file.parent.parts[-2:] == LISTS.parts]
-    wanted = [file for file in lists if file.stem in LISTED]
-    if wanted:
-        return _listed_sets(listing, files, wanted)
-    return sets_by_folder(listing, files, _read)
+    return _listed_sets(listing, files) or sets_by_folder(listing, files, _read)
 
 
 def _is_voc(file: Path) -> bool:
     try:
         with file.open("rb") as stream:
-            return bool(re.search(rb"<annotation[\s>]", stream.read(SNIFFED)))
+            start = stream.read(SNIFFED).replace(b"\0", b"")  # of UTF-16
+            return bool(re.search(rb"<annotation[\s>]", start))
     except OSError:
         return False
 
 
-def _listed_sets(listing: Listing, files: list[Path], lists: list[Path]) -> Sets:
-    """The sets as `ImageSets/Main` lists them; trainval counts where there is no train."""
+def _listed_sets(listing: Listing, files: list[Path]) -> Sets:
+    """The sets as lists name them; trainval counts where there is no train. None without lists."""
     stems = by_stem(files)
-    names: dict[str, list[tuple[str, Path | None]]] = {}
-    for file in lists:
-        lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-        listed = [line.split()[0] for line in lines if line.split()]
-        found = [(name, _listed_file(name, file, stems)) for name in listed]
-        names.setdefault(file.stem, []).extend(found)
-    if "train" in names:
-        names.pop("trainval", None)
     sets: Sets = {}
-    for name, named in names.items():
-        lost = tuple(name for name, file in named if file is None)
-        mine = [*dict.fromkeys(file for _, file in named if file)]
-        sets[set_of(name)] = partial(_read, listing, mine, lost=lost)
+    by_name = _lists(listing, stems)
+    listed = {name: _listed(lists, stems) for name, lists in by_name.items()}
+    known = {file for named in listed.values() for file in named.values()}
+    unlisted = len(set(files).difference(known))
+    for name, named in listed.items():
+        lost = tuple(text for text, file in named.items() if file is None)
+        mine = [*dict.fromkeys(file for file in named.values() if file)]
+        sets[set_of(name)] = partial(
+            _read, listing, mine, lists=by_name[name], lost=lost, unlisted=unlisted
+        )
     return sets
+
+
+def _lists(listing: Listing, stems: Mapping[str, Sequence[Path]]) -> dict[str, list[Path]]:
+    """The lists of images by the sets that they are called after, those of the likeliest kind."""
+    by_kind: dict[int, dict[str, list[Path]]] = {}
+    for file in listing.files(".txt"):
+        name = "trainval" if file.stem.lower() == "trainval" else set_of(file.name)
+        if name != "all":
+            by_kind.setdefault(_kind(file), {}).setdefault(name, []).append(file)
+    # Elsewhere a text of such a name may be anything else.
+    elsewhere = by_kind.get(ELSEWHERE, {})
+    for name, lists in [*elsewhere.items()]:
+        found = _listed(lists, stems)
+        if not found or None in found.values():
+            del elsewhere[name]
+    if not {"train", "trainval"} & elsewhere.keys():
+        by_kind.pop(ELSEWHERE, None)
+    best = by_kind[min(by_kind)] if by_kind else {}
+    if "train" in best:
+        best.pop("trainval", None)
+    return best
+
+
+def _kind(file: Path) -> int:
+    """The kind of a list by its place, the likeliest first.
+
+    `ImageSets/Main/train.txt`; `ImageSets/Main/cow_train.txt`, of which VoTT writes no other;
+    `ImageSets/train.txt`; anywhere else.
+    """
+    folders = "/".join(file.parent.parts[-2:]).lower()
+    if folders == LISTS.lower():
+        return int(not file.stem.isalpha())
+    return 2 if folders.endswith("/imagesets") else ELSEWHERE
+
+
+def _listed(lists: Sequence[Path], stems: Mapping[str, Sequence[Path]]) -> dict[str, Path | None]:
+    """The names in some lists, and the `.xml` of each; None of one that has none."""
+    found: dict[str, Path | None] = {}
+    for file in lists:
+        for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+            fields = line.split()
+            # Behind the name may be whether an object is there, or the place of the `.xml`.
+            for name in filter(None, (line.strip(), " ".join(fields[:-1]), *fields[:1])):
+                if xml := _listed_file(name, file, stems):
+                    found[name] = xml
+                    break
+            else:
+                found.update(dict.fromkeys(fields[:1]))
+    return found
 
 
 def _listed_file(name: str, file: Path, stems: Mapping[str, Sequence[Path]]) -> Path | None:
@@ -93,7 +138,13 @@ def _listed_file(name: str, file: Path, stems: Mapping[str, Sequence[Path]]) -> 
 
 
 def _read(
-    listing: Listing, files: list[Path], problems: Problems, lost: Sequence[str] | None = None
+    listing: Listing,
+    files: list[Path],
+    problems: Problems,
+    *,
+    lists: Sequence[Path] = (),
+    lost: Sequence[str] = (),
+    unlisted: int = 0,
 ) -> Labels:
     """Read the files of a set.
 
@@ -101,22 +152,29 @@ def _read(
         listing: of the folder of the data.
         files: the `.xml` files.
         problems: takes in what is wrong.
-        lost: names in the set's list that have no file; None where the set has no list.
+        lists: those that name them.
+        lost: names in the set's lists that have no file.
+        unlisted: the number of files in no list.
     """
     root = listing.path
-    absent = [shown(f"{name}.xml") for name in lost or ()]
+    absent = [shown(f"{name}.xml") for name in lost]
     problems.add(
         "missing annotation",
         [0] * len(absent),
-        lambda k: f"{root / LISTS}: no {absent[k]} below {root}; add it, or leave it out",
+        lambda k: (
+            f"{printable(lists[0].parent)}: no {absent[k]} below {root}; add it, or leave it out"
+        ),
     )
-    images = list(_images(root, files, by_stem(listing.images), problems))
+    kinds: Counter[str] = Counter()
+    images = list(_images(root, files, by_stem(listing.images), kinds, problems))
     names = tuple(sorted({box.name for image in images for box in image.boxes}))
     annotations, paths = joined(root, images, names, problems)
-    notes = []
-    if files and lost is None:
+    notes = [became_boxes(count, kind) for kind, count in kinds.items()]
+    if unlisted:
+        notes.append(f"{counted(unlisted, 'annotation file')} in no list of a set: left out")
+    if files and not lists:
         name = folder_set(files[0], root)
-        notes = left_out(listing, name, paths, "an annotation file")
+        notes += left_out(listing, name, paths, "an annotation file")
     sizes = [image.size for image in images]
     return Labels(names, annotations, paths, (*notes, *_notes(annotations)), sizes)
 
@@ -125,8 +183,8 @@ def _notes(annotations: Annotations) -> Iterator[str]:
     """Notes on difficult boxes and on corners that may count from 1, where there are any."""
     if difficult := np.count_nonzero(annotations.difficult):
         yield (
-            f"{difficult:,} difficult boxes: trained on; they count in COCO's AP, and neither as"
-            " found nor as missed in VOC's AP, precision and recall"
+            f"{counted(int(difficult), 'difficult box')}: trained on; counted in COCO's AP, and"
+            " neither as found nor as missed in VOC's AP, precision and recall"
         )
     corners = annotations.boxes[:, :2]
     if corners.size and corners.min() == 1:
@@ -137,9 +195,21 @@ def _notes(annotations: Annotations) -> Iterator[str]:
 
 
 def _images(
-    root: Path, files: list[Path], pictures: Mapping[str, Sequence[Path]], problems: Problems
+    root: Path,
+    files: list[Path],
+    pictures: Mapping[str, Sequence[Path]],
+    kinds: Counter[str],
+    problems: Problems,
 ) -> Iterator[Image]:
-    """The image of each file, with its boxes; `pictures` are those below the root, by stem."""
+    """The image of each file, with its boxes.
+
+    Args:
+        root: the folder of the data.
+        files: the `.xml` files.
+        pictures: the images below it, by stem.
+        kinds: takes in the shapes that become boxes.
+        problems: takes in what is wrong.
+    """
     for file in files:
         place = printable(file)
         try:
@@ -155,29 +225,61 @@ def _images(
             continue
         sides = [annotation.findtext(f"size/{name}") for name in ("height", "width")]
         height, width = map(side, sides)
-        yield Image(image, list(_boxes(annotation, place, problems)), (height, width))
+        yield Image(image, list(_boxes(annotation, place, kinds, problems)), (height, width))
 
 
-def _boxes(annotation: Element, place: str, problems: Problems) -> Iterator[Box]:
+def _boxes(
+    annotation: Element, place: str, kinds: Counter[str], problems: Problems
+) -> Iterator[Box]:
     """The boxes of one file; what is wrong with the others is collected."""
     for k, item in enumerate(annotation.iterfind("object")):
         entry = f"{place}: object {k}"
         name = (item.findtext("name") or "").strip()
-        box = item.find("bndbox")
-        numbers = [box.findtext(tag) for tag in CORNERS] if box is not None else []
+        if item.findtext("deleted") == "1":  # LabelMe's XML keeps them
+            continue
         try:
-            x1, y1, x2, y2 = (float(number or "") for number in numbers)
+            corners = _corners(item, kinds)
         except ValueError:
-            x1 = y1 = x2 = y2 = math.nan
+            corners = (math.nan,) * 4
         if not name:
             problems.add_one("wrong object", f"{entry}: no name; expected a class; add it")
-        elif not all(map(math.isfinite, (x1, y1, x2, y2))):
-            found = shown([number for number in numbers if number is not None])
-            text = f"bndbox {found}; expected xmin, ymin, xmax, ymax as numbers; correct it"
+        elif not all(map(math.isfinite, corners)):
+            found = [item.findtext(f"bndbox/{tag}") for tag in CORNERS]
+            text = shown([number for number in found if number is not None])
+            text = f"bndbox {text}; expected xmin, ymin, xmax, ymax as numbers; correct it"
             problems.add_one("wrong object", f"{entry}: {text}")
         else:
             difficult = (item.findtext("difficult") or "").strip() == "1"
-            yield Box((x1, y1, x2, y2), name, entry, difficult)
+            yield Box(corners, name, entry, difficult)
+
+
+def _corners(item: Element, kinds: Counter[str]) -> tuple[float, float, float, float]:
+    """x1, y1, x2, y2 of an object, or around its rotated box or its polygon.
+
+    roLabelImg writes `<robndbox>`, its angle in radians; LabelMe's XML, of CVAT too, `<polygon>`.
+
+    Raises:
+        ValueError: there is none, or something in it is no number.
+    """
+    box, turned, polygon = (item.find(tag) for tag in ("bndbox", "robndbox", "polygon"))
+    if box is None and turned is not None:
+        x, y, width, height, angle = _numbers(turned, "cx", "cy", "w", "h", "angle")
+        cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
+        half_x, half_y = (width * cos + height * sin) / 2, (width * sin + height * cos) / 2
+        kinds["rotated box"] += 1
+        return x - half_x, y - half_y, x + half_x, y + half_y
+    if box is None and polygon is not None:
+        xs, ys = zip(*(_numbers(point, "x", "y") for point in polygon.iterfind("pt")), strict=True)
+        if item.findtext("type") != "bounding_box":
+            kinds["polygon"] += 1
+        return min(xs), min(ys), max(xs), max(ys)
+    x1, y1, x2, y2 = _numbers(item if box is None else box, *CORNERS)
+    return x1, y1, x2, y2
+
+
+def _numbers(element: Element, *tags: str) -> list[float]:
+    """The numbers in some tags of an element."""
+    return [float(element.findtext(tag) or "") for tag in tags]
 
 
 def parse_xml(file: Path) -> Element:

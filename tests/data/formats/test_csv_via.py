@@ -71,7 +71,7 @@ def test_shapes_become_their_boxes(tmp_path: Path, shape: dict[str, Any], box: l
     names, found, notes = read(path)
     assert names == ("cow",)
     assert found.boxes[0, :4] == pytest.approx(box)
-    said = f"1 of type {shape['name']} became the boxes around them" in notes
+    said = f"1 {shape['name']} became the box around it" in notes
     assert said == (shape["name"] != "rect")
     assert any("read as VIA's regions, their class from 'class'" in note for note in notes)
 
@@ -84,7 +84,7 @@ def test_images_without_regions_and_points_have_no_box(tmp_path: Path) -> None:
     assert names == ("Date",)
     assert found.names == ("a.jpg", "b.jpg", "c.jpg")
     assert found.lines.tolist() == [4]
-    assert "1 shapes of type point left out: they have no box" in notes
+    assert "1 shape of type point without a box: left out" in notes
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,13 @@ NAMES = ("cow", "cat")
         ("result.json", "all"),
         ("constrain", "all"),  # the word is not its own
         ("train_val", "val"),  # the last word counts
+        ("TrainImages", "train"),
+        ("imagesTest", "test"),
+        ("VALID", "val"),
+        ("instances_test-dev2017.json", "test"),  # though `dev` alone is val
+        ("VisDrone2019-DET-test-dev", "test"),
+        ("latest_dev", "val"),
+        ("instances_minival2014.json", "val"),
     ],
 )
 def test_sets_are_told_by_words_of_names(name: str, expected: str) -> None:
@@ -141,7 +148,7 @@ def test_yolo_folders_of_every_tool(
         labels = read(found, name, root)
         assert labels.class_names == NAMES
         assert boxes(labels) == [[COW, CAT], []]
-        assert labels.notes == ("1 images without a label: background",)
+        assert labels.notes == ("1 image without a label: background",)
 
 
 def test_a_yaml_file_stands_for_its_folder(tmp_path: Path) -> None:
@@ -153,9 +160,17 @@ def test_a_yaml_file_stands_for_its_folder(tmp_path: Path) -> None:
     ("line", "box", "note"),
     [
         # A triangle of a 100 x 80 image: x from 10 to 50, y from 16 to 64.
-        ("1 0.1 0.2 0.5 0.2 0.3 0.8", (10, 16, 50, 64, "cat"), "1 polygons"),
+        (
+            "1 0.1 0.2 0.5 0.2 0.3 0.8",
+            (10, 16, 50, 64, "cat"),
+            "1 polygon became the box around it",
+        ),
         # Four points, turned: x from 20 to 60, y from 8 to 72.
-        ("0 0.2 0.5 0.4 0.1 0.6 0.5 0.4 0.9", (20, 8, 60, 72, "cow"), "1 rotated boxes"),
+        (
+            "0 0.2 0.5 0.4 0.1 0.6 0.5 0.4 0.9",
+            (20, 8, 60, 72, "cow"),
+            "1 rotated box became the box around it",
+        ),
         ("0.0 0.5 0.5 0.2 0.5", (40, 20, 60, 60, "cow"), ""),  # a class written as a fraction
     ],
 )
@@ -306,8 +321,8 @@ def test_labelme_polygons_become_boxes_and_points_are_left_out(tmp_path: Path) -
     labels = read(find_labelme(Listing(tmp_path)), "all", tmp_path)
     assert boxes(labels) == [[(10, 16, 50.5, 64, "cat"), (1, 2, 30, 40, "cow")]]
     assert labels.notes == (
-        "1 images without an annotation file: left out",
-        "1 shapes of type point left out: they have no box",
+        "1 image without an annotation file: left out",
+        "1 shape of type point without a box: left out",
         "2 polygons became the boxes around them",
     )
 

@@ -1,5 +1,6 @@
 """Folders of Pascal VOC: the sets, the boxes, and what is said of them."""
 
+import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +54,7 @@ def test_images_that_no_file_describes_are_counted_set_by_set(tmp_path: Path) ->
         picture(root / name)
     sets = find_voc(Listing(root))
     assert read(sets, "train", root).notes == ("2 images without an annotation file: left out",)
-    assert read(sets, "val", root).notes == ("1 images without an annotation file: left out",)
+    assert read(sets, "val", root).notes == ("1 image without an annotation file: left out",)
     with_lists = voc_devkit(tmp_path / "lists")  # an image that no list names is none of a set
     assert read(find_voc(Listing(with_lists)), "val", with_lists).notes == ()
 
@@ -85,7 +86,7 @@ def test_difficult_boxes_and_fractions_are_kept(tmp_path: Path) -> None:
     assert boxes(labels) == [[odd, CAT], [CAT, COW]]  # the repeated one is left out
     assert [labels.annotations.difficult_of(k).tolist() for k in (0, 1)] == [[False, True]] * 2
     (note,) = labels.notes
-    assert note.startswith("2 difficult boxes: trained on; they count in COCO's AP, and neither")
+    assert note.startswith("2 difficult boxes: trained on; counted in COCO's AP, and neither")
     some = pickle.loads(pickle.dumps(labels.annotations.only([1])))
     assert some.difficult_of(-1).tolist() == [False, True]
 
@@ -183,3 +184,108 @@ def test_files_of_other_tools_are_passed_over(tmp_path: Path) -> None:
     picture(tmp_path / "a.jpg")
     text(tmp_path / "a.xml", voc_xml("a.jpg", [COW]))
     assert boxes(read(find_voc(Listing(tmp_path)), "all", tmp_path)) == [[COW]]
+
+
+LABELME_XML = (
+    "<annotation><filename>a.jpg</filename><folder></folder><imagesize><nrows>80</nrows>"
+    "<ncols>100</ncols></imagesize>{}</annotation>"
+)
+POLYGON = (
+    "<object><name>{}</name><deleted>{}</deleted><parts><hasparts></hasparts></parts>"
+    "<polygon>{}<username></username></polygon></object>"
+)
+
+
+def polygon(name: str, *points: tuple[int, int], deleted: int = 0) -> str:
+    """An object as LabelMe's XML has it, of CVAT too."""
+    parts = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in points)
+    return POLYGON.format(name, deleted, parts)
+
+
+def test_polygons_of_labelme_xml_and_rotated_boxes_become_boxes(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    shapes = polygon("cat", (5, 8), (90, 30), (40, 70)), polygon("cow", (1, 2), deleted=1)
+    text(tmp_path / "a.xml", LABELME_XML.format("".join(shapes)))
+    picture(tmp_path / "b.jpg")
+    # 40 x 20 around (30, 40), turned by 90 degrees: 20 x 40, from (20, 20) to (40, 60).
+    numbers = {"cx": 30, "cy": 40, "w": 40, "h": 20, "angle": math.pi / 2}
+    tags = "".join(f"<{tag}>{number}</{tag}>" for tag, number in numbers.items())
+    turned = f"<object><type>robndbox</type><name>cow</name><robndbox>{tags}</robndbox></object>"
+    text(tmp_path / "b.xml", voc_xml("b.jpg", [CAT]).replace("<object>", f"{turned}<object>"))
+    labels = read(find_voc(Listing(tmp_path)), "all", tmp_path)
+    assert boxes(labels) == [[CAT], [(20, 20, 40, 60, "cow"), CAT]]
+    said = ["1 polygon became the box around it", "1 rotated box became the box around it"]
+    assert [note for note in labels.notes if "became" in note] == said
+    text(tmp_path / "a.xml", LABELME_XML.format(polygon("cow")))
+    message = complaint(find_voc(Listing(tmp_path)), "all", tmp_path)
+    assert "a.xml: object 0: bndbox []; expected xmin" in message
+
+
+def test_a_mask_beside_the_labels_is_not_taken_for_the_image(tmp_path: Path) -> None:
+    """Oxford's pets: annotations/xmls/a.xml, annotations/trimaps/a.png, images/a.jpg."""
+    picture(tmp_path / "images" / "a.jpg")
+    picture(tmp_path / "annotations" / "trimaps" / "a.png")
+    file = tmp_path / "annotations" / "xmls" / "a.xml"
+    text(file, voc_xml("a.jpg", [COW]))
+    (path,) = read(find_voc(Listing(tmp_path)), "all", tmp_path).paths
+    assert path == tmp_path / "images" / "a.jpg"
+    text(file, voc_xml("a", [COW]))  # nothing tells the two apart
+    message = complaint(find_voc(Listing(tmp_path)), "all", tmp_path)
+    assert "a.xml: 2 images may be meant, such as " in message
+
+
+def test_utf_16(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    xml = '<?xml version="1.0" encoding="UTF-16"?>' + voc_xml("a.jpg", [COW])
+    (tmp_path / "a.xml").write_bytes(xml.encode("utf-16"))
+    assert boxes(read(find_voc(Listing(tmp_path)), "all", tmp_path)) == [[COW]]
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        {"ImageSets/Main/Train.txt": ["a"], "ImageSets/Main/Validation.txt": ["my cow"]},
+        {"imagesets/main/train.txt": ["a"], "imagesets/main/val.txt": ["my cow"]},
+        {"ImageSets/train.txt": ["a"], "ImageSets/test.txt": ["my cow"]},
+        # VoTT, which has no other lists: of each class, with whether it is there.
+        {
+            "ImageSets/Main/cow_train.txt": ["a.jpg 1"],
+            "ImageSets/Main/cow_val.txt": ["my cow.jpg -1"],
+            "ImageSets/Main/cat_train.txt": ["a.jpg -1"],
+            "ImageSets/Main/cat_val.txt": ["my cow.jpg 1"],
+        },
+        # PaddleDetection: the image and its labels.
+        {"train.txt": ["images/a.jpg xml/a.xml"], "val.txt": ["images/my cow.jpg xml/c.xml"]},
+        {"train_list.txt": ["./images/a.jpg\txml/a.xml"], "val_list.txt": ["my cow"]},
+    ],
+)
+def test_lists_of_every_kind_name_the_sets(tmp_path: Path, lists: dict[str, list[str]]) -> None:
+    for name, box in (("a", COW), ("my cow", CAT), ("rest", CAT)):
+        picture(tmp_path / "images" / f"{name}.jpg")
+        text(tmp_path / "xml" / f"{name}.xml", voc_xml(f"{name}.jpg", [box]))
+    for place, lines in lists.items():
+        text(tmp_path / place, *lines)
+    sets = find_voc(Listing(tmp_path))
+    second = "test" if "ImageSets/test.txt" in lists else "val"
+    assert sorted(sets) == sorted(["train", second])
+    train, val = (read(sets, name, tmp_path) for name in ("train", second))
+    assert [boxes(train), boxes(val)] == [[[COW]], [[CAT]]]
+    assert train.notes == val.notes == ("1 annotation file in no list of a set: left out",)
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        {"annotations/test.txt": ["a 1 1 1"]},  # nothing to train on
+        {"annotations/trainval.txt": ["a 1 1 1", "gone 1 1 1"]},  # of more than is there
+        {"train.txt": ["Notes on the training"]},
+        {"annotations/list.txt": ["a"]},
+    ],
+)
+def test_other_texts_are_no_lists(tmp_path: Path, lists: dict[str, list[str]]) -> None:
+    for name in ("a", "b"):
+        picture(tmp_path / f"{name}.jpg")
+        text(tmp_path / f"{name}.xml", voc_xml(f"{name}.jpg", [COW]))
+    for place, lines in lists.items():
+        text(tmp_path / place, *lines)
+    assert list(find_voc(Listing(tmp_path))) == ["all"]

@@ -24,7 +24,7 @@ from retinanet.data.formats.labels import (
     is_regular,
     joined,
 )
-from retinanet.data.problems import Problems
+from retinanet.data.problems import Problems, became_boxes
 from retinanet.errors import DataError, counted, printable, shown
 
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "names.txt")
@@ -172,10 +172,8 @@ class YoloSet:
             text = "labels without an image; expected one of its name; add it, or remove the file"
             problems.add_one("missing image", f"{printable(file)}: {text}")
         empty = sum(not image.boxes for image in images)
-        notes = [f"{empty:,} images without a label: background"] if empty else []
-        notes += [
-            f"{count:,} {kind} became the boxes around them" for kind, count in self.shapes.items()
-        ]
+        notes = [f"{counted(empty, 'image')} without a label: background"] if empty else []
+        notes += [became_boxes(count, kind) for kind, count in self.shapes.items()]
         annotations, kept = joined(self.root, images, self.names, problems)
         notes = [*self.remarks, *notes]
         return Labels(self.names, replace(annotations, in_fractions=True), kept, tuple(notes))
@@ -240,7 +238,7 @@ class YoloSet:
             x, y, width, height = numbers
             corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
         elif len(numbers) >= 6 and len(numbers) % 2 == 0:
-            self.shapes["rotated boxes" if len(numbers) == 8 else "polygons"] += 1
+            self.shapes["rotated box" if len(numbers) == 8 else "polygon"] += 1
             corners = (min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2]))
         else:
             hint = (
