@@ -309,7 +309,7 @@ def test_of_keys_written_twice_the_last_counts(good: Inputs, tmp_path: Path) -> 
     root = coco(tmp_path / "coco", twice)
     ended = run(validate.main, [good.model, "--coco_path", root, *QUICK], tmp_path / "out")
     assert (ended.code, ended.err) == (0, "")
-    assert "1 images" in ended.out
+    assert "Validation data: 1 image below" in ended.out
 
 
 # ---- names ----
