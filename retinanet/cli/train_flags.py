@@ -184,6 +184,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     check_training_flags(flags, args)
     if args.minutes:
         check_minutes(flags, args)
+        fill(args, {"schedule": "cosine"})  # the rate is to be run down when the time is over
     if args.dataset == "shapes":
         for name in ("csv_train", "csv_val", "csv_classes", "csv_images_dir", "coco_path"):
             if getattr(args, name) is not None:
@@ -202,10 +203,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def check_minutes(flags: Parser, args: argparse.Namespace) -> None:
-    """Refuse what contradicts --minutes; the rate is run down by a cosine if nothing else is given.
-
-    The number of epochs follows from the time.
-    """
+    """Refuse what contradicts --minutes, from which the number of epochs follows."""
     against = {"epochs": args.epochs, "patience": args.patience}
     for name, value in against.items():
         if value:
@@ -215,7 +213,6 @@ def check_minutes(flags: Parser, args: argparse.Namespace) -> None:
             )
     if args.schedule == "plateau":
         flags.error("--minutes runs the rate down; give --schedule cosine or step, not plateau")
-    fill(args, {"schedule": "cosine"})
 
 
 def fill(args: argparse.Namespace, values: Mapping[str, object], title: str = "") -> None:

@@ -52,15 +52,12 @@ _TURNS = {  # EXIF orientation: how to turn the stored picture upright
 
 _JPEGS = ("JPEG", "MPO")
 _SIDEWAYS = (5, 6, 7, 8)  # the orientations that exchange height and width
-Size = tuple[int, int]  # (height, width) of an upright picture
 MOST_LOOKED_AT = 100_000  # files of a tree, for a message
+Size = tuple[int, int]  # (height, width) of an upright picture
 UNKNOWN: Size = (0, 0)  # of one that is missing or cannot be read
-
 
 # What the decoders warn of (a large picture, odd EXIF) names no file; what fails raises instead.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
 for _library in ("PIL", "tifffile"):
     logging.getLogger(_library).addHandler(logging.NullHandler())
 

@@ -12,13 +12,11 @@ from retinanet.data.images import UNKNOWN, Size, image_files, image_size
 
 
 class ImageFiles(ImageDataset):
-    """Images without annotations.
+    """Images without annotations, opened when they are asked for.
 
     Args:
         path: a file, a folder, a pattern such as `photos/**/*.jpg`, or several of these.
         transform: what each sample goes through.
-
-    Files are opened when they are asked for.
 
     Raises:
         DataError: a path names no image.

@@ -119,8 +119,8 @@ def names_one_set(args: argparse.Namespace) -> bool:
     return all(files) and len(set(map(os.path.realpath, files))) == 1
 
 
-def as_json(dataset: Data, facts: Facts, sides: Sequence[Side | None]) -> dict[str, Any]:
-    """Findings about one of the data sets, as plain values."""
+def set_content(dataset: Data, facts: Facts, sides: Sequence[Side | None]) -> dict[str, Any]:
+    """Findings about one of the data sets, as plain values for check.json."""
     classes: list[dict[str, Any]] = [
         {
             "name": row.name,
@@ -241,8 +241,8 @@ def tell(checked: Checked, args: argparse.Namespace) -> None:
     say(f"\n{problem_text(checked.findings, **kinds)}")
 
 
-def content(checked: Checked, args: argparse.Namespace) -> dict[str, Any]:
-    """Everything as plain values: check.json."""
+def check_content(checked: Checked, args: argparse.Namespace) -> dict[str, Any]:
+    """All findings as plain values: the content of check.json."""
     settings = (
         *("min_side", "max_side", "anchor_sizes", "anchor_ratios", "anchor_scales"),
         "matching",
@@ -251,7 +251,7 @@ def content(checked: Checked, args: argparse.Namespace) -> dict[str, Any]:
     return {
         **{name: vars(args)[name] for name in settings},
         **{
-            part: as_json(dataset, checked.facts[part], checked.sides[part])
+            part: set_content(dataset, checked.facts[part], checked.sides[part])
             for part, dataset in checked.data.items()
         },
         "better_anchor_sizes": checked.anchors and checked.anchors.sizes,
@@ -268,7 +268,7 @@ def content(checked: Checked, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def seen(args: argparse.Namespace) -> Compose:
+def transform_by_flags(args: argparse.Namespace) -> Compose:
     """Transform of a training with these flags and the default seed."""
     return training_transform(args.min_side, args.max_side, augment=args.augment, seed=0)
 
@@ -285,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_output_dir(args.output_dir)
     with redirect_stdout(sys.stderr) if args.json else nullcontext():  # stdout is the JSON alone
         checked = check(open_data(args), args)
-    report = json.dumps(content(checked, args), indent=1)
+    report = json.dumps(check_content(checked, args), indent=1)
     if args.json:
         say(report)
     else:
@@ -297,7 +297,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             files["box_sizes.png"] = size_chart(found, args.min_side, args.max_side)
         if sheet := sample_sheet(train, found):
             files["samples.jpg"] = sheet
-        if args.augment != "none" and (sheet := augmented_sheet(train, found, seen(args))):
+        if args.augment != "none" and (
+            sheet := augmented_sheet(train, found, transform_by_flags(args))
+        ):
             files["augmented.jpg"] = sheet
         write_files(Path(args.output_dir), files, told=not args.json)
     if problems := checked.findings.problems:

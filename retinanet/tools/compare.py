@@ -24,7 +24,7 @@ from retinanet.cli.from_flags import (
 from retinanet.cli.parser import Parser
 from retinanet.cli.script import script
 from retinanet.data.datasets import Data
-from retinanet.errors import DataError, counted, printable, reason
+from retinanet.errors import DataError, counted, first_few, printable, reason
 from retinanet.evaluation.comparison import Difference, differences, mistakes, most_different
 from retinanet.evaluation.measure import Evaluation, measure
 from retinanet.postprocess import Detections
@@ -146,8 +146,8 @@ def by_names(
         return detections
     if not set(names) & set(dataset.class_names):
         raise DataError(
-            f"{file}: the model's classes ({', '.join(checkpoint.names[:5])}) are none of the"
-            f" data's ({', '.join(dataset.class_names[:5])}); give data that it was trained for"
+            f"{file}: the model's classes ({first_few(checkpoint.names)}) are none of the"
+            f" data's ({first_few(dataset.class_names)}); give data that it was trained for"
         )
     only = sorted(set(names) - set(dataset.class_names))
     missing = sorted(set(dataset.class_names) - set(names))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from retinanet.data.splits import TRAIN_LIST, VAL_LIST, write_list
-from retinanet.errors import DataError
+from retinanet.errors import DataError, first_few
 from retinanet.report.model_card import CARD_FILE
 from retinanet.report.report import REPORT_FILES
 from retinanet.runtime.console import say
@@ -144,10 +144,10 @@ class RunFolder:
         names = {name for name in found if _RUN_FILE.fullmatch(name)} | set(self._names())
         files = [self.path / name for name in sorted(names) if is_own(self.path / name)]
         if files and not overwrite:
-            shown = ", ".join(file.name for file in files[:5]) + (" ..." if len(files) > 5 else "")
+            some = first_few(file.name for file in files)
             raise DataError(
-                f"{self.path}: holds another run's files ({shown}); pass --resume to go on with"
-                " it, choose another --output_dir, or pass --overwrite to remove them"
+                f"{self.path}: holds another run's files ({some}); pass --resume to go on with it,"
+                " choose another --output_dir, or pass --overwrite to remove them"
             )
         return files
 

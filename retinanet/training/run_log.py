@@ -152,8 +152,8 @@ class RunLog:
         ) as self._bar:
             yield from self.pace.timed(batches)
 
-    def took(self, epoch: int, step: int, images: int) -> None:
-        """Count a step that was taken, of so many images, and say how long the run will take."""
+    def end_step(self, epoch: int, step: int, images: int) -> None:
+        """Count a step of so many images, and say once how long the run will take."""
         self.clock.end_step()
         self.pace.steps += 1
         self.pace.images += images

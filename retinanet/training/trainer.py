@@ -204,7 +204,7 @@ class Training:
                     self._set_lr(self.optim.lr_at(self.steps_done, self.clock.done))
                 losses = self.train_step(batch, joint)
                 self.log.add(self.epoch, self.step, self.lr, losses, batch.get("index", ()))
-            self.log.run.took(self.epoch, self.step, joint.images)
+            self.log.run.end_step(self.epoch, self.step, joint.images)
             self.step += 1
             self.steps_done += 1
             after_step()

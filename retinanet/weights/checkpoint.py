@@ -10,7 +10,7 @@ from torch import Tensor
 
 from retinanet.backbone import LAYERS
 from retinanet.data.transforms import MAX_SIDE, MIN_SIDE
-from retinanet.errors import DataError, printable, reason, shown
+from retinanet.errors import DataError, first_few, printable, reason, shown
 from retinanet.model import MATCHINGS, ModelConfig, RetinaNet, empty_weights
 from retinanet.runtime.device import memory_format
 from retinanet.runtime.files import whole_file
@@ -56,8 +56,7 @@ class Checkpoint:
         if not self.thresholds:
             return "Score threshold 0.5: the model's file has none of its own"
         pairs = zip(self.names, self.thresholds, strict=True)
-        shown = [f"{name} {value:.3f}" for name, value in pairs]
-        some = ", ".join(shown[:10]) + (" ..." if len(shown) > 10 else "")
+        some = first_few((f"{name} {value:.3f}" for name, value in pairs), 10)
         return (
             f"Score thresholds, where F1 was best on the validation data after epoch"
             f" {self.thresholds_epoch}: {some}"

@@ -12,8 +12,8 @@ from retinanet.model import ModelConfig
 from retinanet.training.run_clock import Course, RunClock
 
 
-def said(course: Course, step_seconds: float, **flags: Any) -> str:
-    """After ten steps of so many seconds."""
+def said(course: Course, step_seconds: float, depth: int = 50, **flags: Any) -> str:
+    """The line after ten steps of so many seconds."""
     now = 0.0
     clock = RunClock(course, clock=lambda: now)
     for step in range(10):
@@ -22,7 +22,7 @@ def said(course: Course, step_seconds: float, **flags: Any) -> str:
         clock.end_step()
     assert clock.is_known
     given = {"minutes": course.minutes, "weights": "imagenet", "min_side": 608, "max_side": 1024}
-    config = ModelConfig(3, depth=50)
+    config = ModelConfig(3, depth)
     return run_length(argparse.Namespace(**given | flags), config, clock, 0, 10)
 
 
@@ -56,18 +56,11 @@ def test_a_shorter_run_says_nothing() -> None:
 
 def test_a_run_of_some_minutes_says_how_many_epochs_it_expects() -> None:
     """588 s (98 % of 10 min) less 3 s at the end hold 292 steps of 2 s: 5.85 epochs of 50."""
-    assert said(Course(50, None, 10.0), 2.0) == ("--minutes 10: there is time for about 5.8 epochs")
+    assert said(Course(50, None, 10.0), 2.0) == "--minutes 10: there is time for about 5.8 epochs"
 
 
 @pytest.mark.parametrize("depth", [18, 50])
 def test_the_smallest_network_has_nothing_smaller_by_depth(depth: int) -> None:
     """A share of 1 is no way to shorten anything."""
-    now = 0.0
-    clock = RunClock(Course(9000, 1), clock=lambda: now)
-    for step in range(10):
-        clock.begin_step(0, step)
-        now += 1.0
-        clock.end_step()
-    args = argparse.Namespace(minutes=None, weights="none", min_side=256, max_side=416)
-    text = run_length(args, ModelConfig(3, depth=depth), clock, 0, 10)
+    text = said(Course(9000, 1), 1.0, depth, weights="none")
     assert ("--depth 18 (" in text) == (depth > 18)

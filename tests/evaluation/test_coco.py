@@ -1,3 +1,5 @@
+"""COCO's numbers: those of pycocotools, on data of every kind, by either evaluator."""
+
 import contextlib
 import io
 import json

@@ -1,3 +1,5 @@
+"""VOC-style average precision: the original's numbers, and those worked out by hand."""
+
 import json
 from itertools import groupby
 

@@ -1,3 +1,5 @@
+"""The detector in Python: every kind of image in, results out, one by one and as a stream."""
+
 import json
 import weakref
 from dataclasses import replace

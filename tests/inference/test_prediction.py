@@ -1,3 +1,5 @@
+"""Detections of a data set: one shape in a batch, in order, in pixels of the files."""
+
 import copy
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Anchors: the original's bit for bit, worked examples, the grids of other projects."""
+
 import pytest
 import torch
 from torchvision.models.detection.anchor_utils import AnchorGenerator

@@ -1,3 +1,5 @@
+"""The ResNet: folded batch norm, torchvision's outputs, its published files."""
+
 import hashlib
 
 import pytest

@@ -1,3 +1,5 @@
+"""Box arithmetic against torchvision and worked examples."""
+
 import math
 
 import pytest

@@ -1,3 +1,5 @@
+"""Both losses: the original's values, the definition, torchvision's; every float type."""
+
 import math
 
 import pytest

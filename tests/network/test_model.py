@@ -1,3 +1,5 @@
+"""The whole network: the original's values, its beginnings, training and evaluation mode."""
+
 import json
 import math
 import zlib

@@ -1,3 +1,5 @@
+"""From logits and deltas to detections, against the plain way."""
+
 import math
 
 import pytest

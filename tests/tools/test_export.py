@@ -1,3 +1,5 @@
+"""The ONNX file: what it finds, what it says of itself, and when none is written."""
+
 import io
 import json
 import re

@@ -135,7 +135,7 @@ def three_steps(_: Sequence[str] = ()) -> int:
     log = RunLog(clock=RunClock(Course(3, epochs=2)))
     log.open(0, 0)
     for step, _ in enumerate(log.watch(range(3), 0, 0)):
-        log.took(0, step, 4)
+        log.end_step(0, step, 4)
         log.add_step(0, step, **NUMBERS)
     say("done")
     return 0

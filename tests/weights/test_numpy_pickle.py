@@ -1,3 +1,5 @@
+"""Pickles of numpy arrays: read whole, or refused."""
+
 import pickle
 from collections import OrderedDict
 
