@@ -27,7 +27,7 @@ from retinanet.data.datasets import CSVDataset
 from retinanet.data.transforms import Augmenter, Resizer
 from retinanet.evaluation.measure import measure
 from retinanet.inference.prediction import to_original
-from retinanet.postprocess import DEFAULT_LIMITS, Detections
+from retinanet.postprocess import Detections
 from retinanet.training.optim import OptimConfig
 from retinanet.weights.pretrained import start_weights
 
@@ -98,7 +98,6 @@ def detect(model: TorchvisionRetinaNet, dataset: CSVDataset) -> list[Detections]
             image = sample["img"][:height, :width].permute(2, 0, 1).float() / 255
             (result,) = model([image])
             boxes = Detections(result["scores"], result["labels"], result["boxes"])
-            boxes = boxes.only(slice(DEFAULT_LIMITS.max_detections))  # of its 300, best first
             found.append(to_original(boxes, sample))
     return found
 
