@@ -41,6 +41,8 @@ def run_length(
     left = clock.left(epoch, step) or 0.0
     if left < LONG:
         return ""
+    if args.resume:  # all that would shorten it must stay as it was
+        return f"By its steps so far the rest of the run takes about {duration(left)}"
     ways = [
         f"{flags} ({duration(share * left)})" for flags, share in _ways(args, config) if share < 1
     ]

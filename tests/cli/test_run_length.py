@@ -21,7 +21,8 @@ def said(course: Course, step_seconds: float, depth: int = 50, **flags: Any) -> 
         now += step_seconds
         clock.end_step()
     assert clock.is_known
-    given = {"minutes": course.minutes, "weights": "imagenet", "min_side": 608, "max_side": 1024}
+    given = {"minutes": course.minutes, "resume": None, "weights": "imagenet"}
+    given |= {"min_side": 608, "max_side": 1024}
     config = ModelConfig(3, depth)
     return run_length(argparse.Namespace(**given | flags), config, clock, 0, 10)
 
@@ -48,6 +49,12 @@ def test_only_what_can_be_given_is_proposed() -> None:
     assert "--depth" not in text
     assert "--min_side" not in text
     assert "--minutes 60" in text
+
+
+def test_a_resumed_run_proposes_nothing_that_it_would_refuse() -> None:
+    """Sizes, network and minutes decide the weights: they must be those of the run so far."""
+    text = said(Course(1801, 10), 2.0, resume=True)
+    assert text == "By its steps so far the rest of the run takes about 10:00:03"
 
 
 def test_a_shorter_run_says_nothing() -> None:
