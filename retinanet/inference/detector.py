@@ -136,6 +136,7 @@ class Detector:
         self.score_threshold = (
             checkpoint.score_threshold if score_threshold is None else score_threshold
         )
+        self._stored = checkpoint.score_threshold, checkpoint.threshold_note
         self.nms_threshold = nms_threshold
         self.candidates_per_level = candidates_per_level
         self.max_detections = max_detections
@@ -143,6 +144,13 @@ class Detector:
         self.batch_size = batch_size
         self.tile = checkpoint.tile if tile is None else tile
         self.tile_overlap = checkpoint.tile_overlap if tile_overlap is None else tile_overlap
+
+    def __repr__(self) -> str:
+        """The network and the score thresholds in use, and where these are from."""
+        stored, note = self._stored
+        if self.score_threshold != stored:
+            note = f"Score threshold {self.score_threshold}"
+        return f"<Detector: {self.model.config.title}. {note}.>"
 
     @overload  # a path is a sequence too, of letters, and no list of images
     def __call__(self, images: ImageInput) -> Result: ...  # type: ignore[overload-overlap]

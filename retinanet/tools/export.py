@@ -99,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     say(f"Compared with PyTorch: {agreement}")
     say(f"Written: {args.output}, opset {OPSET}, {len(content) / 1e6:.0f} MB")
     say(f"  in: {INPUT}\n  out: {OUTPUT[nms]}")
+    say(f"  score_thresholds: {checkpoint.threshold_note}")
 
 
 # ---- before ----

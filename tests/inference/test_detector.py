@@ -303,5 +303,8 @@ def test_the_files_thresholds_are_used_unless_another_is_given(file, photo, tmp_
     found = detector(photo)
     assert len(found) == ((everything.labels == 0) & (everything.scores > middle)).sum() > 0
     assert set(found.labels) == {0}
+    assert "best on the validation data after epoch 3: " in repr(detector)
+    detector.score_threshold = 0.7
+    assert repr(detector).endswith(". Score threshold 0.7.>")
     assert retinanet.load(path, "cpu", score_threshold=0.7).score_threshold == 0.7
     assert retinanet.load(file, "cpu").score_threshold == 0.5

@@ -95,6 +95,10 @@ def test_only_the_file_is_left_and_its_fit_is_said(exported) -> None:
     assert " anchors in 9 batches, largest difference of a score " in exported.said
     assert re.search(r"; ([1-9]\d+) of \1 detections alike", exported.said)
     assert "opset 18" in exported.said
+    note = (
+        "score_thresholds: Score thresholds, where F1 was best on the validation data after epoch 2"
+    )
+    assert f"{note}: cat 0.140, dog 0.150, emu 0.625\n" in exported.said
 
 
 @pytest.mark.parametrize(
