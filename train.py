@@ -84,7 +84,7 @@ def run(args: argparse.Namespace, runtime: Runtime, folder: RunFolder) -> None:
     folder.save_config(vars(args), describe_machine(runtime))
     if args.data:
         folder.save_lists(train.image_names, val.image_names if val else ())
-    training.log.run.open(training.epoch, training.step)
+    training.log.open(training.epoch, training.step)
     report = RunReport(args, folder, training, train)
     with report.stopped_early():
         evaluation = run_epochs(training, batches, folder, evaluator, report, args)
@@ -165,12 +165,12 @@ def evaluate(evaluator: Evaluator, training: Training) -> Evaluation:
 def log_epoch(training: Training, evaluation: Evaluation | None) -> None:
     """Record an epoch's mean loss and scores, and for TensorBoard a picture of detections."""
     log, epoch = training.log, training.epoch
-    if evaluation and log.run.shows_pictures:
+    if evaluation and log.shows_pictures:
         sheet = draw_sheet(evaluation.dataset, evaluation.detections, score_threshold=0.5)
-        log.run.add_picture(epoch, "detections over annotations", sheet)
+        log.add_picture(epoch, "detections over annotations", sheet)
     coco = evaluation.coco if evaluation else None
     classes = (coco.per_class, coco.class_intervals) if coco else ({},)
-    log.run.add_epoch(epoch, log.mean, training.checkpoint.metrics, *classes)
+    log.add_epoch(epoch, training.losses.mean, training.checkpoint.metrics, *classes)
 
 
 if __name__ == "__main__":

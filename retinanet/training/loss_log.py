@@ -19,16 +19,16 @@ class LossLog:
     """Losses of every step, read one step late, when the device has long computed them.
 
     Args:
-        run: records them.
+        log: records them.
         image_path: gives the file of an index, for errors.
         skips_overflow: whether a few overflows are no error: float16 has some, and the scaler skips
             their steps.
     """
 
     def __init__(
-        self, run: RunLog, image_path: Callable[[int], Path], *, skips_overflow: bool
+        self, log: RunLog, image_path: Callable[[int], Path], *, skips_overflow: bool
     ) -> None:
-        self.run, self.image_path = run, image_path
+        self.log, self.image_path = log, image_path
         self.skips_overflow = skips_overflow
         self.running = collections.deque[float](maxlen=RUNNING_LOSSES)
         self.total, self.count = 0.0, 0
@@ -73,7 +73,7 @@ class LossLog:
             return
         self.running.append(loss)
         self.total, self.count = self.total + loss, self.count + 1
-        self.run.add_step(
+        self.log.add_step(
             epoch,
             step,
             lr=lr,

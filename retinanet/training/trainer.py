@@ -92,7 +92,7 @@ class Training:
         model: on its device.
         runtime: device, precision and peers.
         optim: optimizer, schedule, clipping.
-        log: takes the losses.
+        losses: takes those of every step; has the log of the run, which has its clock.
         checkpoint: the model with the names of its classes and the sizes of its images; the model
             alone by default.
     """
@@ -102,11 +102,11 @@ class Training:
         model: RetinaNet,
         runtime: Runtime,
         optim: OptimConfig,
-        log: LossLog,
+        losses: LossLog,
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        self.model, self.runtime, self.optim, self.log = model, runtime, optim, log
-        self.clock = log.run.clock
+        self.model, self.runtime, self.optim = model, runtime, optim
+        self.losses, self.log, self.clock = losses, losses.log, losses.log.clock
         model.autocast, model.matching = runtime.autocast, optim.matching
         model.train_layers(optim.trainable_layers)
         self.wrapper = parallel(model, runtime)
@@ -123,7 +123,7 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """Everything that decides how the run goes on, as plain data."""
-        self.log.flush()
+        self.losses.flush()
         return {
             "weights": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -132,11 +132,11 @@ class Training:
             "epoch": self.epoch,
             "step": self.step,
             "steps_done": self.steps_done,
-            "running": list(self.log.running),
-            "total": self.log.total,
-            "count": self.log.count,
+            "running": list(self.losses.running),
+            "total": self.losses.total,
+            "count": self.losses.count,
             "unreadable": sorted(self._unreadable),
-            "epoch_record": self.log.run.epoch_record,
+            "epoch_record": self.log.epoch_record,
             "clock": self.clock.state(),
         }
 
@@ -155,11 +155,11 @@ class Training:
                 self.scaler.load_state_dict(state["scaler"])
             self.epoch, self.step = operator.index(state["epoch"]), operator.index(state["step"])
             self.steps_done = operator.index(state["steps_done"])
-            self.log.running.extend(map(float, state["running"]))
-            self.log.total = float(state["total"])
-            self.log.count = operator.index(state["count"])
+            self.losses.running.extend(map(float, state["running"]))
+            self.losses.total = float(state["total"])
+            self.losses.count = operator.index(state["count"])
             self._unreadable.update(state["unreadable"])
-            self.log.run.epoch_record = str(state.get("epoch_record", ""))  # not in version 1.0
+            self.log.epoch_record = str(state.get("epoch_record", ""))  # not in version 1.0
             self.clock.restore(state.get("clock", {}))  # neither
             self.checkpoint = replace(
                 self.checkpoint,
@@ -193,7 +193,7 @@ class Training:
             self.model.freeze_bn()
         if self.runtime.world_size == 1:  # where nobody else must agree
             batches = stop.while_waiting(batches)
-        for batch in self.log.run.watch(batches, self.epoch, self.step):
+        for batch in self.log.watch(batches, self.epoch, self.step):
             if not self.clock.begin_step(self.epoch, self.step):
                 break
             H, W = batch["img"].shape[-2:]
@@ -202,16 +202,16 @@ class Training:
             if joint.images:
                 if self.optim.schedule != "plateau":
                     self._set_lr(self.optim.lr_at(self.steps_done, self.clock.done))
-                losses = self.train_step(batch, joint)
-                self.log.add(self.epoch, self.step, self.lr, losses, batch.get("index", ()))
-            self.log.run.end_step(self.epoch, self.step, joint.images)
+                numbers = self.train_step(batch, joint)
+                self.losses.add(self.epoch, self.step, self.lr, numbers, batch.get("index", ()))
+            self.log.end_step(self.epoch, self.step, joint.images)
             self.step += 1
             self.steps_done += 1
             after_step()
             if joint.stop:
                 stop.stop()
         self.clock.end_epoch(self.epoch)
-        self.log.flush()
+        self.losses.flush()
         broadcast_from_main(self.model.buffers())  # of batch norm: the ones that are saved
         self.checkpoint = replace(self.checkpoint, epoch=self.epoch, metrics={})
 
@@ -233,10 +233,10 @@ class Training:
         """Let the plateau schedule see the epoch's mean loss, and begin the next epoch."""
         if self.optim.schedule == "plateau":
             lr = self.lr
-            self.scheduler.step(self.log.mean)
+            self.scheduler.step(self.losses.mean)
             if self.lr != lr:
                 say(f"The loss stands still: learning rate {self.lr:g}")
-        self.log.total, self.log.count = 0.0, 0
+        self.losses.total, self.losses.count = 0.0, 0
         self.epoch, self.step = self.epoch + 1, 0
 
     def train_step(self, batch: Batch, joint: GlobalBatch) -> Tensor:

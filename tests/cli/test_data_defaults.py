@@ -106,9 +106,7 @@ def test_without_weights_to_be_had_training_begins_from_none(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def offline(source: str, depth: int) -> Start:
-        if source == "imagenet":
-            raise DataError("not here and could not be fetched")
-        return Start({})
+        raise DataError("not here and could not be fetched")
 
     monkeypatch.setattr(data_defaults, "start_weights", offline)
     found = settings(Data(200, (480, 640), [LARGE]), weights=None)
