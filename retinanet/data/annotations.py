@@ -34,7 +34,9 @@ class Annotations:
     difficult: NDArray[np.bool_] = field(default_factory=lambda: NO_FLAGS)
     # [boxes] marked so by VOC, whose AP leaves them out; empty where the format has no such mark
     in_fractions: bool = False  # coordinates are fractions of the image's width and height
-    from_sizes: bool = False  # the file has widths and heights, not second corners
+    kind: str = "corners"  # what the file has: corners, sizes (x, y, width, height), or centres
+    sizes: Array = field(default_factory=lambda: NO_ROWS)
+    # [images, 2] height and width as the file has them, 0 where it has none; empty in most formats
 
     def boxes_of(self, index: int) -> NDArray[np.float64]:
         """[M, 5] boxes and labels of one image, in the order of the file."""
@@ -103,7 +105,7 @@ class Annotations:
 
     def without_places(self) -> "Annotations":
         """The boxes alone, when all checks are done."""
-        return replace(self, lines=NO_ROWS, rows=NO_ROWS, entries=())
+        return replace(self, lines=NO_ROWS, rows=NO_ROWS, entries=(), sizes=NO_ROWS)
 
     def entry(self, row: int) -> str:
         """Beginning of a message about a box, after the file and the line."""
@@ -123,6 +125,8 @@ class Annotations:
         self.__dict__.update(
             {**state, "boxes": boxes, "lines": NO_ROWS, "rows": NO_ROWS, "entries": ()},
             in_fractions=False,
+            kind="corners",
+            sizes=NO_ROWS,
         )
 
 
@@ -275,4 +279,4 @@ def join_images(data: Annotations, first: Sequence[int], problems: Problems) -> 
         _chosen(data.difficult, order),
     )  # fmt: skip
     kept = joined.only(sorted(set(first)))
-    return replace(kept, in_fractions=data.in_fractions, from_sizes=data.from_sizes)
+    return replace(kept, in_fractions=data.in_fractions, kind=data.kind)

@@ -49,12 +49,37 @@ CORNERS_FOR_SIZES = Reading(
     lambda x1, y1, x2, y2: (x1, y1, x2 - x1, y2 - y1),
     "write x2 - x1 and y2 - y1 for width and height",
 )
+CENTRES_FOR_SIZES = Reading(
+    "x and y of the centre",
+    lambda x1, y1, x2, y2: ((3 * x1 - x2) / 2, (3 * y1 - y2) / 2, (x1 + x2) / 2, (y1 + y2) / 2),
+    "subtract half the width from x and half the height from y",
+)
+# Of boxes that the file gives by their centres and sizes.
+CENTRE_READINGS = (
+    Reading(
+        "x1,y1,x2,y2",
+        lambda x1, y1, x2, y2: ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1),
+        "write x and y of the centre, then width and height",
+    ),
+    Reading(
+        "x and y of the upper left corner",
+        lambda x1, y1, x2, y2: ((x1 + x2) / 2, (y1 + y2) / 2, (3 * x2 - x1) / 2, (3 * y2 - y1) / 2),
+        "add half the width to x and half the height to y",
+    ),
+)
 
 
 COCO_READINGS = (
     CORNERS_FOR_SIZES,
+    CENTRES_FOR_SIZES,
     Reading("y,x,height,width", lambda x1, y1, x2, y2: (y1, x1, y2, x2), "exchange x and y"),
 )
+# By what the file has, beside those of its format.
+READINGS_OF = {
+    "corners": (),
+    "sizes": (CORNERS_FOR_SIZES, CENTRES_FOR_SIZES),
+    "centres": CENTRE_READINGS,
+}
 
 
 def check_boxes(
@@ -77,8 +102,7 @@ def check_boxes(
         The boxes, in pixels and inside their images but for those that are problems; and notes on
         boxes that may be meant otherwise.
     """
-    if data.from_sizes:
-        readings = (*readings, CORNERS_FOR_SIZES)
+    readings = (*readings, *READINGS_OF[data.kind])
     if data.in_fractions:
         data = _in_pixels(data, sizes)
     elif text := fractions_text(data.boxes[:, :4]):

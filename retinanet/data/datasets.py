@@ -276,7 +276,7 @@ class CSVDataset(ImageDataset):
         self.class_names = tuple(class_names or names)
         data = data.relabelled(names, self.class_names, problems)
         found = find_images(data, file.places, problems)
-        self._check(data, found, CSV_READINGS, problems)
+        self._check(data, found, CSV_READINGS, problems, data.sizes if len(data.sizes) else None)
         self.notes = class_notes + self.notes
         if file is train_file:
             self.name_by_place(file.places.below)

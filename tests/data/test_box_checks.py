@@ -1,5 +1,6 @@
 """Boxes against the sizes of their images: what is wrong, what is clipped, what may be meant."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def checked(
     readings: Any = CSV_READINGS,
     strict: bool = False,
     paths: Any = None,
+    kind: str = "corners",
 ) -> tuple[list[list[float]], dict[str, int], list[str]]:
     """Boxes after the check, what was put right, and notes. Box k is on line k + 1.
 
@@ -37,6 +39,7 @@ def checked(
         readings: what else the boxes may mean.
         strict: nothing is put right.
         paths: of the images.
+        kind: what the file has: corners, sizes or centres.
     """
     columns = np.zeros((5, len(boxes)))
     columns[:4] = np.array(boxes, float).T
@@ -45,6 +48,7 @@ def checked(
     problems = Problems("f.csv", strict)
     lines = np.arange(len(boxes)) + 1
     data = group_by_image(names, lines[: len(names)], owners, columns, lines, problems)
+    data = replace(data, kind=kind)
     data, notes = check_boxes(data, paths or [UPRIGHT] * len(sizes), sizes, readings, problems)
     problems.raise_if_any()
     return data.boxes[:, :4].tolist(), problems.repaired, notes
@@ -215,3 +219,23 @@ def test_exif_rotation_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="fits the file before EXIF turns it: turn the boxes, or"):
         checked([[32, 2, 38, 28]], sizes=sizes[:1], paths=paths[:1])
     assert checked([[2, 2, 28, 38]], sizes=sizes[:1], paths=paths[:1], strict=True)[2] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "taken", "name"),
+    [
+        # Corners 24, 15, 36, 27 written where the centre and the size are expected.
+        ("centres", (24 - 18, 9 - 13.5, 24 + 18, 9 + 13.5), "x1,y1,x2,y2: write x and y of the"),
+        # The upper left corner at 22, 2, of 17 x 20, written where the centre is expected.
+        ("centres", (22 - 8.5, 2 - 10, 22 + 8.5, 2 + 10), "x and y of the upper left corner: add"),
+        # The centre at 28, 15, of 20 x 26, written where the upper left corner is expected.
+        ("sizes", (28, 15, 48, 41), "x and y of the centre: subtract half the width from x"),
+    ],
+)
+def test_other_meanings_of_centres_and_sizes(
+    kind: str, taken: tuple[float, ...], name: str
+) -> None:
+    """Four boxes in an image of 40 x 30 that differ a little, so that none is repeated."""
+    boxes = np.array([taken] * 4) + np.arange(4)[:, None] / 8
+    with pytest.raises(DataError, match=rf"4 of 4 boxes fit as (.*; or as )?{name}"):
+        checked(boxes, kind=kind)

@@ -18,8 +18,22 @@ _PATHS = (
     *("imageurl", "imageuri", "url", "uri", "filenames", "images", "name"),
 )
 CLASS_NAMES = (
-    *("class", "classname", "label", "labelname", "category", "categoryname", "name", "object"),
+    *("classname", "labelname", "categoryname", "class", "label", "category", "name", "object"),
     *("objectclass", "tag", "species", "type", "cls", "classid", "categoryid", "labelid", "labels"),
+)
+# Names for the two numbers of a box's upper left corner, of its centre, and of its size. That of
+# the image is called width and height, too: the box's own comes first.
+_CORNERS = (
+    *(("x", "y"), ("left", "top"), ("xmin", "ymin"), ("x1", "y1"), ("colx", "rowy")),
+    *(("bboxx", "bboxy"), ("bboxleft", "bboxtop"), ("bboxxmin", "bboxymin")),
+)
+_CENTRES = (
+    *(("xcenter", "ycenter"), ("centerx", "centery"), ("xcentre", "ycentre")),
+    *(("centrex", "centrey"), ("cx", "cy"), ("xc", "yc")),
+)
+_SIZES = (
+    *(("bboxwidth", "bboxheight"), ("bboxw", "bboxh"), ("boxwidth", "boxheight")),
+    *(("boxw", "boxh"), ("w", "h"), ("width", "height")),
 )
 _ORDERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "corners": (
@@ -32,25 +46,16 @@ _ORDERS: dict[str, tuple[tuple[str, ...], ...]] = {
             ("topleftx", "toplefty", "bottomrightx", "bottomrighty"),
             ("xtopleft", "ytopleft", "xbottomright", "ybottomright"),
         ),
+        *(("x", "y", "x2", "y2"), ("x", "y", "xmax", "ymax")),
     ),
-    "sizes": (
-        *(("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height")),
-        *(("colx", "rowy", "width", "height"), ("xmin", "ymin", "width", "height")),
-        *(("bboxx", "bboxy", "bboxwidth", "bboxheight"), ("bboxx", "bboxy", "bboxw", "bboxh")),
-        *(("bboxleft", "bboxtop", "bboxwidth", "bboxheight"), ("left", "top", "w", "h")),
-        *(("xmin", "ymin", "w", "h"), ("x1", "y1", "w", "h"), ("x1", "y1", "width", "height")),
-    ),
-    "centres": (
-        *(("xcenter", "ycenter", "width", "height"), ("xcenter", "ycenter", "w", "h")),
-        *(("centerx", "centery", "width", "height"), ("cx", "cy", "w", "h")),
-        *(
-            ("cx", "cy", "width", "height"),
-            ("xc", "yc", "w", "h"),
-            ("xcentre", "ycentre", "w", "h"),
-        ),
-        *(("xcentre", "ycentre", "width", "height"), ("xcentre", "ycentre", "w", "h")),
-    ),
+    "sizes": tuple(corner + size for size in _SIZES for corner in _CORNERS),
+    "centres": tuple(centre + size for size in _SIZES for centre in _CENTRES),
 }
+# Names for the height and the width of an image.
+_IMAGE_SIZES = (
+    *(("imageheight", "imagewidth"), ("imgheight", "imgwidth"), ("imageh", "imagew")),
+    *(("imgh", "imgw"), ("originalheight", "originalwidth"), ("height", "width")),
+)
 _ABSENT = ("nan", "none", "null", "na", "n/a", "inf", "true", "false")
 
 
@@ -72,6 +77,8 @@ class Layout(NamedTuple):
     """Of each of `COLUMNS`, the position of the field; NO_COLUMN of a class that has none."""
     kind: str
     """The meaning of the four numbers: corners, sizes (x, y, width, height), or centres."""
+    size: tuple[int, ...] = ()
+    """The positions of the image's height and width, where there are such fields."""
 
 
 CLASSIC = Layout(6, (0, 1, 2, 3, 4, 5), "corners")
@@ -80,9 +87,9 @@ _PLAIN = {
     "pnnnnw": CLASSIC,
     "pnnnnwn": Layout(7, (0, 1, 2, 3, 4, 5), "corners"),  # a score behind
     "npnnnnw": Layout(7, (1, 2, 3, 4, 5, 6), "corners"),  # an index in front
-    "pnnnnwnn": Layout(8, (0, 1, 2, 3, 4, 5), "corners"),  # SKU-110K: the image's size behind
-    "pnnwnnnn": Layout(8, (0, 4, 5, 6, 7, 3), "corners"),  # xml_to_csv.py
-    "wnnnnpnn": Layout(8, (5, 1, 2, 3, 4, 0), "sizes"),  # makesense.ai
+    "pnnnnwnn": Layout(8, (0, 1, 2, 3, 4, 5), "corners", (7, 6)),  # SKU-110K: the image's size
+    "pnnwnnnn": Layout(8, (0, 4, 5, 6, 7, 3), "corners", (2, 1)),  # xml_to_csv.py
+    "wnnnnpnn": Layout(8, (5, 1, 2, 3, 4, 0), "sizes", (7, 6)),  # makesense.ai
 }
 
 
@@ -90,6 +97,8 @@ def is_header(fields: Sequence[str], classes: Mapping[str, int]) -> bool:
     """Whether a first row names columns: words alone, or the classic order with words in it."""
     words = [field[:1].isalpha() and field.lower() not in _ABSENT for field in fields]
     if len(fields) == len(COLUMNS) and all(words[1:5]) and fields[-1] not in classes:
+        return True
+    if len(fields) > 1 and all(words) and plain_name(fields[0]) in _PATHS:
         return True
     known = {*_PATHS, *CLASS_NAMES, *(name for order in _names() for name in order)}
     plain = [plain_name(field) for field in fields]
@@ -131,8 +140,12 @@ def read_header(fields: Sequence[str], place: str, *, many_classes: bool = False
     if label is None and not many_classes and position.keys() <= {*order, *_ASIDE, *_PATHS}:
         label = NO_COLUMN
     if path is not None and label is not None and order:
-        return Layout(len(fields), (path, *(position[name] for name in order), label), kind)
-    lacking = ["a path"] * (path is None) + ["a class"] * (label is None) or ["a box"]
+        places = (path, *(position[name] for name in order), label)
+        sizes = ([position.get(name, path) for name in names] for names in _IMAGE_SIZES)
+        size = next((found for found in sizes if not {*found} & {*places}), ())
+        return Layout(len(fields), places, kind, tuple(size))
+    lacking = ["a path"] * (path is None) + ["a class"] * (label is None)
+    lacking += ["a box"] * (not order)
     raise DataError(
         f"{place}: the header {shown(','.join(fields))} names no column of {' or '.join(lacking)};"
         f" expected {','.join(COLUMNS)}, or x,y,width,height for the box; rename the columns"

@@ -84,6 +84,7 @@ def plain_text(data: bytes, path: str | Path, problems: Problems) -> bytes:
         ends = enumerate(data.splitlines(keepends=True), start=1)
         repair(problems, "line end with CR", [k for k, line in ends if b"\r" in line])
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    data = re.sub(rb'\A"?sep=.?"?[ ,;\t]*\n', b"\n", data)  # Excel's, for the sign that separates
     bad = data.find(b"\0")
     try:
         _ = data.isascii() or data.decode()

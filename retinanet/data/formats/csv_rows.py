@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from retinanet.data.annotations import Annotations, group_by_image
+from retinanet.data.annotations import NO_ROWS, Annotations, group_by_image
 from retinanet.data.box_checks import FRACTION_OVERHANG, fractions_text
 from retinanet.data.formats.csv_header import (
     CLASSIC,
@@ -34,13 +34,16 @@ from retinanet.data.formats.csv_lines import (
     split_line,
 )
 from retinanet.data.formats.csv_via import as_boxes, has_box_field, is_via, split_boxes
+from retinanet.data.formats.labels import LARGEST_SIDE
 from retinanet.data.problems import Array, Problems
-from retinanet.errors import DataError, shown
+from retinanet.errors import DataError, counted, shown
 
 _COORDINATES = COLUMNS[1:5]
 
 
 _ROW = ",".join(COLUMNS)
+
+SIZE = ("height", "width")  # of an image, as the frame has them
 
 
 EXTRA = 3  # empty fields that a row may have behind the others
@@ -111,8 +114,24 @@ def read_annotations(
         text = "fractions of the image; expected pixels; multiply by its width and height"
         problems.repair("box in fractions of the image", found.lines, lambda _: text)
         found = replace(found, in_fractions=True)
-    found = replace(found, from_sizes=layout.kind == "sizes")
+    found = replace(found, kind=layout.kind)
+    if layout.size and not found.in_fractions:
+        found = replace(found, sizes=_image_sizes(frame, owners, found))
     return tuple(sorted(classes, key=classes.__getitem__)), found
+
+
+def _image_sizes(frame: pd.DataFrame, owners: Array, found: Annotations) -> Array:
+    """[images, 2] height and width as the file has them; none where they are something else.
+
+    Most boxes lie in their image; columns of these names may also be the box's own size.
+    """
+    sizes = np.zeros((len(found.names), 2), np.int64)
+    named = np.flatnonzero(owners != _MISSING)
+    for axis, name in enumerate(SIZE):
+        numbers = pd.to_numeric(frame[name], errors="coerce").fillna(0).clip(0, LARGEST_SIDE)
+        sizes[owners[named], axis] = numbers.to_numpy()[named]
+    inside = (found.boxes[:, 2:4] <= sizes[found.owners()][:, ::-1] + 1).all(axis=1)
+    return sizes if inside.mean() > 0.5 else NO_ROWS
 
 
 def _name_one_class(
@@ -230,7 +249,7 @@ def _field_count(line: str, count: int) -> str:
     elif ";" in line or "\t" in line:
         advice = "separate the fields by commas"
     expected = f"6: {_ROW}" if count == len(COLUMNS) else f"{count} as in the first line"
-    return f"{len(fields)} fields; expected {expected}; {advice}"
+    return f"{counted(len(fields), 'field')}; expected {expected}; {advice}"
 
 
 # ---- annotations: rows ----
@@ -254,8 +273,10 @@ def _parse(data: bytes, path: str | Path, layout: Layout, width: int) -> pd.Data
                 skipinitialspace=b" " in data,  # it costs time
                 skip_blank_lines=False,
             )
-        places = [place for place in layout.places if place != NO_COLUMN]
-        return frame[places].set_axis(list(COLUMNS[: len(places)]), axis=1)
+        names = (*COLUMNS, *SIZE)[: len(COLUMNS) + len(layout.size)]
+        places = zip(names, (*layout.places, *layout.size), strict=True)
+        columns = {name: place for name, place in places if place != NO_COLUMN}
+        return frame[[*columns.values()]].set_axis([*columns], axis=1)
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise DataError(f"{path}: {error}; expected {_ROW} on each line; fix the quotes") from error
 

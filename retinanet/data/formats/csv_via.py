@@ -69,7 +69,8 @@ def split_boxes(data: bytes, problems: Problems) -> bytes:
             if len(parts) != 4:
                 found = f"bbox {shown(fields[place])}; expected x, y, width, height; correct it"
                 problems.add_one("not a box", found, number)
-                parts = [""] * 4
+                out.write("\n")
+                continue
             rows.append(number)
             writer.writerow([*fields[:place], *parts, *fields[place + 1 :]])
         else:

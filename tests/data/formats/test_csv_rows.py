@@ -251,7 +251,7 @@ def test_fractions_under_a_header_are_read_as_such(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "lacking"),
     [
-        ("fichier,gauche,haut,droite,bas,classe", "a path or a class"),
+        ("fichier,gauche,haut,droite,bas,classe", "a path or a class or a box"),
         ("filename,links,oben,rechts,unten,class", "a box"),
         ("image,xmin,ymin,xmax,ymax,score", "a class"),
     ],
@@ -337,9 +337,9 @@ def test_lines_count_from_the_file_whatever_was_taken_out(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("b.jpg", "1 fields; expected 6: path,x1,y1,x2,y2,class; complete the row, or write"),
+        ("b.jpg", "1 field; expected 6: path,x1,y1,x2,y2,class; complete the row, or write"),
         ("b.jpg,1,2,3,cat", "5 fields; expected 6"),
-        ("b.jpg;1;2;3;4;cat", "1 fields; expected 6: .*; separate the fields by commas"),
+        ("b.jpg;1;2;3;4;cat", "1 field; expected 6: .*; separate the fields by commas"),
         ("b.jpg,1,2,3,4,big, bad wolf", "7 fields; .*; quote a field that holds a comma"),
         ('"b, c.jpg",1,2,3', "4 fields; expected 6"),
         ('"b, c.jpg",1,2,3,4', "class empty; expected a whole box"),  # five commas all the same

@@ -176,7 +176,8 @@ class YoloSet:
         notes += [became_boxes(count, kind) for kind, count in self.shapes.items()]
         annotations, kept = joined(self.root, images, self.names, problems)
         notes = [*self.remarks, *notes]
-        return Labels(self.names, replace(annotations, in_fractions=True), kept, tuple(notes))
+        annotations = replace(annotations, in_fractions=True, kind="centres")
+        return Labels(self.names, annotations, kept, tuple(notes))
 
     def _listed(self, file: Path, problems: Problems) -> list[Path]:
         """The images that a `.txt` names, a line each, relative to it or to the data's folder."""
