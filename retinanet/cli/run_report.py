@@ -23,6 +23,7 @@ from retinanet.runtime.device import describe_machine
 from retinanet.runtime.distributed import from_main, is_main_process
 from retinanet.runtime.files import first_free, write_whole
 from retinanet.runtime.own_files import is_foreign, is_own
+from retinanet.runtime.signals import StoppedError
 from retinanet.training.records import METRICS_FILE, read_records
 from retinanet.training.run_clock import duration
 from retinanet.training.run_folder import RunFolder
@@ -53,6 +54,7 @@ class RunReport:
         self.args, self.folder, self.training, self.train = args, folder, training, train
         self._begun_at = time.monotonic()
         self._spent = self._last = 0.0  # seconds, on all reports and on the last one
+        self._left_out: Evaluation | None = None  # the last one, if it has no report yet
 
     def renew(self, evaluation: Evaluation | None) -> None:
         """Write the report of a run that goes on, if its last epoch was evaluated.
@@ -60,10 +62,17 @@ class RunReport:
         Only the first one is written where reports would take more than their share of the time:
         an epoch may be shorter than a report. A report that cannot be written ends no run.
         """
-        begin = time.monotonic()
-        too_soon = self._spent + self._last > SHARE * (begin - self._begun_at)
-        if evaluation is None or too_soon or not is_main_process():
+        if evaluation is None or not is_main_process():
             return
+        passed = time.monotonic() - self._begun_at
+        if self._spent + self._last > SHARE * passed:
+            self._left_out = evaluation
+        else:
+            self._show(evaluation)
+
+    def _show(self, evaluation: Evaluation) -> None:
+        """Write the report of an evaluation with how far the run is."""
+        begin = time.monotonic()
         done, epochs = self.training.epoch, self.args.epochs
         far = f"{done} of {counted(epochs, 'epoch')}" if epochs else counted(done, "epoch")
         progress = f"Training: {far} on {_now()}"
@@ -77,13 +86,20 @@ class RunReport:
             say(f"Warning: no report: {error}")
         self._last = time.monotonic() - begin
         self._spent += self._last
+        self._left_out = None
 
     @contextmanager
     def stopped_early(self) -> Iterator[None]:
-        """Whatever ends the run: an open page no longer loads itself again, and says so."""
+        """Whatever ends the run: an open page no longer loads itself again, and says so.
+
+        Where it was asked to stop, the page has the last evaluation, whose report may have been
+        left out to save time.
+        """
         try:
             yield
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, StoppedError) and self._left_out:
+                self._show(self._left_out)
             path = self.folder.path / "report.html"
             if is_main_process() and is_own(path):
                 page = path.read_text(encoding="utf-8").replace(REFRESH, "", 1)

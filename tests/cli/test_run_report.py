@@ -17,6 +17,7 @@ from retinanet.data.shapes import write_shapes
 from retinanet.errors import DataError
 from retinanet.evaluation.measure import Evaluation
 from retinanet.model import ModelConfig
+from retinanet.runtime.signals import StoppedError
 from retinanet.training.run_clock import Course, RunClock
 from retinanet.training.run_folder import RunFolder
 from retinanet.weights.checkpoint import Checkpoint
@@ -131,6 +132,26 @@ def test_reports_take_their_share_of_the_time_and_no_more(
     # A second report would make it 12 s of 362 after epoch 7, 3.3 %, and of 412 after epoch 8.
     assert made == [True, *[False] * 6, True, False]
     assert 12 / 412 <= SHARE < 12 / 362
+
+
+@pytest.mark.parametrize("error", [StoppedError(signal.SIGINT, ""), DataError("a disk is full")])
+def test_a_run_that_is_asked_to_stop_leaves_the_report_of_its_last_evaluation(
+    tmp_path: Path, clock: Clock, written: list[dict[str, Any]], error: Exception
+) -> None:
+    """That of the second epoch was left out: two of 6 s in 106 are too many."""
+    renewing, training = report(tmp_path, clock)
+    for epoch in (1, 2):
+        clock.now += 50
+        training.epoch = epoch
+        renewing.renew(EVALUATION)
+    assert [content["title"] for content in written] == ["run, 1 of 10 epochs"]
+    with pytest.raises(type(error)), renewing.stopped_early():
+        raise error
+    titles = [content["title"] for content in written[1:]]
+    assert titles == (["run, 2 of 10 epochs"] if isinstance(error, StoppedError) else [])
+    with pytest.raises(type(error)), renewing.stopped_early():
+        raise error
+    assert written[1 + len(titles) :] == []  # the last one has its report
 
 
 def test_an_epoch_without_evaluation_writes_none(
