@@ -159,11 +159,11 @@ def find_coco(listing: Listing) -> FileSets:
     files = listing.files(".json")
     if files:  # one called as an image is LabelMe's, of that image
         images = {image.stem for image in listing.images}
-        files = [file for file in files if file.stem not in images and _is_coco(file)]
+        files = [file for file in files if file.stem not in images and is_coco(file)]
     return sets_of_files(path, files, _rank, "COCO")
 
 
-def _is_coco(file: Path) -> bool:
+def is_coco(file: Path) -> bool:
     """Whether a file has COCO's three keys, by its bytes alone: it may be as large as it likes."""
     wanted, end = set(KEYS), b""
     try:

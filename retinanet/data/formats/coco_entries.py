@@ -16,6 +16,7 @@ from retinanet.errors import printable, shown
 Id = int | str
 
 LARGEST = 1e9  # of a coordinate
+OTHER_NAMES = ("filename", "path", "coco_url")  # keys that name an image where file_name does not
 _UNREAD = object()  # stands for a value that is no number
 _POLYGON = "box around its polygon"
 
@@ -107,6 +108,8 @@ class ImageEntries(Entries):
         name, found = entry.get("file_name"), self.id_of(entry, "id")
         if found is None:
             return
+        if name is None:
+            name = self._other_name(entry)
         if not isinstance(name, str):
             self.lacks(entry, "file_name")
         elif found in self.position:
@@ -119,6 +122,17 @@ class ImageEntries(Entries):
             self.ids.append(found)
             self.file_names.append(name)
             self.sizes.append((side(entry.get("height")), side(entry.get("width"))))
+
+    def _other_name(self, entry: dict[str, Any]) -> str | None:
+        """The name of an image by another key, such as LVIS's URL of it; None where there is none.
+
+        Of a path and of a URL the end counts, as of all places of other machines.
+        """
+        key = next((key for key in OTHER_NAMES if isinstance(entry.get(key), str)), None)
+        if key is None:
+            return None
+        self.mend("image without file_name", f"no file_name; expected it beside {key}; add it")
+        return str(entry[key])
 
 
 class CategoryEntries(Entries):
@@ -282,7 +296,7 @@ class AnnotationEntries(Entries):
     ) -> float | None:
         """A number that may be missing (NaN) or in quotes; None of what is none, which is said."""
         value = entry.get(name)
-        if value is None or value == "":
+        if value is None or value == "" or value != value:
             if name in entry:
                 empty = "null" if value is None else shown(value)
                 text = f"{name} {empty}; expected a number, or none at all"

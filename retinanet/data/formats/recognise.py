@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from retinanet.data.datasets import CocoDataset, CSVDataset, Data, LabelledImages
-from retinanet.data.formats.coco import find_coco
-from retinanet.data.formats.csv_files import find_csv, unread_header
+from retinanet.data.formats.coco import find_coco, is_coco
+from retinanet.data.formats.csv_files import find_csv, has_boxes, unread_header
 from retinanet.data.formats.labelme import find_labelme
 from retinanet.data.formats.labels import LOOKED_AT, FileSets, Listing, Sets
 from retinanet.data.formats.voc import find_voc
@@ -46,16 +46,31 @@ FORMATS = {
 
 
 # Beginnings of files of other formats: a pattern, whose it is, and the way to one that is read.
+_USUAL = "export as COCO, YOLO or Pascal VOC"
 OTHERS = (
     (rb"<annotations>", "CVAT's own XML", "export as COCO 1.0, Ultralytics YOLO or Pascal VOC"),
     (rb'"_via_(settings|img_metadata)"', "VIA's project", "export the annotations as CSV or COCO"),
+    (rb'"shape_attributes":', "VIA's JSON", "export the annotations as CSV or COCO"),
     (rb'(?s)"annotations":\s*\[\s*\{\s*"id".*"result"|rectanglelabels', "Label Studio's own format",
      "export as YOLO, COCO or Pascal VOC"),
     (rb'"assets":\s*\{', "VoTT's JSON", "export as CSV or Pascal VOC"),
-    (rb'"coordinates":\s*\{', "CreateML's", "export as COCO, YOLO or Pascal VOC"),
-    (rb'"classTitle"|"exterior"', "Supervisely's", "export as COCO, YOLO or Pascal VOC"),
-    (rb"^\S+\.\w+ \d+,\d+,\d+,\d+,\d+", "Keras YOLO's list", "export as COCO, YOLO or Pascal VOC"),
+    (rb'"coordinates":\s*\{', "CreateML's", _USUAL),
+    (rb'"classTitle"|"exterior"', "Supervisely's", _USUAL),
+    (rb'"schema_ref"|"bounding_box":\s*\{', "V7 Darwin's JSON", _USUAL),
+    (rb'"dm_format_version"|"categories":\s*\{\s*"label"', "Datumaro's JSON", _USUAL),
+    (rb'"bounding_box":\s*\[', "FiftyOne's JSON", _USUAL),
+    (rb"^\S+\.\w+ \d+,\d+,\d+,\d+,\d+", "Keras YOLO's list", _USUAL),
+    (rb"(?m)^[A-Za-z]\S*( -?[\d.]+){14,15}\r?$", "KITTI's labels", _USUAL),
+    (rb"(?m)^(-?[\d.]+ ){8}\S+ \d\r?$", "DOTA's, of rotated boxes in pixels",
+     "export as YOLO, COCO or Pascal VOC"),
+    (rb"^(\d+,){7}\d+,?\r?\n", "VisDrone's labels", "convert them to COCO or YOLO"),
 )  # fmt: skip
+# Formats that are read with their folder, of an image each.
+OF_ONE_IMAGE = (
+    (rb'(?s)"shapes":.*"imagePath":|"imagePath":.*"shapes":', "LabelMe's"),
+    (rb"<annotation[\s>]", "Pascal VOC's"),
+)
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 SNIFFED = 2**16  # bytes of a file in which its tool shows
 
 
@@ -73,6 +88,9 @@ def recognise(path: Path, name: str | None = None) -> tuple[Format, Mapping[str,
         raise DataError(f"{path}: no such file or folder; expected labelled images; correct it")
     wanted = {name: FORMATS[name]} if name else FORMATS
     listing = Listing(path)
+    if not (listing.is_folder or name or is_coco(path) or has_boxes(path)):
+        if text := _of_one_image(path) or _foreign(path):
+            raise DataError(text)
     found = {key: sets for key, format_ in wanted.items() if (sets := format_.find(listing))}
     if len(found) > 1:
         titles = " and ".join(FORMATS[key].title for key in found)
@@ -100,17 +118,35 @@ def _hint(listing: Listing) -> str:
             " a name a line, in the order of their numbers, or names: to data.yaml"
         )
     files = listing.files(".json", ".xml", ".csv", ".txt")[:LOOKED_AT]
-    for file in files:
-        start = _start(file)
-        for sign, tool, advice in OTHERS:
-            if re.search(sign, start):
-                return f"; {printable(file)} is {tool}, which is not read: {advice}"
+    if text := next(filter(None, map(_foreign, files)), ""):
+        return f"; {text}"
     for file in listing.files(".csv", ".tsv")[:LOOKED_AT]:
         if reason := unread_header(file):
             return f"; {reason}"
+    if archives := listing.files(*ARCHIVES):
+        return f"; unpack {printable(archives[0])} and give the folder"
     others = [file for file in files if file.suffix in (".csv", ".json")][:2]
     named = " or ".join(map(str, others))
     return f"; --data {named} says what is wrong with it" if named else ""
+
+
+def _foreign(file: Path) -> str:
+    """Whose a file is that is not read, and what to do; "" where nothing can be told."""
+    start = _start(file)
+    for sign, tool, advice in OTHERS:
+        if re.search(sign, start):
+            return f"{printable(file)} is {tool}, which is not read: {advice}"
+    return ""
+
+
+def _of_one_image(file: Path) -> str:
+    """Whose a file is that is read with its folder, of an image each; "" of others."""
+    start = _start(file)
+    for sign, tool in OF_ONE_IMAGE:
+        if re.search(sign, start):
+            text = f"{printable(file)} is {tool}, of one image; expected the folder of all"
+            return f"{text}; give --data {printable(file.parent)}"
+    return ""
 
 
 def _start(file: Path) -> bytes:

@@ -1,6 +1,7 @@
 """Folders and files with COCO's annotations: the sets in them, and their images."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -226,3 +227,29 @@ def test_a_file_named_by_the_user_is_read_whatever_it_holds(tmp_path: Path) -> N
     source = find_coco(Listing(text(tmp_path / "a.json", '{"images": []}')))["all"]
     with pytest.raises(DataError, match=r"a.json: no list 'categories'"):
         CocoDataset(tmp_path, source)
+
+
+@pytest.mark.parametrize(
+    ("key", "before"),
+    [("coco_url", "http://x.org/train2017/"), ("path", "/datasets/cows/"), ("filename", "")],
+)
+def test_images_named_by_another_key(tmp_path: Path, key: str, before: str) -> None:
+    """LVIS has the URL of each image alone."""
+    picture(tmp_path / "images" / "a.jpg")
+    content = json.loads(coco_json({"a.jpg": [(10, 20, 50, 60, "cow")]}, ["cow"]))
+    for image in content["images"]:
+        image[key] = before + image.pop("file_name")
+    content["annotations"][0]["area"] = math.nan  # as pandas writes what is missing
+    file = text(tmp_path / "lvis.json", json.dumps(content))
+    format_, sets = recognise(tmp_path)
+    data = format_.open(tmp_path, sets["all"])
+    assert data.image_names == ["images/a.jpg"]
+    assert data.load_annotations(0).tolist() == [[10, 20, 50, 60, 0]]
+    assert data.objects().areas.tolist() == [40 * 40]
+    assert data.repaired["image without file_name"] == 1
+    with pytest.raises(DataError, match=rf"images\[0\]: no file_name; expected it beside {key};"):
+        format_.open(tmp_path, sets["all"], strict=True)
+    del content["images"][0][key]
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"images\[0\]: no file_name; expected id, file_name; cor"):
+        format_.open(tmp_path, sets["all"])

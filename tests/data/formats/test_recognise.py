@@ -1,5 +1,6 @@
 """Folders of any format: recognised, opened, and alike whatever the format."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,18 @@ def test_nothing_there_and_nothing_known(tmp_path: Path) -> None:
         ("ann/a.jpg.json", '{"objects": [{"classTitle": "cow", "points": {"exterior": []}}]}',
          "is Supervisely's"),
         ("_annotations.txt", "a.jpg 10,20,50,60,0", "is Keras YOLO's list"),
+        ("via_region_data.json", '{"a.jpg1": {"regions": [{"shape_attributes": {"name": "x"}}]}}',
+         "is VIA's JSON"),
+        ("annotations/a.json", '{"version": "2.0", "annotations": [{"bounding_box": {"h": 4.0}}]}',
+         "is V7 Darwin's JSON"),
+        ("annotations/default.json", '{"info": {}, "categories": {"label": {"labels": []}}}',
+         "is Datumaro's JSON"),
+        ("labels.json", '{"labels": {"a": [{"label": "cow", "bounding_box": [0.1, 0.2]}]}}',
+         "is FiftyOne's JSON"),
+        ("label_2/a.txt", "cow 0.00 0 -1.5 20 30 70 70 1.5 1.6 3.7 0 0 0 0", "is KITTI's labels"),
+        ("labelTxt/a.txt", "imagesource:x\ngsd:0.1\n20 30 70 30 70 70 20 70 cow 0", "is DOTA's"),
+        ("annotations/a.txt", "20,30,50,40,1,4,0,0", "is VisDrone's labels"),
+        ("cows.zip", "PK", r"; unpack .*cows\.zip and give the folder"),
     ],
 )  # fmt: skip
 def test_formats_that_are_not_read_are_called_by_name(
@@ -151,6 +164,30 @@ def test_formats_that_are_not_read_are_called_by_name(
     text(tmp_path / name, content)
     with pytest.raises(DataError, match=f"no labels of a known format among .*{found}"):
         recognise(tmp_path)
+    with pytest.raises(DataError, match=found) as caught:
+        recognise(tmp_path / name)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_file_of_one_image_is_asked_for_its_folder(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    files = {"a.json": labelme_json("a.jpg", []), "a.xml": voc_xml("a.jpg", [])}
+    for name, content in files.items():
+        text(tmp_path / name, content)
+        with pytest.raises(
+            DataError, match=rf"a\.\w+ is \w.*, of one image; .*give --data {tmp_path}$"
+        ):
+            recognise(tmp_path / name)
+
+
+def test_coco_is_not_taken_for_another_tool_s(tmp_path: Path) -> None:
+    """A category called as another tool's key."""
+    picture(tmp_path / "a.jpg")
+    content = coco_json({"a.jpg": [(10, 20, 50, 60, "result")]}, ["result"])
+    keys = json.loads(content)
+    order = ("annotations", "images", "categories")
+    file = text(tmp_path / "a.json", json.dumps({key: keys[key] for key in order}))
+    assert recognise(file)[0].title == "COCO"
 
 
 def test_all_problems_are_told_at_once_and_clipping_is_counted(tmp_path: Path) -> None:
