@@ -18,6 +18,7 @@ from retinanet.inference.tiles import Tiling
 from retinanet.model import RetinaNet
 from retinanet.postprocess import SCORE_THRESHOLD, Detections
 from retinanet.runtime.distributed import from_main, is_main_process
+from retinanet.weights.checkpoint import DEFAULT_THRESHOLD
 
 
 class Evaluation(NamedTuple):
@@ -43,7 +44,7 @@ class Evaluation(NamedTuple):
     @property
     def thresholds(self) -> tuple[float, ...]:
         """Score threshold of the best F1 of each class, by label; 0.5 where there is none."""
-        return tuple(row.best_threshold or 0.5 for row in self.curves.classes)
+        return tuple(row.best_threshold or DEFAULT_THRESHOLD for row in self.curves.classes)
 
     @property
     def numbers(self) -> dict[str, float]:

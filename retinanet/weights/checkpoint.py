@@ -18,6 +18,7 @@ from retinanet.weights import conversion
 from retinanet.weights.safe_load import bare_state_dict, check_weights, read_file
 
 VERSION = 1
+DEFAULT_THRESHOLD = 0.5  # of the score, where no best F1 is known
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Checkpoint:
     @property
     def score_threshold(self) -> float | tuple[float, ...]:
         """Score threshold to detect with unless another is given: each class's best, or 0.5."""
-        return self.thresholds or 0.5
+        return self.thresholds or DEFAULT_THRESHOLD
 
     @property
     def threshold_note(self) -> str:
@@ -57,9 +58,10 @@ class Checkpoint:
             return "Score threshold 0.5: the model's file has none of its own"
         pairs = zip(self.names, self.thresholds, strict=True)
         some = first_few((f"{name} {value:.3f}" for name, value in pairs), 10)
+        lacking = " (0.5 without one)" if DEFAULT_THRESHOLD in self.thresholds else ""
         return (
             f"Score thresholds, where F1 was best on the validation data after epoch"
-            f" {self.thresholds_epoch}: {some}"
+            f" {self.thresholds_epoch}{lacking}: {some}"
         )
 
     @property

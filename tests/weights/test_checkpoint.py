@@ -3,7 +3,7 @@
 import os
 import pickle
 import zipfile
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,15 @@ def test_a_checkpoint_of_version_1_0_has_no_thresholds(tmp_path: Path, model: Re
     assert old.matching == "iou"
     assert (old.thresholds, old.thresholds_epoch, old.score_threshold) == ((), None, 0.5)
     assert old.threshold_note == "Score threshold 0.5: the model's file has none of its own"
+
+
+def test_a_class_without_a_best_f1_is_not_said_to_have_one(model: RetinaNet) -> None:
+    known = Checkpoint(model.config, {}, ("cat", "dog", "emu"), thresholds=(0.3, 0.4, 0.6))
+    said = "Score thresholds, where F1 was best on the validation data after epoch 3"
+    known = replace(known, thresholds_epoch=3)
+    assert known.threshold_note == f"{said}: cat 0.300, dog 0.400, emu 0.600"
+    lacking = replace(known, thresholds=(0.3, 0.4, 0.5))
+    assert lacking.threshold_note == (f"{said} (0.5 without one): cat 0.300, dog 0.400, emu 0.500")
 
 
 @pytest.mark.parametrize(
