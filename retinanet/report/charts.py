@@ -151,16 +151,19 @@ def scores_chart(history: History) -> Chart | None:
         return None
     name, x, y, *_, band = main if main.name == "mAP" else coco  # what the best checkpoint goes by
     best = int(y.argmax())
-    sure = f" ({Interval(*(ends[best] for ends in band))})" if band else ""
+    ends = [end[best] for end in band or () if not np.isnan(end[best])]
+    sure = f" ({Interval(*ends)})" if ends else ""
     mark = (x[best], y[best], f"{name} {y[best]:.3f}{sure} after epoch {x[best]:.0f}")
     return line_chart(lines, xlabel="epoch", ylabel="average precision", mark=mark)
 
 
 def _score_line(name: str, metric: str, history: History, color: str) -> Line:
-    """A metric over the epochs, with its 95 % interval where every epoch has one."""
+    """A metric over the epochs, with its 95 % interval where an epoch has one, else NaN."""
     line = Line(name, *metric_curve(history, metric), color)
-    low, high = (metric_curve(history, f"{metric}_{end}")[1] for end in ("low", "high"))
-    return line._replace(band=(low, high)) if len(low) == len(high) == len(line.x) else line
+    ends = (metric_curve(history, f"{metric}_{end}") for end in ("low", "high"))
+    known = [dict(zip(*(column.tolist() for column in curve), strict=True)) for curve in ends]
+    low, high = (np.array([end.get(epoch, np.nan) for epoch in line.x.tolist()]) for end in known)
+    return line._replace(band=(low, high)) if known[0] else line
 
 
 def precision_recall_chart(

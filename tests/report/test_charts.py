@@ -105,6 +105,22 @@ def test_losses_and_scores_of_a_run() -> None:
     assert scores_chart([step(0), epoch(0)]) is None
 
 
+def test_an_epoch_without_an_interval_takes_none_from_the_others() -> None:
+    """As where a run of version 1.0, which had none, is gone on with."""
+    old = [epoch(0, AP=0.1), epoch(1, AP=0.2)]
+    new = [epoch(2, AP=0.3, AP_low=0.2, AP_high=0.4), epoch(3, AP=0.25, AP_low=0.2, AP_high=0.3)]
+    chart = scores_chart(old + new)
+    assert chart
+    assert "COCO AP 0.300 (0.200-0.400) after epoch 2" in written(chart)
+    assert b"FillBetween" in chart.svg
+    chart = scores_chart([epoch(0, AP=0.4), *new])
+    assert chart
+    assert "COCO AP 0.400 after epoch 0" in written(chart)
+    chart = scores_chart(old)
+    assert chart
+    assert b"FillBetween" not in chart.svg
+
+
 @pytest.mark.parametrize("best", range(10))
 def test_words_at_the_best_epoch_stay_inside_the_picture(best: int) -> None:
     scored = [(number, 0.92 - 0.01 * abs(number - best)) for number in range(10)]
