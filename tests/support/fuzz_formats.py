@@ -103,13 +103,18 @@ def yaml_samples() -> list[bytes]:
 
 
 def voc_samples() -> list[bytes]:
-    """As labelImg, and with fractions, marks, an encoding."""
+    """As labelImg, and with fractions, marks, an encoding; polygons and rotated boxes."""
+    polygon = "<polygon><pt><x>1</x><y>2</y></pt><pt><x>30</x><y>40</y></pt></polygon>"
+    turned = "<cx>30</cx><cy>40</cy><w>20</w><h>10</h><angle>0.5</angle>"
+    objects = f"<object><name>cow</name><deleted>0</deleted>{polygon}</object>"
+    objects += f"<object><name>cat</name><robndbox>{turned}</robndbox></object>"
     plain = voc_xml("picture.jpg", BOXES, difficult={1: 1})
     return [
         plain.encode(),
         b'<?xml version="1.0" encoding="ISO-8859-1"?>\n' + plain.encode(),
         plain.replace(">", ">\n").encode(),
         voc_xml("../elsewhere/picture.png", []).encode("utf-16"),
+        f"<annotation><filename>picture.jpg</filename>{objects}</annotation>".encode(),
     ]
 
 

@@ -160,10 +160,11 @@ class YoloSet:
         paths = list(dict.fromkeys(paths))
         files = LabelFiles(self.labels)
         if paths and not any(map(files.of, paths)):
+            others = f", nor for {counted(len(paths) - 1, 'other image')}" * (len(paths) > 1)
+            place = printable(files.expected(paths[0]))
             text = (
-                f"{printable(paths[0])}: no label file for it, nor for any of"
-                f" {counted(len(paths), 'image')}; expected {printable(files.expected(paths[0]))};"
-                " put the labels there, or beside the images"
+                f"{printable(paths[0])}: no label file for it{others}; expected {place}; put the"
+                " labels there, or beside the images"
             )
             problems.add_one("no labels", text)
             return Labels(self.names, joined(self.root, [], self.names, problems)[0], ())

@@ -57,7 +57,7 @@ def test_a_described_set_without_any_label_is_an_error(tmp_path: Path) -> None:
     text(tmp_path / "train" / "labelTxt" / "a.txt", "20 30 70 30 70 70 20 70 cow 0")
     message = complaint(find_yolo(Listing(tmp_path)), "train", tmp_path)
     assert message == (
-        f"{tmp_path}/train/images/a.jpg: no label file for it, nor for any of 2 images; expected"
+        f"{tmp_path}/train/images/a.jpg: no label file for it, nor for 1 other image; expected"
         f" {tmp_path}/train/labels/a.txt; put the labels there, or beside the images"
     )
     text(tmp_path / "train" / "labels" / "a.txt", yolo_line(COW, NAMES))
