@@ -161,9 +161,9 @@ class YoloSet:
         files = LabelFiles(self.labels)
         if paths and not any(map(files.of, paths)):
             others = f", nor for {counted(len(paths) - 1, 'other image')}" * (len(paths) > 1)
-            place = printable(files.expected(paths[0]))
+            first = printable(files.expected(paths[0]))
             text = (
-                f"{printable(paths[0])}: no label file for it{others}; expected {place}; put the"
+                f"{printable(paths[0])}: no label file for it{others}; expected {first}; put the"
                 " labels there, or beside the images"
             )
             problems.add_one("no labels", text)
