@@ -215,8 +215,8 @@ def class_table(reported: ReportedEvaluation, counts: Counts) -> Html:
     )
     foot = ("all classes", f"{total:,}", *means, *counts.cells(0), *[""] * 6)
     note = (
-        "Small numbers: the 95 % interval, by a bootstrap over the images. A click on a column's"
-        " name sorts by it."
+        "Small numbers: the 95 % interval, by a bootstrap over the images; a class of one image"
+        " has none. A click on a column's name sorts by it."
     )
     parts = [element("p", note), table(groups, head, rows, foot)] if rows else []
     if voc.absent:
