@@ -88,7 +88,7 @@ def recognise(path: Path, name: str | None = None) -> tuple[Format, Mapping[str,
         raise DataError(f"{path}: no such file or folder; expected labelled images; correct it")
     wanted = {name: FORMATS[name]} if name else FORMATS
     listing = Listing(path)
-    if not (listing.is_folder or name or is_coco(path) or has_boxes(path)):
+    if not (listing.is_folder or name or has_boxes(path) or is_coco(path)):
         if text := _of_one_image(path) or _foreign(path):
             raise DataError(text)
     found = {key: sets for key, format_ in wanted.items() if (sets := format_.find(listing))}

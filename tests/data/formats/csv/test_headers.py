@@ -72,6 +72,12 @@ def test_sizes_beside_fractions_and_empty_ones_are_no_matter(tmp_path: Path) -> 
     assert boxes(file) == EXPECTED
 
 
+@pytest.mark.filterwarnings("error")
+def test_sizes_of_images_without_boxes(tmp_path: Path) -> None:
+    header = "filename,width,height,class,xmin,ymin,xmax,ymax"
+    assert boxes(written(tmp_path, header, "a.jpg,100,80,,,,,")) == {"a": []}
+
+
 def test_the_name_of_the_class_comes_before_its_number(tmp_path: Path) -> None:
     rows = ("a.jpg,0,cow,10,20,50,60", "b.jpg,1,cat,5,8,90,70")
     assert boxes(written(tmp_path, "image,label,label_name,x1,y1,x2,y2", *rows)) == EXPECTED
