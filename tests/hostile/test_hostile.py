@@ -168,7 +168,7 @@ BAD_ROWS: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "no images"),
     "open quote": (b'"good.jpg,1,1,9,9,cat\n', "a quote that is not closed"),
     "one field of 20 MB": (b"a" * 20_000_000, "quote"),
-    "5 MB of commas": (b"a" + b"," * 5_000_000, "5000001 fields; expected 6"),
+    "5 MB of commas": (b"a" + b"," * 5_000_000, "5,000,001 fields; expected 6"),
     "20 MB of quotes": (b'"' * 20_000_000, "fields; expected 6|quote"),
     "a number of 10 MB": (b"good.jpg," + b"9" * 10_000_000 + b",1,2,2,cat", "x1 is "),
     "a word of 10 MB": (b"good.jpg," + b"x" * 10_000_000 + b",1,2,2,cat", "x1 is "),

@@ -66,6 +66,7 @@ _ASIDE = {
 }
 NO_COLUMN = -1
 SNIFFED_ROWS = 20  # in which it shows what the columns hold
+SNIFFED_FIELDS = 1000  # of a row: that of a broken file may have millions
 
 
 class Layout(NamedTuple):
@@ -95,6 +96,7 @@ _PLAIN = {
 
 def is_header(fields: Sequence[str], classes: Mapping[str, int]) -> bool:
     """Whether a first row names columns: words alone, or the classic order with words in it."""
+    fields = fields[:SNIFFED_FIELDS]
     words = [field[:1].isalpha() and field.lower() not in _ABSENT for field in fields]
     if len(fields) == len(COLUMNS) and all(words[1:5]) and fields[-1] not in classes:
         return True
@@ -108,7 +110,8 @@ def is_header(fields: Sequence[str], classes: Mapping[str, int]) -> bool:
 
 def plain_layout(rows: Iterable[Sequence[str]]) -> Layout:
     """The columns of rows without a header, by the first that tells; else the classic ones."""
-    found = (_PLAIN.get("".join(map(_sign, fields))) for fields in islice(rows, SNIFFED_ROWS))
+    starts = (fields[:SNIFFED_FIELDS] for fields in islice(rows, SNIFFED_ROWS))
+    found = (_PLAIN.get("".join(map(_sign, fields))) for fields in starts)
     return next(filter(None, found), CLASSIC)
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from retinanet.data.formats.csv_header import CLASS_NAMES, COLUMNS, plain_name
+from retinanet.data.formats.csv_header import CLASS_NAMES, COLUMNS, SNIFFED_FIELDS, plain_name
 from retinanet.data.formats.csv_lines import repair, split_line
 from retinanet.data.problems import Problems, became_boxes, without_boxes
 from retinanet.errors import DataError, first_few, shown
@@ -41,7 +41,7 @@ def is_via(fields: Sequence[str]) -> bool:
 
 def has_box_field(fields: Sequence[str]) -> bool:
     """Whether a header names a column of whole boxes."""
-    return any(plain_name(field) in _FIELDS for field in fields)
+    return any(plain_name(field) in _FIELDS for field in fields[:SNIFFED_FIELDS])
 
 
 def split_boxes(data: bytes, problems: Problems) -> bytes:
