@@ -62,8 +62,11 @@ def open_labelled(
         strict=args.strict,
         skip_unreadable=skip_unreadable,
     )
-    if not any(len(dataset.load_annotations(index)) for index in range(len(dataset))):
+    no_boxes = not any(len(dataset.load_annotations(index)) for index in range(len(dataset)))
+    if no_boxes and (part == "train" or not dataset.num_classes()):
         raise DataError(f"{root}: no boxes in the set {name}; expected some; label the images")
+    if no_boxes:
+        dataset.notes.append(f"no boxes in the set {name}: no AP can be measured")
     if isinstance(source, SetFile):
         below = source.places.below
         used = (below / image for image in dataset.image_names)

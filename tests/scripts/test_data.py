@@ -200,6 +200,20 @@ def test_a_folder_with_sets_is_used_as_it_is(
     assert "YOLO, the set val of train, val" in capsys.readouterr().out
 
 
+def test_background_alone_is_validated_on(
+    voc_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part, lines in (("train", ["0 0.5 0.5 0.5 0.5"]), ("val", [])):
+        for k in range(2):
+            (tmp_path / part / "images").mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (64, 48), (k, 9, 9)).save(tmp_path / part / "images" / f"{k}.png")
+            text(tmp_path / part / "labels" / f"{k}.txt", *lines)
+    text(tmp_path / "data.yaml", "train: train/images", "val: val/images", f"names: {list(NAMES)}")
+    model = str(voc_run / "model_final.pt")
+    assert validate.main([model, "--data", str(tmp_path), "--workers", "0"]) == 0
+    assert "no boxes in the set val: no AP can be measured" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
