@@ -271,7 +271,6 @@ BAD_JSON: dict[str, tuple[dict[str, Any] | bytes, str]] = {
     "category of half a character": ({"categories.1.name": "\ud800"}, r"categories\[1\]: name"),
     "area of text": ({"annotations.0.area": "large"}, "area"),
     "area without end": ({"annotations.0.area": 1e308}, "area"),
-    "area of NaN": ({"annotations.0.area": float("nan")}, "area"),
     "crowd of text": ({"annotations.0.iscrowd": "yes"}, "iscrowd"),
     "crowd of a list": ({"annotations.0.iscrowd": [1]}, "iscrowd"),
 }
@@ -292,6 +291,7 @@ ODD_JSON: dict[str, dict[str, Any]] = {
     "crowds alone": {"annotations.0.iscrowd": 1},
     "no annotations": {"annotations": []},
     "info of NaN": {"info": float("nan")},
+    "area of NaN": {"annotations.0.area": float("nan")},
 }
 
 
