@@ -20,7 +20,7 @@ from benchmarks.sides.measure import Function
 from retinanet.data.batches import Batch
 from retinanet.data.transforms import MEAN, STD
 from retinanet.model import ModelConfig, RetinaNet
-from retinanet.runtime.device import start_runtime
+from retinanet.runtime.device import memory_format, start_runtime
 from retinanet.runtime.distributed import global_batch
 from retinanet.training.loss_log import LossLog
 from retinanet.training.optim import OptimConfig
@@ -61,11 +61,11 @@ def annotations(side: int, boxes: int = BOXES) -> Tensor:
     return torch.cat((corners, corners + sizes, labels), dim=2)
 
 
-def our_model(depth: int) -> RetinaNet:
-    """Ours, untrained, in the memory format that train.py gives it."""
+def our_model(depth: int, *, training: bool = False) -> RetinaNet:
+    """Ours, untrained, in the memory format that the scripts give it."""
     torch.manual_seed(0)
     model = RetinaNet(ModelConfig(CLASSES, depth))
-    return model.to(memory_format=torch.channels_last)
+    return model.to(memory_format=memory_format(torch.device("cpu"), training=training))
 
 
 def torchvision_model(
@@ -97,7 +97,7 @@ def our_step(
 ) -> Function:
     """A step of train.py with its default flags, or another precision, or fewer layers to learn."""
     runtime = start_runtime("cpu", precision)
-    model = our_model(depth)
+    model = our_model(depth, training=True)
     optim = OptimConfig(trainable_layers=trainable)
     training = Training(model, runtime, optim, LossLog(RunLog(), Path, skips_overflow=False))
     model.train()
@@ -110,7 +110,7 @@ def our_step(
 
 def plain_step(side: int, depth: int) -> Function:
     """A step of the plain loop in float32."""
-    model = plain.PlainRetinaNet(our_model(depth))
+    model = plain.PlainRetinaNet(our_model(depth, training=True))
     optimizer = torch.optim.Adam(model.parameters(), lr=OptimConfig.lr)
     images, boxes = normalised(pictures(side)), annotations(side)
     return lambda: plain.train_step(model, optimizer, images, boxes)

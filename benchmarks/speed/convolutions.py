@@ -42,7 +42,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def recorded(side: int, depth: int, autocast: torch.dtype | None) -> list[Convolution]:
     """The convolutions of one forward of our network in training, batch norm folded into them."""
-    model = our_model(depth)
+    model = our_model(depth, training=True)
     model.train()
     model.freeze_bn()
     images = normalised(pictures(side))
