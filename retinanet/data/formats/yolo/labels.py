@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from retinanet.data.decoding.formats import SUFFIXES
@@ -42,12 +42,13 @@ class LabelFiles:
     Each folder is listed once.
 
     Args:
+        root: the folder of the data.
         elsewhere: the folder of all labels, where it is another one.
     """
 
-    def __init__(self, elsewhere: str = "") -> None:
+    def __init__(self, root: Path, elsewhere: str = "") -> None:
         self._text_files = cache(_text_files)
-        self._label_folders = cache(_label_folders)
+        self._label_folders = cache(partial(_label_folders, root=root))
         self._elsewhere = (elsewhere,) * bool(elsewhere)
 
     def _places(self, folder: str) -> tuple[str, ...]:
@@ -89,15 +90,23 @@ class LabelFiles:
                         yield file
 
 
-def _label_folders(folder: str) -> tuple[str, ...]:
-    """The folders in which the labels of a folder of images may lie, the best first."""
-    parts = list(Path(folder).parts)
-    for k in range(len(parts) - 1, -1, -1):
-        if found := IMAGE_WORD.search(parts[k]):
-            start, end = parts[k][: found.start()], parts[k][found.end() :]
-            names = [f"{start}{_cased(word, found[0])}{end}" for word in ("labels", "label")]
-            return *(str(Path(*parts[:k], name, *parts[k + 1 :])) for name in names), folder
-    return (folder,)
+def _label_folders(folder: str, root: Path) -> tuple[str, ...]:
+    """The folders in which the labels of a folder of images may lie, the best first.
+
+    One that is called `images` is likelier to have its like than `train_img` or `img1`, and of
+    several the last. Folders above that of the data say nothing about it.
+    """
+    parts = Path(folder).parts
+    first = max(0, len(root.parts) - 1)
+    found = [(k, match) for k in range(first, len(parts)) if (match := IMAGE_WORD.search(parts[k]))]
+    found.sort(key=lambda place: (place[1].group() == parts[place[0]], place[0]), reverse=True)
+    places = []
+    for k, match in found:
+        start, end = parts[k][: match.start()], parts[k][match.end() :]
+        for word in ("labels", "label"):
+            name = f"{start}{_cased(word, match.group())}{end}"
+            places.append(str(Path(*parts[:k], name, *parts[k + 1 :])))
+    return (*places, folder)
 
 
 def _cased(word: str, like: str) -> str:
@@ -158,7 +167,7 @@ class YoloSet:
             is_list = not place.is_dir()
             paths += self._listed(place, problems) if is_list else self.listing.images_in(place)
         paths = list(dict.fromkeys(paths))
-        files = LabelFiles(self.labels)
+        files = LabelFiles(self.listing.path, self.labels)
         if paths and not any(map(files.of, paths)):
             others = f", nor for {counted(len(paths) - 1, 'other image')}" * (len(paths) > 1)
             first = printable(files.expected(paths[0]))

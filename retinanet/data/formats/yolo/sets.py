@@ -126,9 +126,9 @@ def _folder_sets(listing: Listing) -> Sets:
     if not names_files:
         return {}
     images = listing.images
-    files = LabelFiles()
+    files = LabelFiles(listing.path)
     folder = "" if any(files.of(image) for image in images) else _label_folder(listing)
-    files = LabelFiles(folder)
+    files = LabelFiles(listing.path, folder)
     by_set = divided(listing.path, images)
     with_labels = [name for name, found in by_set.items() if any(map(files.of, found))]
     sets: dict[str, YoloSet] = {}
@@ -189,6 +189,6 @@ def _label_folder(listing: Listing) -> str:
 
 def nameless(listing: Listing) -> str:
     """The first YOLO label file of data whose classes no file names; "" where there is none."""
-    files = LabelFiles(_label_folder(listing))
+    files = LabelFiles(listing.path, _label_folder(listing))
     found = filter(None, map(files.of, listing.images))
     return next((file for file in found if files.is_regular(file) and has_labels(file)), "")

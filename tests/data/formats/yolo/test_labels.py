@@ -31,6 +31,8 @@ def labelled(image: Path, labels: Path, names: tuple[str, ...] = NAMES) -> None:
         ("images_train", "labels_train"),
         ("train_images", "train_labels"),
         ("train-imgs/day1", "train-labels/day1"),
+        ("train/images/img1", "train/labels/img1"),  # MOT's name of a film's frames
+        ("train/images/img1", "train/images/labels1"),
         ("train", "train"),  # beside
         ("train/imagery", "train/imagery"),  # no such word: beside
     ],
@@ -46,6 +48,15 @@ def test_folders_of_labels(
     else:
         text(tmp_path / "classes.txt", *NAMES)
     assert boxes(read(find_yolo(Listing(tmp_path)), "train", tmp_path)) == [[COW, CAT]]
+
+
+def test_labels_above_the_folder_of_the_data_are_not_its_own(tmp_path: Path) -> None:
+    root = tmp_path / "my_images" / "cows"
+    picture(root / "a.jpg")
+    labelled(root / "b.jpg", root / "b.txt")
+    text(root / "classes.txt", *NAMES)
+    text(tmp_path / "my_labels" / "cows" / "a.txt", yolo_line(COW, NAMES))
+    assert boxes(read(find_yolo(Listing(root)), "all", root)) == [[], [COW, CAT]]
 
 
 def test_a_described_set_without_any_label_is_an_error(tmp_path: Path) -> None:
