@@ -144,9 +144,10 @@ def read_header(fields: Sequence[str], place: str, *, many_classes: bool = False
         label = NO_COLUMN
     if path is not None and label is not None and order:
         places = (path, *(position[name] for name in order), label)
-        sizes = ([position.get(name, path) for name in names] for names in _IMAGE_SIZES)
+        named = (names for names in _IMAGE_SIZES if position.keys() >= set(names))
+        sizes = (tuple(position[name] for name in names) for names in named)
         size = next((found for found in sizes if not {*found} & {*places}), ())
-        return Layout(len(fields), places, kind, tuple(size))
+        return Layout(len(fields), places, kind, size)
     lacking = ["a path"] * (path is None) + ["a class"] * (label is None)
     lacking += ["a box"] * (not order)
     raise DataError(

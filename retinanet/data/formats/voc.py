@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -45,6 +46,18 @@ ELSEWHERE = 3  # the kind of a list that lies in no ImageSets
 SNIFFED = 4096  # bytes of a file in which its kind shows
 
 
+class SetLists(NamedTuple):
+    """The lists of a set."""
+
+    files: list[Path]
+    named: dict[str, Path | None]
+    """The `.xml` of each name in them; None of one that has none."""
+
+    def is_whole(self) -> bool:
+        """Whether they name something, and there is an `.xml` of all of it."""
+        return bool(self.named) and None not in self.named.values()
+
+
 def find_voc(listing: Listing) -> Sets:
     """The sets of a folder with VOC's `.xml` files, or none where there are none."""
     files = listing.files(".xml") if listing.is_folder else []
@@ -64,37 +77,33 @@ def _is_voc(file: Path) -> bool:
 
 def _listed_sets(listing: Listing, files: list[Path]) -> Sets:
     """The sets as lists name them; trainval counts where there is no train. None without lists."""
-    stems = by_stem(files)
-    sets: Sets = {}
-    by_name = _lists(listing, stems)
-    listed = {name: _listed(lists, stems) for name, lists in by_name.items()}
-    known = {file for named in listed.values() for file in named.values()}
+    by_name = _lists(listing, by_stem(files))
+    known = {file for found in by_name.values() for file in found.named.values()}
     unlisted = len(set(files).difference(known))
-    for name, named in listed.items():
+    sets: Sets = {}
+    for name, (lists, named) in by_name.items():
         lost = tuple(text for text, file in named.items() if file is None)
         mine = [*dict.fromkeys(file for file in named.values() if file)]
         sets[set_of(name)] = partial(
-            _read, listing, mine, lists=by_name[name], lost=lost, unlisted=unlisted
+            _read, listing, mine, lists=lists, lost=lost, unlisted=unlisted
         )
     return sets
 
 
-def _lists(listing: Listing, stems: Mapping[str, Sequence[Path]]) -> dict[str, list[Path]]:
+def _lists(listing: Listing, stems: Mapping[str, Sequence[Path]]) -> dict[str, SetLists]:
     """The lists of images by the sets that they are called after, those of the likeliest kind."""
     by_kind: dict[int, dict[str, list[Path]]] = {}
     for file in listing.files(".txt"):
         name = "trainval" if file.stem.lower() == "trainval" else set_of(file.name)
         if name != "all":
             by_kind.setdefault(_kind(file), {}).setdefault(name, []).append(file)
-    # Elsewhere a text of such a name may be anything else.
-    elsewhere = by_kind.get(ELSEWHERE, {})
-    for name, lists in [*elsewhere.items()]:
-        found = _listed(lists, stems)
-        if not found or None in found.values():
-            del elsewhere[name]
-    if not {"train", "trainval"} & elsewhere.keys():
-        by_kind.pop(ELSEWHERE, None)
-    best = by_kind[min(by_kind)] if by_kind else {}
+    if not by_kind:
+        return {}
+    kind = min(by_kind)
+    best = {name: SetLists(lists, _listed(lists, stems)) for name, lists in by_kind[kind].items()}
+    if kind == ELSEWHERE:  # where a text of such a name may be anything else
+        whole = {name: found for name, found in best.items() if found.is_whole()}
+        best = whole if {"train", "trainval"} & whole.keys() else {}
     if "train" in best:
         best.pop("trainval", None)
     return best
