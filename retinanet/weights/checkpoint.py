@@ -55,10 +55,11 @@ class Checkpoint:
     def threshold_note(self) -> str:
         """Sentence on the score thresholds in use."""
         if not self.thresholds:
-            return "Score threshold 0.5: the model's file has none of its own"
+            return f"Score threshold {DEFAULT_THRESHOLD}: the model's file has none of its own"
         pairs = zip(self.names, self.thresholds, strict=True)
         some = first_few((f"{name} {value:.3f}" for name, value in pairs), 10)
-        lacking = " (0.5 without one)" if DEFAULT_THRESHOLD in self.thresholds else ""
+        is_lacking = DEFAULT_THRESHOLD in self.thresholds
+        lacking = f" ({DEFAULT_THRESHOLD} without one)" if is_lacking else ""
         return (
             f"Score thresholds, where F1 was best on the validation data after epoch"
             f" {self.thresholds_epoch}{lacking}: {some}"
